@@ -1,0 +1,1 @@
+"""One real engine a file (or folder)."""

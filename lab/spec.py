@@ -1,0 +1,92 @@
+"""What is launched (`Spec`), where it answers (`Endpoint`), and which platform is meant (`Target`)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from lab.errors import BadInput
+
+MIB = 1024 * 1024
+SERVICE_IMAGE = "stratalab/service"
+"""The lab's own service, built from this repository; any other reference is a user's image."""
+
+_TARGET = re.compile(r"[a-z][a-z0-9_]*(:[A-Za-z0-9][A-Za-z0-9_.+-]*)?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """A driver and an optional variant, as a user names it: `docker`, `docker:crun`, `libvirt:microvm`."""
+
+    driver: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Raises BadInput when `text` is not `driver` or `driver:variant`."""
+        if not _TARGET.fullmatch(text):
+            raise BadInput(f"'{text}' is not a target", resolution="write driver or driver:variant; see `lab targets`")
+        driver, _, variant = text.partition(":")
+        return cls(driver, variant)
+
+    def __str__(self) -> str:
+        return f"{self.driver}:{self.variant}" if self.variant else self.driver
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A TCP address at which the service answers: on loopback, or on a bridge that only this host reaches."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def new_nonce() -> str:
+    """A launch's own secret (128 bits, hex): proves that an answer is this launch's, and admits to its endpoints."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """The service to launch: the same for every target of a run but for `labels` and `nonce`.
+
+    `memory_bytes` allows no swap on top; `scratch_bytes` is what the service may write to /tmp (a tmpfs or the
+    guest's own memory). `command` replaces the image's command; `environment` adds to the image's own.
+    """
+
+    image: str = SERVICE_IMAGE
+    port: int = 8080
+    ready_path: str = "/clock"
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cpus: float = 1.0
+    memory_bytes: int = 128 * MIB
+    pids: int = 128
+    scratch_bytes: int = 16 * MIB
+    labels: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "environment", MappingProxyType(dict(self.environment)))
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+    @property
+    def builtin(self) -> bool:
+        """True for the lab's own service: it proves its nonce, tells its marks, and can be asked for its clock."""
+        return self.image == SERVICE_IMAGE
+
+    def for_launch(self, **labels: str) -> Spec:
+        """This spec with a fresh nonce and `labels` (dots written as `__`) added: one for every launch."""
+        added = {key.replace("__", "."): value for key, value in labels.items()}
+        return replace(self, nonce=new_nonce(), labels={**self.labels, **added})
+
+    def service_environment(self, *, host: str, port: int) -> dict[str, str]:
+        """The whole environment given to the service: the spec's, and where to listen, and the launch's nonce."""
+        own = {"LAB_HOST": host, "LAB_PORT": str(port), "LAB_NONCE": self.nonce} if self.builtin else {}
+        return {**self.environment, **own}
