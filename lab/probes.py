@@ -1,0 +1,262 @@
+"""Waiting for `ready`: a new connection per attempt, equal for every target, and cheap (METHOD.md, rule 4).
+
+Where the service's own `listening` line reaches the lab, the first attempt follows it at once (`marker`). Where none
+can, attempts start every 20 ms, overlap, and are abandoned after 200 ms (`poll-20ms`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+
+from lab.errors import ReadyTimeout
+from lab.spec import Endpoint, Spec
+from lab.timeline import HostClock
+
+ATTEMPT_EVERY_S = 0.020
+ABANDON_AFTER_S = 0.200
+_BODY_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The first complete answer of this launch: when its request left, when its last byte came, what it said.
+
+    `wait_cpu_ns` is the CPU time that this process spent since the waiter started, less what the thread that
+    launches spent; `attempts` counts the connections that it took.
+    """
+
+    sent_ns: int
+    received_ns: int
+    body: bytes
+    attempts: int
+    wait_cpu_ns: int
+
+    def clock(self) -> Mapping[str, Any] | None:
+        """The body of the service's `/clock`; None when it is something else."""
+        with contextlib.suppress(ValueError):
+            found = json.loads(self.body)
+            if isinstance(found, dict) and "nonce" in found:
+                return found
+        return None
+
+
+class Waiter:
+    """A thread that waits for the first complete answer of one launch; started before the launch is asked for."""
+
+    def __init__(self, spec: Spec, clock: HostClock, *, marker: bool) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._endpoint: Endpoint | None = None
+        self._attempting = not marker
+        self._cancelled = False
+        self._answer: Answer | None = None
+        self._failure: BaseException | None = None
+        self._done = threading.Event()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._cpu = _WaitCpu()
+        self._thread = threading.Thread(target=self._run, name="lab-waiter", daemon=True)
+
+    def start(self, endpoint: Endpoint | None) -> None:
+        """Begin; `endpoint` is None where the engine will choose it (see `set_endpoint`)."""
+        self._endpoint = endpoint
+        self._thread.start()
+
+    def set_endpoint(self, endpoint: Endpoint) -> None:
+        """The engine chose where the service answers."""
+        self._endpoint = endpoint
+        self._wake()
+
+    def listening(self) -> None:
+        """The service said that it listens: attempts make sense from now on."""
+        self._attempting = True
+        self._wake()
+
+    def wait(self, timeout_s: float) -> Answer:
+        """The first complete answer. Raises ReadyTimeout."""
+        if not self._done.wait(timeout_s):
+            self.cancel()
+            raise ReadyTimeout(f"no complete answer of this launch within {timeout_s:g} s")
+        if self._failure is not None:
+            raise self._failure
+        if self._answer is None:
+            raise ReadyTimeout("the wait was cancelled")
+        return self._answer
+
+    def cancel(self) -> None:
+        """End the thread and its connections. Idempotent."""
+        self._cancelled = True
+        self._wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # a full pipe wakes as well, and a closed one has nobody to wake
+            self._wake_in.send(b"\0")
+
+    def _run(self) -> None:
+        try:
+            with selectors.DefaultSelector() as selector, contextlib.ExitStack() as connections:
+                selector.register(self._wake_out, selectors.EVENT_READ)
+                self._attempt_until_answered(selector, connections)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._done.set()
+
+    def _attempt_until_answered(self, selector: selectors.BaseSelector, connections: contextlib.ExitStack) -> None:
+        attempts: dict[socket.socket, _Attempt] = {}
+        count, next_start = 0, 0.0
+        while not self._cancelled:
+            now = time.monotonic()
+            active = self._attempting and self._endpoint is not None
+            for connection in [c for c, a in attempts.items() if now - a.started > ABANDON_AFTER_S]:
+                _drop(selector, attempts, connection)
+            if active and now >= next_start:
+                assert self._endpoint is not None  # noqa: S101  implied by `active`
+                attempt = _Attempt.open(self._endpoint, self._spec)
+                connections.callback(attempt.connection.close)
+                attempts[attempt.connection] = attempt
+                selector.register(attempt.connection, selectors.EVENT_WRITE)
+                count, next_start = count + 1, now + ATTEMPT_EVERY_S
+            timeout = max(0.0, next_start - time.monotonic()) if active else None
+            for key, _ in selector.select(timeout):
+                if key.fileobj is self._wake_out:
+                    self._wake_out.recv(4096)
+                    continue
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)  # noqa: S101  nothing else is registered
+                attempt = attempts[connection]
+                received_ns = attempt.advance(selector, self._clock)
+                if attempt.good(self._spec) and received_ns is not None:
+                    self._answer = Answer(
+                        sent_ns=attempt.sent_ns,
+                        received_ns=received_ns,
+                        body=bytes(attempt.body),
+                        attempts=count,
+                        wait_cpu_ns=self._cpu.so_far_ns(),
+                    )
+                    return
+                if attempt.over:
+                    _drop(selector, attempts, connection)
+
+
+def reserve_port(wanted: int | None = None) -> int:
+    """A loopback TCP port on which nothing listens, below the range that the kernel hands out by itself.
+
+    Raises OSError (EADDRINUSE) when `wanted` is taken.
+    """
+    low = 20_000
+    first = low + int.from_bytes(os.urandom(2), "big") % 12_000
+    for port in [wanted] if wanted else range(first, first + 500):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if wanted or error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return port
+    raise OSError(errno.EADDRINUSE, "no free port was found on 127.0.0.1")
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One connection, its request and as much of the answer as came."""
+
+    connection: socket.socket
+    request: bytes
+    started: float
+    sent_ns: int = 0
+    status: int = 0
+    body: bytearray = field(default_factory=bytearray)
+    over: bool = False
+    complete: bool = False
+    parser: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
+
+    @classmethod
+    def open(cls, endpoint: Endpoint, spec: Spec) -> _Attempt:
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect_ex((endpoint.host, endpoint.port))
+        attempt = cls(connection, b"", time.monotonic())
+        headers = [("Host", str(endpoint)), ("Connection", "close")]
+        if spec.builtin:
+            headers.append(("X-Lab-Nonce", spec.nonce))
+        request = h11.Request(method="GET", target=spec.ready_path, headers=headers)
+        attempt.request = (attempt.parser.send(request) or b"") + (attempt.parser.send(h11.EndOfMessage()) or b"")
+        return attempt
+
+    def advance(self, selector: selectors.BaseSelector, clock: HostClock) -> int | None:
+        """Send or receive what is possible now; the instant of the last reception once the answer is complete."""
+        try:
+            if not self.sent_ns:
+                failure = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if failure:
+                    raise OSError(failure, os.strerror(failure))
+                self.sent_ns = clock.now_ns()
+                self.connection.sendall(self.request)
+                selector.modify(self.connection, selectors.EVENT_READ)
+                return None
+            data = self.connection.recv(65536)
+            received_ns = clock.now_ns()
+            self._parse(data)
+        except BlockingIOError:
+            return None
+        except (OSError, h11.ProtocolError):  # refused, reset or not HTTP: not an answer; another attempt follows
+            self.over = True
+            return None
+        return received_ns if self.complete else None
+
+    def good(self, spec: Spec) -> bool:
+        """Whether the answer is this launch's: a complete 200, and of the lab's own service one with the nonce."""
+        return self.complete and self.status == 200 and (not spec.builtin or spec.nonce.encode() in self.body)
+
+    def _parse(self, data: bytes) -> None:
+        self.parser.receive_data(data)
+        while (event := self.parser.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.Response):
+                self.status = event.status_code
+            elif isinstance(event, h11.Data):
+                self.body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self.complete = self.over = True
+                return
+            if isinstance(event, h11.ConnectionClosed) or len(self.body) > _BODY_LIMIT_BYTES:
+                self.over = True
+                return
+
+
+class _WaitCpu:
+    """This process's CPU time since it was made, less that of the thread that made it."""
+
+    def __init__(self) -> None:
+        self._launcher_clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._process_ns, self._launcher_ns = self._read()
+
+    def so_far_ns(self) -> int:
+        process_ns, launcher_ns = self._read()
+        return (process_ns - self._process_ns) - (launcher_ns - self._launcher_ns)
+
+    def _read(self) -> tuple[int, int]:
+        return time.process_time_ns(), time.clock_gettime_ns(self._launcher_clock)
+
+
+def _drop(selector: selectors.BaseSelector, attempts: dict[socket.socket, _Attempt], connection: socket.socket) -> None:
+    selector.unregister(connection)
+    connection.close()
+    del attempts[connection]

@@ -1,0 +1,66 @@
+"""Finds drivers and scenarios by entry point, and loads them on use."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, cast
+
+from lab.errors import BadInput, LabError
+from lab.spec import Target
+
+if TYPE_CHECKING:
+    from lab.driver import Context, Driver
+    from lab.scenario import Scenario
+
+DRIVERS = "lab.drivers"
+SCENARIOS = "lab.scenarios"
+
+
+def driver_names() -> list[str]:
+    """Every registered driver."""
+    return sorted(entry_points(group=DRIVERS).names)
+
+
+def scenario_names() -> list[str]:
+    """Every registered scenario."""
+    return sorted(entry_points(group=SCENARIOS).names)
+
+
+def driver_class(name: str) -> type[Driver]:
+    """The class that `name` names. Raises BadInput when there is none, LabError when it cannot be loaded."""
+    return cast("type[Driver]", _load(_find(DRIVERS, name, "driver")))
+
+
+def make_driver(target: Target, context: Context) -> Driver:
+    """A driver for `target`. Raises BadInput for a driver or a fixed variant that does not exist."""
+    return driver_class(target.driver)(target.variant, context)  # type: ignore[call-arg]  # a Protocol has no __init__
+
+
+def make_scenario(name: str) -> Scenario:
+    """The scenario that `name` names. Raises BadInput."""
+    return cast("Scenario", _load(_find(SCENARIOS, name, "scenario"))())
+
+
+def _find(group: str, name: str, kind: str) -> EntryPoint:
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in found:
+        raise BadInput(f"there is no {kind} '{name}'", resolution=_suggest(name, found))
+    return found[name]
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(known)}"
+
+
+def _load(entry: EntryPoint) -> type:
+    try:
+        return cast("type", entry.load())
+    except (ImportError, AttributeError) as error:
+        raise LabError(
+            f"'{entry.name}' ({entry.value}) cannot be loaded: {error}",
+            resolution="run `make venv`, or reinstall the package that brings it",
+        ) from error

@@ -1,0 +1,61 @@
+"""How long does a platform take from being asked to the first served request, and where does the time go?
+
+| metric | start | end | unit |
+|---|---|---|---|
+| `boot_s` | `requested`: just before the first engine call of the launch | `ready`: the client holds the first complete answer of this launch | s |
+| `phase_s` (`from`, `to`, `chain`) | the phase `from` | the next phase seen in the same chain, `to` | s |
+| `lead_s` (`from`=`started`, `to`=`main`) | the engine says that it runs | first instruction of the service's `main`; negative where the service is ahead of its engine's word | s |
+| `stop_s` | the lab asks the engine to stop the instance | the engine says that it has ended | s |
+| `delete_s` | the lab asks the engine to remove it | removed, and a look at the host confirms it | s |
+| `wait_cpu_s` | the waiter starts, just before `requested` | `ready`: CPU time of the lab's threads other than the one that launches | s |
+
+The phases are METHOD.md's (rule 1); each is an instant that the engine or the service showed. A phase that was not
+seen is absent. A target without a network has no `ready`, and so no `boot_s`.
+"""  # noqa: E501  a table's rows are not broken
+
+from __future__ import annotations
+
+from lab.driver import Feature
+from lab.scenario import Bench
+from lab.session import Session
+from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN, Clock, Phase
+
+
+class Boot:
+    """From `requested` to `ready`, every phase between, and the way back."""
+
+    name = "boot"
+    question = "How long from the request to the first served answer, and where does the time go?"
+    headline = "boot_s"
+    requires: frozenset[Feature] = frozenset()
+
+    def measure(self, bench: Bench) -> None:
+        with bench.session() as session:
+            _emit_boot(bench, session)
+            session.stop()
+            session.delete()
+            _emit_end(bench, session)
+
+
+def _emit_boot(bench: Bench, session: Session) -> None:
+    timeline = session.timeline
+    if Phase.READY in timeline:
+        seconds = timeline.duration_s(Phase.REQUESTED, Phase.READY)
+        bench.emit("boot_s", seconds, "s", wait_method=session.wait_method)
+    for chain, name in ((ENGINE_CHAIN, "engine"), (SERVICE_CHAIN, "service")):
+        for start, end, seconds in timeline.steps(chain):
+            bench.emit("phase_s", seconds, "s", **{"from": start, "to": end, "chain": name})
+    if _on_host(session, Phase.STARTED) and _on_host(session, Phase.MAIN):
+        lead_s = timeline.duration_s(Phase.STARTED, Phase.MAIN)
+        bench.emit("lead_s", lead_s, "s", **{"from": Phase.STARTED, "to": Phase.MAIN})
+    if session.answer is not None:
+        bench.emit("wait_cpu_s", session.answer.wait_cpu_ns / 1e9, "s")
+
+
+def _emit_end(bench: Bench, session: Session) -> None:
+    bench.emit("stop_s", session.timeline.duration_s(Phase.STOP_REQUESTED, Phase.STOPPED), "s")
+    bench.emit("delete_s", session.timeline.duration_s(Phase.STOPPED, Phase.DELETED), "s")
+
+
+def _on_host(session: Session, phase: Phase) -> bool:
+    return phase in session.timeline and session.timeline.mark(phase).clock is not Clock.GUEST
