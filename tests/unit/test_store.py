@@ -263,7 +263,8 @@ def test_the_default_store_is_private(tmp_path: Path, monkeypatch: pytest.Monkey
     before = os.umask(0)
     try:
         with Store.open() as store:
-            files = list((tmp_path / "state/stratalab").iterdir())
+            files = (tmp_path / "state/stratalab").iterdir()
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
             assert str(store) == str(tmp_path / "state/stratalab/lab.db")
     finally:
         os.umask(before)
