@@ -1,0 +1,60 @@
+# `make run` and `make test` each do all of their set-up on Debian 12, 13 or Ubuntu 24.04, and say what it will be first.
+ENGINES ?= process,docker,libvirt
+ROUNDS ?= 10
+HTML ?= build/boot.html
+export ENGINES
+
+comma := ,
+wanted = $(filter $(1),$(subst $(comma), ,$(ENGINES)))
+empty :=
+TARGETS ?= $(subst $(empty) $(empty),$(comma),$(strip $(call wanted,process) $(call wanted,docker) \
+    $(if $(call wanted,libvirt),libvirt:microvm libvirt:q35)))
+
+BIN := .venv/bin
+ACCESS := vagrant/with-access.sh
+
+.PHONY: help provision venv venv-dev run test lint pytest accept doctor uninstall clean
+
+help: ## Show this
+	@echo 'Stratalab: one service on every kind of platform, launched for real and measured.'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo 'Variables: ENGINES=$(ENGINES)  TARGETS=$(TARGETS)  ROUNDS=$(ROUNDS)  HTML=$(HTML)'
+
+run: provision venv ## Set up what is missing, boot the service on every target, show the table and write the report
+	@mkdir -p $(dir $(HTML))
+	@$(ACCESS) $(BIN)/lab run boot --targets $(TARGETS) --rounds $(ROUNDS) --html $(HTML)
+
+test: provision venv-dev lint pytest ## Set up what is missing, then every check and the whole test suite
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	if command -v shellcheck >/dev/null; then shellcheck -x vagrant/*.sh .ci/run; fi
+
+pytest:
+	@$(ACCESS) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+accept: provision venv-dev ## Check the lab's figures against separate programs; prints each verdict
+	@$(ACCESS) $(BIN)/python tests/accept/run.py
+
+doctor: venv ## Show each engine: there or not, why, and what mends it
+	@$(ACCESS) $(BIN)/lab doctor
+
+provision: ## Install and start only what the engines need (ENGINES= limits it; FIX_KVM=1 opens /dev/kvm to group kvm)
+	@vagrant/provision.sh
+
+venv:
+	@vagrant/venv.sh
+
+venv-dev:
+	@vagrant/venv.sh dev
+
+uninstall: ## Take back what the set-up installed and started, and only that (PURGE=1: with configuration and data)
+	@if [ -x $(BIN)/lab ]; then $(ACCESS) $(BIN)/lab clean --yes || echo 'lab clean did not succeed: going on' >&2; fi
+	@vagrant/uninstall.sh
+
+clean: ## Remove what was made in this checkout: .venv, build/ and caches
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find lab drivers scenarios tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,279 @@
+#!/usr/bin/env bash
+# Installs what the lab's engines need with apt-get, and starts them. It first shows what it will do; it installs
+# nothing that is there, removes nothing, and notes what it did, so that uninstall.sh takes back exactly that.
+#
+#   provision.sh [--plan]      --plan shows what it would do and stops
+#   ENGINES=process,docker     the engines to set up (default process,docker,libvirt; also swarm, kubernetes)
+#   FIX_KVM=1                  give group kvm the device /dev/kvm, where libvirt's QEMU cannot open it
+#
+# It changes no daemon.json, no group's members and, unless FIX_KVM is set, no device's mode.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=vagrant/lib.sh
+. "$here/lib.sh"
+
+APT=(apt-get -q -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300)
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where daemons are, and a user's PATH may not go
+declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='')
+
+main() {
+  local plan_only=
+  case "${1:-}" in
+    --plan) plan_only=1 ;;
+    '') ;;
+    *)
+      sed -n 2,10p "$0" >&2
+      exit 2
+      ;;
+  esac
+  check_engines
+  check_system
+  choose_packages
+  local can_act=1
+  if [ -z "$plan_only" ]; then
+    if [ -n "$(wanted)$(to_start)" ] || kvm_to_fix; then gain_root || can_act=; fi
+    if [ -n "$can_act" ] && [ -n "$(wanted)" ]; then refresh_lists; fi
+  fi
+  show_plan
+  [ -z "$plan_only" ] || return 0
+  if [ -z "$can_act" ]; then
+    show_commands
+    return 0
+  fi
+  local group
+  for group in base docker libvirt kubernetes; do
+    # shellcheck disable=SC2086  # a list of names
+    [ -z "${PACKAGES[$group]// /}" ] || install_packages "$group" ${PACKAGES[$group]}
+  done
+  fix_kvm
+  if wants docker && ! docker_there; then start_docker || warn "Docker is not running: its targets will be skipped"; fi
+  if wants libvirt && ! libvirt_there; then start_libvirt || warn "libvirt is not running: its targets will be skipped"; fi
+}
+
+check_engines() {
+  local engine
+  for engine in ${ENGINES//,/ }; do
+    case "$engine" in
+      process | docker | swarm | libvirt | kubernetes) ;;
+      *)
+        say "ENGINES names '$engine'; known are process, docker, swarm, libvirt, kubernetes" >&2
+        exit 2
+        ;;
+    esac
+  done
+}
+
+check_system() {
+  if ! have apt-get || ! have dpkg-query; then
+    say "this script installs with apt-get, which is not here: see README.md for what the lab needs" >&2
+    exit 1
+  fi
+  local ID=unknown VERSION_ID='' PRETTY_NAME=''
+  # shellcheck disable=SC1091  # exists on every Debian and Ubuntu
+  . "$SYSROOT/etc/os-release"
+  say "Set-up for the lab on ${PRETTY_NAME:-$ID}; engines: ${ENGINES//,/ }"
+  case "$ID$VERSION_ID" in
+    debian12 | debian13 | ubuntu24.04) ;;
+    *) warn "tested on Debian 12 and 13 and Ubuntu 24.04; this is ${PRETTY_NAME:-$ID}" ;;
+  esac
+}
+
+choose_packages() { # into PACKAGES: what is asked for and not there, by what it offers rather than by its name
+  local python
+  if ! python=$(find_python); then
+    need base python3 python3-venv
+    python=python3
+  elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    need base "$(basename "$python")-venv"
+  fi
+  # The service is a static C program: a compiler and libc.a.
+  have cc || need base gcc
+  { have cc && [ -e "$(cc -print-file-name=libc.a)" ]; } || need base libc6-dev
+  if wants docker && ! docker_there && ! have dockerd; then need docker docker.io; fi
+  if wants libvirt; then
+    { have libvirtd || have virtqemud; } || need libvirt libvirt-daemon-system
+    case "$(dpkg --print-architecture)" in
+      arm64) have qemu-system-aarch64 || need libvirt qemu-system-arm ;;
+      *) have qemu-system-x86_64 || need libvirt qemu-system-x86 ;;
+    esac
+    have mke2fs || need libvirt e2fsprogs
+    # libvirt-python comes as source only.
+    have pkg-config || need libvirt pkg-config
+    { have pkg-config && pkg-config --exists libvirt; } || need libvirt libvirt-dev
+    "$python" -c 'import pathlib, sys, sysconfig
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 2>/dev/null || need libvirt "$(basename "$python")-dev"
+  fi
+  if wants kubernetes && ! have kind; then
+    if apt-cache policy kind 2>/dev/null | grep -q 'Candidate: [^(]'; then
+      need kubernetes kind
+    else
+      warn "this distribution has no package of kind: put its binary on the PATH for the target kubernetes"
+    fi
+  fi
+}
+
+need() { # GROUP PACKAGE...
+  local group=$1 package
+  shift
+  for package; do
+    installed "$package" || PACKAGES[$group]+=" $package"
+  done
+}
+
+to_start() {
+  if wants docker && ! docker_there; then say dockerd; fi
+  if wants libvirt && ! libvirt_there; then say libvirtd; fi
+}
+
+refresh_lists() {
+  say "Refreshing apt's lists ..."
+  as_root apt-get -q update >/dev/null || warn "apt-get update did not succeed: going on with the lists that are here"
+}
+
+simulate() { # PACKAGE...: apt's own word on what it would do, or its error
+  "${APT[@]}" -s install "$@" 2>&1
+}
+
+show_plan() {
+  local simulated
+  if [ -z "$(wanted)" ]; then
+    say "To install: nothing"
+  else
+    say "To install with apt-get: $(wanted)"
+    # shellcheck disable=SC2046  # a list of names
+    if simulated=$(simulate $(wanted)); then
+      show_list "  new, with what they need: " "$(new_in "$simulated")"
+      show_list "  brought up to date for that: " "$(sed -n 's/^Inst \([^ ]*\) \[.*/\1/p' <<<"$simulated")"
+    else
+      say "  what these need cannot be told: $(grep '^E: ' <<<"$simulated" | head -n 1)"
+    fi
+  fi
+  say "To start: $(or_nothing "$(to_start)")"
+  ! kvm_to_fix || say "To change: group and mode of /dev/kvm, for libvirt's QEMU"
+}
+
+show_commands() {
+  local starting
+  starting=$(to_start | xargs)
+  warn "neither root nor sudo here; going on with what there is. An administrator can run:"
+  [ -z "$(wanted)" ] || say "  apt-get update && apt-get install --no-remove --no-install-recommends $(wanted)" >&2
+  [ -z "$starting" ] || say "  systemctl start ${starting/dockerd/docker}" >&2
+}
+
+show_list() { [ -z "$2" ] || say "$1$(xargs <<<"$2")"; }
+wanted() { xargs <<<"${PACKAGES[*]}"; }
+new_in() { sed -n 's/^Inst \([^ ]*\) (.*/\1/p' <<<"$1"; } # SIMULATION: the packages that were not there
+
+install_packages() { # GROUP PACKAGE...: all of them or none; a group that cannot be had leaves the others alone
+  local group=$1 simulated status=0
+  shift
+  if ! simulated=$(simulate "$@"); then
+    warn "apt-get cannot install $*: $(grep '^E: ' <<<"$simulated" | head -n 1)"
+    [ "$group" != base ] || exit 1
+    return 0
+  fi
+  # Noted before, so that a set-up that dies half-way can be taken back, and made true after.
+  note packages "$(new_in "$simulated")"
+  note explicit "$(printf '%s\n' "$@")"
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l "${APT[@]}" install "$@" || status=$?
+  keep_installed packages
+  keep_installed explicit
+  if [ "$status" != 0 ]; then
+    warn "apt-get did not install $*"
+    [ "$group" != base ] || exit 1
+  fi
+}
+
+note() { # FILE LINES
+  as_root mkdir -p "$STATE_DIR"
+  printf '%s\n' "$2" | as_root tee -a "$STATE_DIR/$1" >/dev/null
+}
+
+keep_installed() { # FILE: only what is installed stays in it
+  local package
+  sort -u "$STATE_DIR/$1" | while read -r package; do
+    if installed "$package"; then say "$package"; fi
+  done | as_root tee "$STATE_DIR/$1.new" >/dev/null
+  as_root mv "$STATE_DIR/$1.new" "$STATE_DIR/$1"
+}
+
+kvm_unusable() { # libvirt runs QEMU as a user of group kvm
+  wants libvirt && [ -e "$SYSROOT/dev/kvm" ] || return 1
+  local mode group
+  read -r mode group < <(stat -c '%a %G' "$SYSROOT/dev/kvm")
+  [ $((8#$mode & 8#006)) != 6 ] && ! { [ "$group" = kvm ] && [ $((8#$mode & 8#060)) = $((8#060)) ]; }
+}
+
+kvm_to_fix() { [ -n "${FIX_KVM:-}" ] && kvm_unusable; }
+
+fix_kvm() {
+  kvm_unusable || return 0
+  local device=$SYSROOT/dev/kvm
+  if [ -z "${FIX_KVM:-}" ]; then
+    warn "libvirt's QEMU cannot open /dev/kvm; give it to group kvm with FIX_KVM=1, or: sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm"
+  else
+    note kvm "$(stat -c '%u:%g %a' "$device")"
+    as_root chgrp kvm "$device"
+    as_root chmod 660 "$device"
+  fi
+}
+
+start_docker() {
+  [ -z "${DOCKER_HOST:-}" ] && have dockerd || return 1
+  say "Starting Docker ..."
+  if has_systemd && systemctl cat docker.service >/dev/null 2>&1; then
+    start_unit docker.service
+    await 60 docker_there
+    return
+  fi
+  local log=$STATE_DIR/dockerd.log pid
+  as_root mkdir -p "$STATE_DIR"
+  # shellcheck disable=SC2016  # the inner shell's variables
+  pid=$(as_root sh -c 'setsid dockerd >"$1" 2>&1 </dev/null & echo $!' - "$log")
+  note_pid dockerd "$pid"
+  await 60 docker_settled "$pid"
+  ! docker_there || return 0
+  warn "dockerd gives no answer; the end of $log:"
+  as_root tail -n 5 "$log" >&2
+  as_root kill "$pid" 2>/dev/null
+  return 1
+}
+
+docker_settled() { docker_there || [ -z "$(start_ticks "$1")" ]; }
+
+start_libvirt() {
+  say "Starting libvirt ..."
+  if has_systemd; then
+    if systemctl cat libvirtd.service >/dev/null 2>&1; then start_unit libvirtd.service; else start_unit virtqemud.socket; fi
+    await 60 libvirt_there
+    return
+  fi
+  have libvirtd || return 1
+  local daemon
+  for daemon in virtlogd libvirtd; do
+    listens "libvirt/${daemon/libvirtd/libvirt}-sock" && continue
+    as_root "$daemon" -d || return 1
+    await 10 test -s "$SYSROOT/run/$daemon.pid" || return 1
+    note_pid "$daemon" "$(as_root cat "$SYSROOT/run/$daemon.pid")"
+  done
+  await 60 libvirt_there
+}
+
+start_unit() { # UNIT: and note every engine's unit that became active with it
+  local before after
+  before=$(active_units)
+  as_root systemctl start "$1" || return 1
+  after=$(active_units)
+  note started "$(comm -13 <(echo "$before") <(echo "$after") | sed '/^$/d; s/^/unit /')"
+}
+
+active_units() {
+  systemctl list-units --plain --no-legend --state=active --type=service,socket 'docker*' 'containerd*' 'virt*' 'libvirt*' |
+    cut -d ' ' -f 1 | LC_ALL=C sort
+}
+
+note_pid() { # NAME PID: with what makes sure later that it is still the same process
+  note started "pid $1 $2 $(start_ticks "$2") $(boot_id)"
+}
+
+main "$@"
