@@ -97,6 +97,14 @@ class Session:
         self.instance.delete()
         self._marks(Phase.DELETED, source=Source.RETURN)
 
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the figures must know of this launch beside its marks; JSON values."""
+        endpoint = self.instance.endpoint if self.instance else None
+        found: dict[str, Any] = {"wait_method": self.wait_method, "address": endpoint.host if endpoint else None}
+        if self.answer is not None:
+            found["attempts"] = self.answer.attempts
+        return found
+
     def logs(self) -> bytes:
         """The end of what the instance wrote, also after it is gone."""
         return self._logs

@@ -81,10 +81,9 @@ class Spec:
         """True for the lab's own service: it proves its nonce, tells its marks, and can be asked for its clock."""
         return self.image == SERVICE_IMAGE
 
-    def for_launch(self, **labels: str) -> Spec:
-        """This spec with a fresh nonce and `labels` (dots written as `__`) added: one for every launch."""
-        added = {key.replace("__", "."): value for key, value in labels.items()}
-        return replace(self, nonce=new_nonce(), labels={**self.labels, **added})
+    def for_launch(self) -> Spec:
+        """This spec with a fresh nonce and a fresh `lab.launch` label: one for every launch."""
+        return replace(self, nonce=new_nonce(), labels={**self.labels, "lab.launch": secrets.token_hex(8)})
 
     def service_environment(self, *, host: str, port: int) -> dict[str, str]:
         """The whole environment given to the service: the spec's, and where to listen, and the launch's nonce."""

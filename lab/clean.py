@@ -1,0 +1,100 @@
+"""Finds what dead runs left, on every engine and on disk, and removes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lab.driver import Driver, Instance, Leftover
+from lab.errors import CleanupError, DriverError
+from lab.ownership import owner_alive
+from lab.place import run_dirs
+
+QUIET_S = 2.0
+"""Two listings this far apart must be empty: a daemon may still finish what a dead run had asked for."""
+
+Fate = Literal["remove", "live owner", "another machine's"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object of the lab's: what it is, whose, and whether it may be removed."""
+
+    driver: str
+    kind: str
+    id: str
+    labels: Mapping[str, str]
+    fate: Fate
+    thing: Instance | Leftover
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What `sweep` did: what it removed, and what could not be removed or not be looked at, each with the reason."""
+
+    removed: Sequence[Found]
+    problems: Sequence[str]
+
+
+def find(drivers: Iterable[Driver], labels: Mapping[str, str]) -> tuple[list[Found], list[str]]:
+    """Everything of the lab's that bears `labels`, instances first, and what went wrong in looking."""
+    found: list[Found] = []
+    problems: list[str] = []
+    for driver in drivers:
+        try:
+            things = [("instance", instance) for instance in driver.list_instances(labels)]
+            found += [_found(driver.name, kind, thing) for kind, thing in things]
+            found += [_found(driver.name, left.kind, left) for left in driver.leftovers(labels)]
+        except DriverError as error:
+            problems.append(f"{driver.name}: {error}")
+    found += [_found("lab", directory.kind, directory) for directory in run_dirs(labels)]
+    order = {"instance": 0, "directory": 2}
+    return sorted(found, key=lambda item: order.get(item.kind, 1)), problems
+
+
+def sweep(
+    drivers: Sequence[Driver],
+    labels: Mapping[str, str],
+    *,
+    owned: bool = False,
+    on_removed: Callable[[Found], None] = lambda _: None,
+    limit_s: float = 120.0,
+) -> Swept:
+    """Remove all that bears `labels` and whose owner is dead (with `owned`: whoever owns it), until two listings
+    `QUIET_S` apart find nothing, or `limit_s` is over."""
+    removed: list[Found] = []
+    deadline = time.monotonic() + limit_s
+    while True:
+        found, problems = find(drivers, labels)
+        mine = [item for item in found if owned or item.fate == "remove"]
+        failed = _remove(mine, removed, on_removed)
+        if time.monotonic() > deadline:
+            return Swept(removed, [*problems, *failed, *([f"gave up after {limit_s:g} s"] if mine else [])])
+        if not mine:
+            time.sleep(0 if owned else QUIET_S)
+            again, problems = find(drivers, labels)
+            if not [item for item in again if owned or item.fate == "remove"]:
+                return Swept(removed, problems)
+        elif failed and len(failed) == len(mine):
+            return Swept(removed, [*problems, *failed])
+
+
+def _found(driver: str, kind: str, thing: Instance | Leftover) -> Found:
+    alive = owner_alive(thing.labels)
+    fate: Fate = "another machine's" if alive is None else "live owner" if alive else "remove"
+    return Found(driver, kind, thing.id, thing.labels, fate, thing)
+
+
+def _remove(found: Sequence[Found], removed: list[Found], on_removed: Callable[[Found], None]) -> list[str]:
+    failed: list[str] = []
+    for item in found:
+        try:
+            item.thing.delete()
+        except (CleanupError, DriverError) as error:
+            failed.append(f"{item.driver} {item.kind} {item.id}: {error}")
+        else:
+            removed.append(item)
+            on_removed(item)
+    return failed

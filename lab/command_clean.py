@@ -1,0 +1,79 @@
+"""`lab clean`: shows what dead runs left, and removes it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lab.clean import Found, find, sweep
+from lab.driver import Context, Driver
+from lab.errors import LabError
+from lab.place import cache_dir
+from lab.registry import driver_names, make_driver
+from lab.spec import Target
+
+
+def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: bool) -> int:
+    """Returns the exit code: 1 where something could not be removed."""
+    drivers, absent = _drivers(options)
+    console = Console(stderr=as_json)
+    try:
+        found, problems = find(drivers, {})
+        console.print(_table(found) if found else "nothing of the lab's is left on this machine")
+        for name, reason in absent.items():
+            console.print(f"not looked at: {name} ({reason})", markup=False)
+        doomed = [item for item in found if item.fate == "remove"]
+        removed: Sequence[Found] = []
+        if doomed and not dry_run and (yes or _agreed(len(doomed))):
+            swept = sweep(drivers, {})
+            removed, problems = swept.removed, list(swept.problems)
+            console.print(f"removed {len(removed)}")
+        for problem in problems:
+            console.print(f"problem: {problem}", markup=False, style="red")
+        if as_json:
+            result = {"found": [_json(item) for item in found], "removed": [_json(item) for item in removed]}
+            sys.stdout.write(json.dumps({**result, "problems": problems, "not_looked_at": absent}, indent=2) + "\n")
+        return 1 if problems else 0
+    finally:
+        for driver in drivers:
+            driver.close()
+
+
+def _drivers(options: Mapping[str, str]) -> tuple[list[Driver], dict[str, str]]:
+    context = Context(run_dir=cache_dir(), cache_dir=cache_dir(), options=options)
+    drivers: list[Driver] = []
+    absent: dict[str, str] = {}
+    for name in driver_names():
+        try:
+            driver = make_driver(Target(name), context)
+            driver.info()
+        except LabError as error:
+            absent[name] = error.brief
+        else:
+            drivers.append(driver)
+    return drivers, absent
+
+
+def _agreed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        sys.stderr.write("lab: nothing removed: give --yes where nobody can be asked\n")
+        return False
+    return typer.confirm(f"Remove {count}?")
+
+
+def _table(found: Sequence[Found]) -> Table:
+    table = Table("engine", "kind", "id", "run", "will be", box=None, pad_edge=False)
+    for item in found:
+        fate = "removed" if item.fate == "remove" else f"left alone: {item.fate}"
+        table.add_row(item.driver, item.kind, item.id, item.labels.get("lab.run", "?"), fate)
+    return table
+
+
+def _json(item: Found) -> dict[str, Any]:
+    return {"driver": item.driver, "kind": item.kind, "id": item.id, "labels": dict(item.labels), "fate": item.fate}

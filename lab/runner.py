@@ -1,0 +1,297 @@
+"""Runs a scenario over targets: interleaved rounds in a shuffled, stored order, each result committed as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Protocol
+
+from lab.clean import sweep
+from lab.driver import Driver, Info
+from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, MeasurementError, StoreError
+from lab.host import Steal
+from lab.run import LaunchRecord, Outcome, Run, RunStatus, TargetRecord
+from lab.sample import Sample
+from lab.scenario import Scenario
+from lab.session import Session
+from lab.spec import Spec, Target
+from lab.store import Store
+from lab.timeline import HostClock, SystemClock
+
+GIVE_UP_AFTER = 3
+"""A target whose launches fail this many times in a row is not tried again in this run."""
+
+LOOKS = (10, 20, 40, 80, 160, 320, 640)
+"""Rounds after which an adaptive run may stop (METHOD.md, rule 9)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the user asked for. With `until_ci`, `rounds` is the cap; `max_s` bounds the measuring in seconds."""
+
+    rounds: int
+    warmup: int = 1
+    seed: int = 0
+    until_ci: float | None = None
+    max_s: float | None = None
+    timeout_s: float = 60.0
+    host_port: int | None = None
+    before_launch: Callable[[Driver, Spec], None] | None = None
+
+
+class Progress(Protocol):
+    """Who watches a run. Called from the runner's thread; `committed` only after the store has committed."""
+
+    def preparing(self, target: str) -> None: ...
+    def launching(self, target: str, iteration: int, warmup: bool) -> None: ...
+    def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None: ...
+    def target_changed(self, record: TargetRecord) -> None: ...
+    def cleaning(self) -> None: ...
+    def problem(self, text: str) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Entrant:
+    """One target in the run: its driver (None when it could not even be made) and what became of it."""
+
+    target: Target
+    driver: Driver | None
+    info: Info | None
+    record: TargetRecord
+    failures_in_a_row: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.record.outcome is Outcome.OK
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """One run. `run` must carry the id; `spec` the run's labels, which every object made gets."""
+
+    run: Run
+    scenario: Scenario
+    entrants: Sequence[Entrant]
+    spec: Spec
+    plan: Plan
+    store: Store
+    host: Mapping[str, Any]
+    progress: Progress
+    steal: Steal = field(default_factory=Steal)
+    clock: HostClock = field(default_factory=SystemClock)
+    _values: dict[str, list[float]] = field(default_factory=dict)
+
+    def execute(self) -> RunStatus:
+        """Measure everything, then remove all that the run made.
+
+        One Ctrl-C (or SIGTERM) ends the measuring, keeps what was measured and cleans up; further ones do not
+        disturb the cleaning. Raises StoreError, after cleaning up, where results cannot be kept.
+        """
+        self.store.begin(self.run, self.host)
+        for entrant in self.entrants:
+            self.store.set_target(self.run.id, entrant.record)
+        status, stopped_by = RunStatus.INTERRUPTED, "an error"
+        with _Interrupts(self.progress) as interrupts:
+            try:
+                self._prepare()
+                stopped_by = self._rounds()
+                status = RunStatus.DONE
+            except KeyboardInterrupt:
+                stopped_by = "the user"
+            finally:
+                interrupts.hold()
+                self._clean()
+                self.store.finish(self.run.id, status, now_iso(), self._ending(stopped_by))
+        return status
+
+    def _prepare(self) -> None:
+        for entrant in self.entrants:
+            if entrant.driver is None or not entrant.running:
+                continue
+            self.progress.preparing(str(entrant.target))
+            try:
+                entrant.driver.prepare(replace(self.spec, labels=self._labels(entrant)))
+            except StoreError:
+                raise
+            except LabError as error:
+                self._end_target(entrant, Outcome.SKIPPED, error)
+
+    def _rounds(self) -> str:
+        shuffle = random.Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
+        started = time.monotonic()
+        total = self.plan.warmup + self.plan.rounds
+        for iteration in range(total):
+            order = [entrant for entrant in self.entrants if entrant.running]
+            if not order:
+                return "no target left"
+            shuffle.shuffle(order)
+            self.store.add_round(self.run.id, iteration, [str(entrant.target) for entrant in order])
+            for entrant in order:
+                self._measure(entrant, iteration)
+            if self._precise_enough(iteration + 1 - self.plan.warmup):
+                return "precision"
+            if self.plan.max_s is not None and time.monotonic() - started > self.plan.max_s and iteration + 1 < total:
+                return "time"
+        return "rounds"
+
+    def _measure(self, entrant: Entrant, iteration: int) -> None:
+        warmup = iteration < self.plan.warmup
+        self.progress.launching(str(entrant.target), iteration, warmup)
+        bench = _Bench(self, entrant, iteration, warmup)
+        try:
+            self.scenario.measure(bench)
+        except BadInput:
+            raise
+        except (DriverError, MeasurementError) as error:
+            entrant.failures_in_a_row += 1
+            if isinstance(error, DriverUnavailable) or entrant.failures_in_a_row >= GIVE_UP_AFTER:
+                self._end_target(entrant, Outcome.FAILED, error)
+        else:
+            entrant.failures_in_a_row = 0
+            if not warmup:
+                self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)
+
+    def _precise_enough(self, measured: int) -> bool:
+        if self.plan.until_ci is None or measured not in LOOKS:
+            return False
+        from lab.stats import estimate  # SciPy takes long to import: only where it is needed
+
+        running = [self._values.get(str(entrant.target), []) for entrant in self.entrants if entrant.running]
+        widths = [estimate(values).relative_half_width if values else None for values in running]
+        return bool(widths) and all(width is not None and width <= self.plan.until_ci for width in widths)
+
+    def _end_target(self, entrant: Entrant, outcome: Outcome, error: LabError) -> None:
+        entrant.record = replace(entrant.record, outcome=outcome, reason=error.brief, remedy=error.resolution)
+        self.store.set_target(self.run.id, entrant.record)
+        self.progress.target_changed(entrant.record)
+
+    def _clean(self) -> None:
+        self.progress.cleaning()
+        drivers = {e.target.driver: e.driver for e in self.entrants if e.driver is not None and e.info is not None}
+        swept = sweep(list(drivers.values()), {"lab.run": self.run.id}, owned=True)
+        for problem in swept.problems:
+            self.progress.problem(problem)
+        for entrant in self.entrants:
+            if entrant.driver is not None:
+                entrant.driver.close()
+
+    def _ending(self, stopped_by: str) -> dict[str, Any]:
+        return {"stopped_by": stopped_by, "steal_fraction": self.steal.stop()}
+
+    def _labels(self, entrant: Entrant) -> dict[str, str]:
+        return {**self.spec.labels, "lab.target": str(entrant.target)}
+
+
+class _Bench:
+    """The `Bench` of one target in one round."""
+
+    def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool) -> None:
+        self.headline_values: list[float] = []
+        self._runner = runner
+        self._entrant = entrant
+        self._iteration = iteration
+        self._warmup = warmup
+        self._samples: list[Sample] = []
+
+    def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
+        qualifiers = self._entrant.info.qualifiers if self._entrant.info else {}
+        self._samples.append(
+            Sample(
+                target=str(self._entrant.target),
+                metric=metric,
+                value=value,
+                unit=unit,
+                iteration=self._iteration,
+                warmup=self._warmup,
+                dimensions={**qualifiers, **{key: str(text) for key, text in dimensions.items()}},
+            )
+        )
+        if metric == self._runner.scenario.headline:
+            self.headline_values.append(value)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        runner, entrant = self._runner, self._entrant
+        assert entrant.driver is not None and entrant.info is not None  # noqa: S101  running entrants have both
+        spec = replace(runner.spec, labels=runner._labels(entrant)).for_launch()
+        if runner.plan.before_launch is not None:
+            runner.plan.before_launch(entrant.driver, spec)
+        session = Session(
+            entrant.driver,
+            entrant.info,
+            spec,
+            runner.clock,
+            timeout_s=runner.plan.timeout_s,
+            port=runner.plan.host_port,
+        )
+        try:
+            with session:
+                session.launch()
+                yield session
+        except BadInput:
+            raise
+        except LabError as error:
+            self._commit(session, error)
+            raise
+        self._commit(session, None)
+
+    def _commit(self, session: Session, error: LabError | None) -> None:
+        launch = LaunchRecord(
+            target=str(self._entrant.target),
+            iteration=self._iteration,
+            warmup=self._warmup,
+            outcome=Outcome.FAILED if error else Outcome.OK,
+            timeline=session.timeline,
+            error=str(error) if error else "",
+            logs=(error.details or session.logs().decode(errors="replace")) if error else "",
+            facts=session.facts(),
+        )
+        samples, self._samples = ([] if error else self._samples), []
+        self._runner.store.add_launch(self._runner.run.id, launch, samples)
+        self._runner.progress.committed(launch, samples)
+
+
+class _Interrupts:
+    """SIGINT and SIGTERM: the first raises KeyboardInterrupt, unless the cleaning has begun; later ones only speak."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._held = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def hold(self) -> None:
+        """From now on nothing interrupts."""
+        self._held = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
+        if self._held:
+            self._progress.problem("cleaning up what this run made; a moment")
+            return
+        self._held = True
+        raise KeyboardInterrupt
+
+
+def new_run_id() -> str:
+    """Sortable by time, unique, short enough for names of engine objects."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def now_iso() -> str:
+    """The time in UTC by ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,163 @@
+"""From a user's options to a run: resolve, ask the engines, show the plan, run."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab import __version__
+from lab.driver import Context, Driver, Feature, Info
+from lab.errors import BadInput, DriverUnavailable, LabError, Unsupported
+from lab.host import Steal, host_facts
+from lab.noise import host_warnings
+from lab.options import RunOptions
+from lab.ownership import Owner
+from lab.place import RunDir, cache_dir, make_run_dir
+from lab.registry import make_driver
+from lab.run import Outcome, Run, RunStatus, TargetRecord
+from lab.runner import Entrant, Progress, Runner, new_run_id, now_iso
+from lab.scenario import Scenario
+from lab.spec import Spec, Target
+from lab.store import Store
+
+_LIKELY_S = {"process": 0.1, "docker": 1.0, "libvirt": 6.0}
+"""A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A run about to start: who takes part, and what it will do to this machine."""
+
+    run: Run
+    scenario: Scenario
+    options: RunOptions
+    spec: Spec
+    entrants: Sequence[Entrant]
+    labels: Mapping[str, str]
+
+    @property
+    def launches(self) -> int:
+        """The most launches that there can be."""
+        return (self.options.rounds + self.options.warmup) * sum(entrant.running for entrant in self.entrants)
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """One instance lives at a time, with the declared memory."""
+        return self.options.memory
+
+    @property
+    def likely_s(self) -> float:
+        """A guess, for the plan only."""
+        per_round = sum(_LIKELY_S.get(e.target.driver, 5.0) for e in self.entrants if e.running)
+        return per_round * (self.options.rounds + self.options.warmup)
+
+    def changes(self) -> list[str]:
+        """What the run does to this machine, in words."""
+        found = ["starts and removes instances of the service, one at a time, on 127.0.0.1 only"]
+        if self.options.cold:
+            found.append("drops this machine's page cache before each launch: everything else gets slower for a while")
+        return found
+
+
+@contextmanager
+def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str]) -> Iterator[Intent]:
+    """Resolve the targets and ask their engines; the run's own directory lives as long as this context.
+
+    Raises BadInput for a target that does not exist. An engine that is not there becomes a skipped target.
+    """
+    targets = options.parsed_targets()
+    run_id = new_run_id()
+    labels = {"lab.run": run_id, "lab.scenario": scenario.name, "lab.owner": str(Owner.current())}
+    run_dir = make_run_dir(run_id, labels)
+    try:
+        context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options)
+        entrants = [_enter(target, context, scenario) for target in targets]
+        seed = options.seed if options.seed is not None else secrets.randbits(32)
+        spec = options.spec(labels)
+        run = Run(
+            id=run_id,
+            scenario=scenario.name,
+            started_at=now_iso(),
+            ended_at=None,
+            status=RunStatus.RUNNING,
+            owner=labels["lab.owner"],
+            lab_version=__version__,
+            parameters={**options.model_dump(exclude={"env", "seed"}), "seed": seed, "spec": _spec_json(spec)},
+        )
+        yield Intent(run=run, scenario=scenario, options=options, spec=spec, entrants=entrants, labels=labels)
+    finally:
+        RunDir(str(run_dir), labels).delete()
+
+
+def execute(
+    intent: Intent, store: Store, progress: Progress, before_launch: Callable[[Driver, Spec], None] | None
+) -> RunStatus:
+    """Run `intent`, one launch at a time. Raises StoreError."""
+    steal = Steal()
+    steal.start()
+    facts = host_facts(paths={"store": Path(str(store)).parent} if str(store).startswith("/") else {})
+    facts["warnings"] = [asdict(warning) for warning in host_warnings(facts)]
+    plan = intent.options.plan(intent.run.parameters["seed"])
+    runner = Runner(
+        run=intent.run,
+        scenario=intent.scenario,
+        entrants=intent.entrants,
+        spec=intent.spec,
+        plan=replace(plan, before_launch=before_launch),
+        store=store,
+        host=facts,
+        progress=progress,
+        steal=steal,
+    )
+    return runner.execute()
+
+
+def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
+    driver: Driver | None = None
+    info: Info | None = None
+    try:
+        driver = make_driver(target, context)
+        info = driver.info()
+        missing = scenario.requires - info.features
+        if missing:
+            raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
+        record = TargetRecord(target=str(target), outcome=Outcome.OK, info=info_json(info))
+    except BadInput:
+        raise
+    except LabError as error:
+        record = TargetRecord(
+            target=str(target), outcome=Outcome.SKIPPED, reason=error.brief, remedy=error.resolution, info=info_json(info)
+        )
+    return Entrant(target=target, driver=driver, info=info, record=record)
+
+
+def info_json(info: Info | None) -> dict[str, Any]:
+    """An Info as JSON values; empty for None."""
+    if info is None:
+        return {}
+    return {
+        "engine": info.engine,
+        "version": info.version,
+        "isolation": info.isolation,
+        "features": sorted(feature.value for feature in info.features),
+        "facts": dict(info.facts),
+        "qualifiers": dict(info.qualifiers),
+    }
+
+
+def _spec_json(spec: Spec) -> dict[str, Any]:
+    return {
+        "image": spec.image,
+        "port": spec.port,
+        "ready_path": spec.ready_path,
+        "command": list(spec.command) if spec.command else None,
+        "environment": dict(spec.environment),
+        "cpus": spec.cpus,
+        "memory_bytes": spec.memory_bytes,
+        "pids": spec.pids,
+        "scratch_bytes": spec.scratch_bytes,
+    }

@@ -1,0 +1,110 @@
+"""Fixtures for all tests, and the rule that a required engine's tests may not skip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lab.driver import Context, Driver
+from lab.errors import DriverUnavailable
+from lab.ownership import Owner
+from lab.place import RunDir, make_run_dir
+from lab.registry import make_driver
+from lab.runner import new_run_id
+from lab.spec import Spec, Target
+
+REQUIRED = frozenset(filter(None, os.environ.get("LAB_REQUIRE", "").split(",")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tests' state is their own; the cache is shared between them, since it only holds what can be made again."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests of an engine that is not here; fail them where LAB_REQUIRE names it."""
+    for marker in item.iter_markers("engine"):
+        engine = Target.parse(marker.args[0])
+        missing = _missing(str(engine))
+        if missing and {engine.driver, str(engine)} & REQUIRED:
+            pytest.fail(f"LAB_REQUIRE names {engine}, and it is not available: {missing}", pytrace=False)
+        if missing:
+            pytest.skip(f"{engine}: {missing}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A test of a required engine that skips itself has failed."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result, untyped in a wrapper
+    engines = {Target.parse(marker.args[0]).driver for marker in item.iter_markers("engine")}
+    if report.skipped and engines & REQUIRED and not hasattr(report, "wasxfail") and not _allowed(item):
+        report.outcome = "failed"
+        report.longrepr = f"LAB_REQUIRE names {', '.join(engines & REQUIRED)}, and this test skipped: {report.longrepr}"
+
+
+@pytest.fixture
+def make_context(tmp_path: Path) -> Iterator[Callable[..., Context]]:
+    """Contexts whose run directories are removed at the end; labels are in `labels_of(context)`."""
+    made: list[RunDir] = []
+
+    def make(**options: str) -> Context:
+        labels = run_labels()
+        run_dir = make_run_dir(labels["lab.run"], labels)
+        made.append(RunDir(str(run_dir), labels))
+        return Context(run_dir=run_dir, cache_dir=_cache(), options=options)
+
+    yield make
+    for run_dir in made:
+        run_dir.delete()
+
+
+@pytest.fixture
+def labels() -> dict[str, str]:
+    """The labels of a run of this test's own."""
+    return run_labels()
+
+
+def run_labels() -> dict[str, str]:
+    """Labels of a new run that this process owns."""
+    return {"lab.run": f"t{new_run_id()}", "lab.scenario": "test", "lab.owner": str(Owner.current())}
+
+
+def _allowed(item: pytest.Item) -> bool:
+    """Skips within a required engine that are about something else than the engine, and say so by a marker."""
+    return item.get_closest_marker("beyond_engine") is not None
+
+
+def _cache() -> Path:
+    from lab.place import cache_dir
+
+    return cache_dir()
+
+
+@cache
+def _missing(name: str) -> str:
+    target = Target.parse(name)
+    labels = run_labels()
+    run_dir = make_run_dir(labels["lab.run"], labels)
+    try:
+        driver: Driver = make_driver(target, Context(run_dir=run_dir, cache_dir=_cache()))
+        try:
+            driver.info()
+        finally:
+            driver.close()
+    except DriverUnavailable as error:
+        return str(error)
+    finally:
+        RunDir(str(run_dir), labels).delete()
+    return ""
+
+
+def spec_for(labels: dict[str, str], **changes: object) -> Spec:
+    """A launch's own spec with `labels`."""
+    return Spec(labels=labels, **changes).for_launch()  # type: ignore[arg-type]

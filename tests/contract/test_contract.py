@@ -1,0 +1,258 @@
+"""What every driver promises, on the fake engine and on every real one that is registered.
+
+A new driver is picked up by its entry point; nothing here names an engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from lab.clean import find
+from lab.driver import Context, Driver, Feature, Info, OnThisHost
+from lab.errors import DriverUnavailable, LabError
+from lab.ownership import Owner
+from lab.place import RunDir, cache_dir, make_run_dir
+from lab.registry import driver_class, driver_names
+from lab.runner import new_run_id
+from lab.session import Session
+from lab.spec import Spec, Target
+from lab.testing import FakeDriver, engine_of
+from lab.timeline import HostClock, Phase, SystemClock
+
+FAKE = Target("fake")
+
+
+def _targets() -> list[object]:
+    found: list[object] = [pytest.param(FAKE, id="fake")]
+    for name in driver_names():
+        for variant in driver_class(name).variants():
+            target = Target(name, variant)
+            found.append(pytest.param(target, id=str(target), marks=pytest.mark.engine(str(target))))
+    return found
+
+
+@dataclass(slots=True)
+class Rig:
+    """One driver, prepared, and what is needed to make another like it."""
+
+    target: Target
+    context: Context
+    driver: Driver
+    info: Info
+    spec: Spec
+    clock: HostClock
+
+    def fresh(self) -> Driver:
+        return _make(self.target, self.context)
+
+    def session(self) -> Session:
+        return Session(self.driver, self.info, self.spec.for_launch(), self.clock, timeout_s=120)
+
+
+def _make(target: Target, context: Context) -> Driver:
+    cls = FakeDriver if target == FAKE else driver_class(target.driver)
+    return cls(target.variant, context)  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="module", params=_targets())
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    target = request.param
+    run_id = f"c{new_run_id()}"
+    labels = {"lab.run": run_id, "lab.scenario": "contract", "lab.owner": str(Owner.current())}
+    run_dir = RunDir(str(make_run_dir(run_id, labels)), labels)
+    cache = tmp_path_factory.mktemp("fake") if target == FAKE else cache_dir()
+    context = Context(run_dir=Path(run_dir.id), cache_dir=cache)
+    driver = _make(target, context)
+    try:
+        spec = Spec(labels={**labels, "lab.target": str(target)})
+        info = driver.info()
+        driver.prepare(spec)
+        clock = engine_of(context).clock if target == FAKE else SystemClock()
+        yield Rig(target, context, driver, info, spec, clock)
+    finally:
+        for instance in driver.list_instances({"lab.run": run_id}):
+            instance.delete()
+        for leftover in driver.leftovers({"lab.run": run_id}):
+            leftover.delete()
+        driver.close()
+        run_dir.delete()
+
+
+def test_info_tells_what_the_engine_is(rig: Rig) -> None:
+    info = rig.info
+    assert info.engine and info.version and info.isolation
+    assert json.loads(json.dumps({**info.facts, **info.qualifiers})) == {**info.facts, **info.qualifiers}
+    assert rig.driver.name == rig.target.driver
+    assert rig.target.variant in rig.driver.variants()
+
+
+def test_prepare_is_idempotent(rig: Rig) -> None:
+    before = {(left.kind, left.id) for left in rig.driver.leftovers({"lab.run": rig.spec.labels["lab.run"]})}
+    rig.driver.prepare(rig.spec)
+    after = {(left.kind, left.id) for left in rig.driver.leftovers({"lab.run": rig.spec.labels["lab.run"]})}
+    assert after == before
+
+
+def test_a_launch_goes_from_requested_to_ready_and_is_gone_after_delete(rig: Rig) -> None:
+    with rig.session() as session:
+        session.launch()
+        timeline = session.timeline
+        assert Phase.REQUESTED in timeline
+        assert (Phase.READY in timeline) == (Feature.NETWORK in rig.info.features)
+        end = Phase.READY if Feature.NETWORK in rig.info.features else Phase.LISTENING
+        assert timeline.duration_s(Phase.REQUESTED, end) > 0
+        if Feature.MARKER in rig.info.features:
+            assert Phase.MAIN in timeline and Phase.LISTENING in timeline
+            assert session.spec.nonce.encode() in session.instance.logs()
+        instance = session.instance
+        session.stop()
+        session.delete()
+    assert Phase.STOPPED in session.timeline and Phase.DELETED in session.timeline
+    assert instance.id not in _ids(rig.fresh(), rig)
+    instance.delete()
+    instance.stop(timeout_s=1)
+    if session.answer is not None:
+        assert instance.endpoint is not None
+        with pytest.raises(OSError), socket.create_connection((instance.endpoint.host, instance.endpoint.port), 2):
+            pass
+
+
+def test_the_answer_is_this_launchs(rig: Rig) -> None:
+    if Feature.NETWORK not in rig.info.features:
+        return  # nothing answers; the launch test has seen that `ready` is absent
+    with rig.session() as session:
+        session.launch()
+        assert session.answer is not None
+        told = session.answer.clock()
+        assert told is not None and told["nonce"] == session.spec.nonce
+        answer = _get(session, "/clock", nonce="0" * 32)
+        assert answer.startswith(b"HTTP/1.") and b" 403 " in answer.split(b"\r\n")[0]
+        assert b" 200 " in _get(session, "/clock", nonce=session.spec.nonce).split(b"\r\n")[0]
+
+
+def test_a_fresh_driver_finds_an_instance_by_its_labels_and_removes_it(rig: Rig) -> None:
+    with rig.session() as session:
+        session.launch()
+        fresh = rig.fresh()
+        try:
+            wanted = {"lab.run": session.spec.labels["lab.run"], "lab.launch": session.spec.labels["lab.launch"]}
+            found = fresh.list_instances(wanted)
+            assert [instance.id for instance in found] == [session.instance.id]
+            assert dict(found[0].labels) == dict(session.spec.labels)
+            assert fresh.list_instances({"lab.run": "another"}) == []
+            found[0].delete()
+            assert list(fresh.list_instances(wanted)) == []
+        finally:
+            fresh.close()
+
+
+def test_all_that_is_left_is_found_by_label_and_removed(rig: Rig) -> None:
+    wanted = {"lab.run": rig.spec.labels["lab.run"]}
+    fresh = rig.fresh()
+    try:
+        for leftover in fresh.leftovers(wanted):
+            assert leftover.labels["lab.owner"] == rig.spec.labels["lab.owner"]
+            leftover.delete()
+            leftover.delete()
+        assert list(fresh.leftovers(wanted)) == []
+        found, problems = find([fresh], {"lab.run": "nobody's"})
+        assert not found and not problems
+    finally:
+        fresh.close()
+        rig.driver.prepare(rig.spec)
+
+
+def test_two_instances_live_side_by_side(rig: Rig) -> None:
+    with rig.session() as first, rig.session() as second:
+        first.launch()
+        second.launch()
+        assert first.instance.id != second.instance.id
+        assert set(_ids(rig.driver, rig)) >= {first.instance.id, second.instance.id}
+        first.delete()
+        assert second.instance.id in _ids(rig.driver, rig)
+
+
+def test_host_pids_are_processes_of_this_host_that_end_with_the_instance(rig: Rig) -> None:
+    if Feature.HOST_PIDS not in rig.info.features:
+        return
+    with rig.session() as session:
+        session.launch()
+        assert isinstance(session.instance, OnThisHost)
+        pids = session.instance.host_pids()
+        assert pids
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        session.delete()
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_port_in_use_is_one_clear_error_and_leaves_nothing(rig: Rig) -> None:
+    if Feature.NETWORK not in rig.info.features:
+        return
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        session = Session(rig.driver, rig.info, rig.spec.for_launch(), rig.clock, timeout_s=20, port=port)
+        with session, pytest.raises(LabError) as raised:
+            session.launch()
+        assert str(port) in raised.value.brief and "\n" not in raised.value.brief
+    assert session.spec.labels["lab.launch"] not in {
+        instance.labels["lab.launch"] for instance in rig.fresh().list_instances({"lab.run": rig.spec.labels["lab.run"]})
+    }
+
+
+def test_what_a_driver_cannot_launch_it_refuses_by_a_driver_error(rig: Rig) -> None:
+    impossible = replace(rig.spec, image="/nonexistent/image.tar", port=80)
+    with pytest.raises(LabError) as raised:
+        rig.driver.prepare(impossible)
+    assert raised.value.brief and "\n" not in raised.value.brief
+
+
+def test_an_unknown_variant_is_refused_by_name(rig: Rig) -> None:
+    with pytest.raises(LabError) as raised:
+        _make(Target(rig.target.driver, "no-such-variant"), rig.context).info()
+    assert "no-such-variant" in str(raised.value)
+
+
+def test_close_is_idempotent_and_a_closed_driver_can_be_replaced(rig: Rig) -> None:
+    fresh = rig.fresh()
+    with contextlib.suppress(DriverUnavailable):
+        fresh.info()
+    fresh.close()
+    fresh.close()
+    with contextlib.closing(rig.fresh()) as another:
+        assert another.info().engine == rig.info.engine
+
+
+def test_deleting_a_running_instance_needs_no_stop(rig: Rig) -> None:
+    session = rig.session()
+    with session:
+        session.launch()
+        instance = session.instance
+    assert instance.id not in _ids(rig.driver, rig)
+    assert isinstance(instance.logs(), bytes)
+
+
+def _ids(driver: Driver, rig: Rig) -> list[str]:
+    return [instance.id for instance in driver.list_instances({"lab.run": rig.spec.labels["lab.run"]})]
+
+
+def _get(session: Session, path: str, *, nonce: str) -> bytes:
+    endpoint = session.instance.endpoint
+    with socket.create_connection((endpoint.host, endpoint.port), 5) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n".encode())
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+    return answer
