@@ -1,0 +1,426 @@
+/* Pid 1 of the lab's VM guests: brings the guest up as far as the workload needs, runs it, and powers off after it.
+ *
+ * What to run is in /lab/config, the same for every launch: NUL-terminated words, alternately key and value, as
+ * guest_config.py writes them. What differs between launches is on the kernel's command line:
+ *
+ *     lab.nonce=HEX                                  the launch's nonce
+ *     lab.ip=10.0.2.15/24 lab.gw=10.0.2.2            address of the first Ethernet interface; absent: no network
+ *     lab.port=8080                                  where the lab's own service listens
+ *     lab.root=/dev/vda lab.rootfstype=ext4          root file system; absent: the initramfs itself
+ *     lab.off=reboot                                 end by a reset, where the machine has no way to power off
+ *
+ * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
+ * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest_init.h"
+
+#define MAX_CONFIG (256 * 1024)
+#define MAX_WORDS 1024
+#define MAX_GROUPS 64
+#define WAIT_STEP_NS 2000000L
+#define DEVICE_WAIT_S 15
+#define STOP_GRACE_S 10
+#define COMPRESSED_MODULE 4 /* MODULE_INIT_COMPRESSED_FILE, since Linux 5.17 */
+
+struct config {
+    char *argv[MAX_WORDS + 1], *env[MAX_WORDS + 8];
+    size_t argc, envc, groups;
+    gid_t group[MAX_GROUPS];
+    uid_t uid;
+    gid_t gid;
+    const char *cwd, *hostname, *scratch;
+    bool service;
+};
+
+static char config_bytes[MAX_CONFIG], command_line[4096];
+static bool power_off_by_reset;
+
+void die(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    dprintf(STDOUT_FILENO, "lab-guest error: ");
+    vdprintf(STDOUT_FILENO, format, arguments);
+    dprintf(STDOUT_FILENO, "\n");
+    va_end(arguments);
+    end_guest();
+}
+
+void end_guest(void)
+{
+    sync();
+    /* Only the machine's own pid 1 may; in a container or a test the reboot ends the namespace instead. */
+    reboot(power_off_by_reset ? RB_AUTOBOOT : RB_POWER_OFF);
+    reboot(RB_AUTOBOOT);
+    _exit(1);
+}
+
+void pause_briefly(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = WAIT_STEP_NS}, NULL);
+}
+
+uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The value of `name=` on the kernel's command line, or NULL. */
+static const char *option(const char *name)
+{
+    static char values[8][256];
+    static size_t used;
+    size_t length = strlen(name);
+    for (const char *at = command_line; *at;) {
+        size_t word = strcspn(at, " \t\n");
+        if (word > length && strncmp(at, name, length) == 0 && at[length] == '=') {
+            char *value = values[used++ % 8];
+            size_t size = word - length - 1;
+            if (size >= sizeof values[0]) {
+                die("%s is too long", name);
+            }
+            memcpy(value, at + length + 1, size);
+            value[size] = '\0';
+            return value;
+        }
+        at += word;
+        at += strspn(at, " \t\n");
+    }
+    return NULL;
+}
+
+static ssize_t read_file(const char *path, char *into, size_t capacity)
+{
+    size_t length = 0;
+    ssize_t got = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    while (length < capacity && (got = read(fd, into + length, capacity - length)) > 0) {
+        length += (size_t)got;
+    }
+    close(fd);
+    return got < 0 ? -1 : (ssize_t)length;
+}
+
+static void make_directories(const char *path, mode_t mode)
+{
+    char part[4096];
+    size_t length = strlen(path);
+    if (length >= sizeof part) {
+        die("the path %s is too long", path);
+    }
+    for (size_t i = 1; i <= length; i++) {
+        if (path[i] == '/' || path[i] == '\0') {
+            memcpy(part, path, i);
+            part[i] = '\0';
+            mkdir(part, mode); /* it may be there; what needs it says when it is not */
+        }
+    }
+}
+
+/* Mounts, or says why not; a guest without one of these may still serve. */
+static void mount_at(const char *type, const char *at, unsigned long flags, const char *data)
+{
+    mkdir(at, 0755);
+    if (mount(type, at, type, flags, data) < 0 && errno != EBUSY) {
+        dprintf(STDOUT_FILENO, "lab-guest error: mount %s at %s: %s\n", type, at, strerror(errno));
+    }
+}
+
+static void open_console(void)
+{
+    int fd = open("/dev/console", O_RDWR | O_NOCTTY);
+    if (fd < 0) {
+        return; /* whatever the kernel or the parent gave stays */
+    }
+    for (int i = 0; i < 3; i++) {
+        if (fd != i) {
+            dup2(fd, i);
+        }
+    }
+    if (fd > 2) {
+        close(fd);
+    }
+}
+
+static void link_devices(void)
+{
+    static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
+                                           {"/proc/self/fd/0", "/dev/stdin"},
+                                           {"/proc/self/fd/1", "/dev/stdout"},
+                                           {"/proc/self/fd/2", "/dev/stderr"}};
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST) {
+            dprintf(STDOUT_FILENO, "lab-guest error: link %s: %s\n", links[i][1], strerror(errno));
+        }
+    }
+}
+
+static void load_modules(void)
+{
+    static char list[16384];
+    ssize_t length = read_file("/lab/modules", list, sizeof list - 1);
+    if (length < 0) {
+        return;
+    }
+    for (char *rest = list, *path; (path = strsep(&rest, "\n"));) {
+        size_t size = strlen(path);
+        if (size == 0) {
+            continue;
+        }
+        int flags = size > 3 && strcmp(path + size - 3, ".ko") == 0 ? 0 : COMPRESSED_MODULE;
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || (syscall(SYS_finit_module, fd, "", flags) < 0 && errno != EEXIST)) {
+            dprintf(STDOUT_FILENO, "lab-guest error: module %s: %s\n", path, strerror(errno));
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+        unlink(path); /* the initramfs is the guest's memory */
+    }
+}
+
+static uint32_t number(const char *key, const char *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long parsed = strtoul(value, &end, 10);
+    if (errno || *end || end == value || *value == '-' || parsed > UINT32_MAX - 1) {
+        die("/lab/config: %s is not a number: %s", key, value);
+    }
+    return (uint32_t)parsed;
+}
+
+static void read_config(struct config *config)
+{
+    ssize_t length = read_file("/lab/config", config_bytes, sizeof config_bytes);
+    if (length <= 0 || length == sizeof config_bytes || config_bytes[length - 1] != '\0') {
+        die("/lab/config is missing, empty, too long or cut short");
+    }
+    *config = (struct config){.cwd = "/", .hostname = "lab"};
+    for (char *at = config_bytes, *end = config_bytes + length; at < end;) {
+        const char *key = at;
+        char *value = at + strlen(at) + 1;
+        if (value >= end) {
+            die("/lab/config: %s has no value", key);
+        }
+        at = value + strlen(value) + 1;
+        if (config->argc >= MAX_WORDS || config->envc >= MAX_WORDS || config->groups >= MAX_GROUPS) {
+            die("/lab/config has too many words");
+        }
+        if (strcmp(key, "argv") == 0) {
+            config->argv[config->argc++] = value;
+        } else if (strcmp(key, "env") == 0) {
+            config->env[config->envc++] = value;
+        } else if (strcmp(key, "uid") == 0) {
+            config->uid = number(key, value);
+        } else if (strcmp(key, "gid") == 0) {
+            config->gid = number(key, value);
+        } else if (strcmp(key, "group") == 0) {
+            config->group[config->groups++] = number(key, value);
+        } else if (strcmp(key, "cwd") == 0) {
+            config->cwd = value;
+        } else if (strcmp(key, "hostname") == 0) {
+            config->hostname = value;
+        } else if (strcmp(key, "scratch_bytes") == 0) {
+            config->scratch = value;
+        } else if (strcmp(key, "service") == 0) {
+            config->service = strcmp(value, "1") == 0;
+        } else {
+            die("/lab/config: unknown key %s", key);
+        }
+    }
+    if (config->argc == 0) {
+        die("/lab/config names no program");
+    }
+}
+
+/* The lab's own service learns its launch from its environment, on every platform. */
+static void add_environment(struct config *config, bool network)
+{
+    static char words[3][300];
+    const char *nonce = option("lab.nonce"), *port = option("lab.port");
+    if (!config->service) {
+        return;
+    }
+    snprintf(words[0], sizeof words[0], "LAB_NONCE=%s", nonce ? nonce : "");
+    snprintf(words[1], sizeof words[1], "LAB_PORT=%s", port ? port : "0");
+    snprintf(words[2], sizeof words[2], "%s", network ? "LAB_HOST=0.0.0.0" : "LAB_NETWORK=none");
+    for (size_t i = 0; i < 3; i++) {
+        config->env[config->envc++] = words[i];
+    }
+}
+
+static void enter_root(const char *device, const char *type)
+{
+    static const char *const moved[] = {"dev", "proc", "sys"};
+    uint64_t deadline = monotonic_ns() + DEVICE_WAIT_S * UINT64_C(1000000000);
+    while (access(device, F_OK) < 0) {
+        if (monotonic_ns() > deadline) {
+            die("the root device %s did not appear within %d s", device, DEVICE_WAIT_S);
+        }
+        pause_briefly();
+    }
+    mkdir("/newroot", 0755);
+    if (mount(device, "/newroot", type, 0, NULL) < 0 &&
+        ((errno != EROFS && errno != EACCES) || mount(device, "/newroot", type, MS_RDONLY, NULL) < 0)) {
+        die("mount %s (%s): %s", device, type, strerror(errno));
+    }
+    for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
+        char from[16], to[32];
+        snprintf(from, sizeof from, "/%s", moved[i]);
+        snprintf(to, sizeof to, "/newroot/%s", moved[i]);
+        mkdir(to, 0755);
+        if (mount(from, to, NULL, MS_MOVE, NULL) < 0) {
+            die("move %s into the root: %s", from, strerror(errno));
+        }
+    }
+    if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
+        die("enter the root: %s", strerror(errno));
+    }
+}
+
+static void mount_scratch(const struct config *config)
+{
+    char data[64];
+    mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5");
+    mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+    if (config->scratch) {
+        snprintf(data, sizeof data, "mode=1777,size=%s", config->scratch);
+        mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, data);
+    }
+}
+
+static void become_workload(struct config *config)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    make_directories(config->cwd, 0755);
+    if (chdir(config->cwd) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: working directory %s: %s\n", config->cwd, strerror(errno));
+        _exit(126);
+    }
+    if (config->uid != 0 && fchown(STDOUT_FILENO, config->uid, (gid_t)-1) < 0) {
+        /* It can write all the same; only opening /dev/stdout anew would fail. */
+        dprintf(STDOUT_FILENO, "lab-guest error: console's owner: %s\n", strerror(errno));
+    }
+    if (setgroups(config->groups, config->group) < 0 || setgid(config->gid) < 0 || setuid(config->uid) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: user: %s\n", strerror(errno));
+        _exit(126);
+    }
+    clearenv();
+    for (size_t i = 0; i < config->envc; i++) {
+        putenv(config->env[i]);
+    }
+    execvp(config->argv[0], config->argv);
+    int problem = errno;
+    dprintf(STDOUT_FILENO, "lab-guest error: %s: %s\n", config->argv[0], strerror(problem));
+    _exit(problem == ENOENT ? 127 : 126);
+}
+
+/* Reaps whatever ends until the workload has, passing the request to stop on; returns its exit status. */
+static int supervise(pid_t workload, const sigset_t *signals)
+{
+    uint64_t kill_at = 0;
+    for (;;) {
+        int status;
+        pid_t ended;
+        while ((ended = waitpid(-1, &status, WNOHANG)) > 0) {
+            if (ended == workload) {
+                return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+            }
+        }
+        struct timespec second = {.tv_sec = 1};
+        int signal = kill_at ? sigtimedwait(signals, NULL, &second) : sigwaitinfo(signals, NULL);
+        if (signal == SIGTERM || signal == SIGINT) {
+            kill(workload, SIGTERM);
+            kill_at = kill_at ? kill_at : monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
+        }
+        if (kill_at && monotonic_ns() > kill_at) {
+            kill(workload, SIGKILL);
+        }
+    }
+}
+
+int main(void)
+{
+    uint64_t init_ns = monotonic_ns();
+    static struct config config;
+    sigset_t signals;
+
+    /* Errors of these two cannot be told before there is a console, and show in what follows. */
+    mkdir("/proc", 0555);
+    mount("proc", "/proc", "proc", 0, NULL);
+    mkdir("/dev", 0755);
+    mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+    open_console();
+    read_file(LAB_COMMAND_LINE, command_line, sizeof command_line - 1);
+    const char *nonce = option("lab.nonce");
+    dprintf(STDOUT_FILENO, "lab %s init %llu\n", nonce ? nonce : "-", (unsigned long long)init_ns);
+    const char *off = option("lab.off");
+    power_off_by_reset = off && strcmp(off, "reboot") == 0;
+
+    /* Blocked before the workload exists, so that none of its ends or of the host's requests is missed. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGCHLD);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del then comes as SIGINT; without a keyboard it does not matter */
+
+    mount_at("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    link_devices();
+    read_config(&config);
+    load_modules();
+    const char *address = option("lab.ip"), *gateway = option("lab.gw");
+    bring_up_loopback();
+    if (address) {
+        bring_up_ethernet(address, gateway);
+    }
+    add_environment(&config, address != NULL);
+    if (sethostname(config.hostname, strlen(config.hostname)) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: hostname: %s\n", strerror(errno));
+    }
+    const char *root = option("lab.root"), *type = option("lab.rootfstype");
+    if (root) {
+        enter_root(root, type ? type : "ext4");
+    }
+    mount_scratch(&config);
+
+    pid_t workload = fork();
+    if (workload < 0) {
+        die("fork: %s", strerror(errno));
+    }
+    if (workload == 0) {
+        become_workload(&config);
+    }
+    int status = supervise(workload, &signals);
+    dprintf(STDOUT_FILENO, "lab-guest exit %d\n", status);
+    end_guest();
+}
