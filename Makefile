@@ -14,6 +14,7 @@ BIN := .venv/bin
 ACCESS := vagrant/with-access.sh
 
 .PHONY: help provision venv venv-dev run test lint pytest accept doctor uninstall clean
+.NOTPARALLEL:
 
 help: ## Show this
 	@echo 'Stratalab: one service on every kind of platform, launched for real and measured.'
