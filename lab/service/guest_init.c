@@ -9,6 +9,7 @@
  *     lab.root=/dev/vda lab.rootfstype=ext4          root file system; absent: the initramfs itself
  *     lab.off=reboot                                 end by a reset, where the machine has no way to power off
  *
+ * A line `lab-guest stop` on the console asks it to end: every machine has one, unlike a power button or a keyboard.
  * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
  * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
  */
@@ -321,6 +322,10 @@ static void become_workload(struct config *config)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (nothing >= 0) {
+        dup2(nothing, STDIN_FILENO); /* the console's input is the host's way to ask for the end */
+    }
     make_directories(config->cwd, 0755);
     if (chdir(config->cwd) < 0) {
         dprintf(STDOUT_FILENO, "lab-guest error: working directory %s: %s\n", config->cwd, strerror(errno));
@@ -344,8 +349,32 @@ static void become_workload(struct config *config)
     _exit(problem == ENOENT ? 127 : 126);
 }
 
+/* A descriptor whose input comes with SIGIO, or -1. */
+static int watch_console(void)
+{
+    int fd = open("/dev/console", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 &&
+        (fcntl(fd, F_SETOWN, getpid()) < 0 || fcntl(fd, F_SETFL, O_RDONLY | O_NONBLOCK | O_ASYNC) < 0)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool asked_to_stop(int console)
+{
+    char line[256];
+    ssize_t got;
+    bool asked = false;
+    while ((got = read(console, line, sizeof line - 1)) > 0) { /* the terminal gives one line at a time */
+        line[got] = '\0';
+        asked = asked || strcmp(line, "lab-guest stop\n") == 0;
+    }
+    return asked;
+}
+
 /* Reaps whatever ends until the workload has, passing the request to stop on; returns its exit status. */
-static int supervise(pid_t workload, const sigset_t *signals)
+static int supervise(pid_t workload, const sigset_t *signals, int console)
 {
     uint64_t kill_at = 0;
     for (;;) {
@@ -358,7 +387,7 @@ static int supervise(pid_t workload, const sigset_t *signals)
         }
         struct timespec second = {.tv_sec = 1};
         int signal = kill_at ? sigtimedwait(signals, NULL, &second) : sigwaitinfo(signals, NULL);
-        if (signal == SIGTERM || signal == SIGINT) {
+        if (signal == SIGTERM || signal == SIGINT || (signal == SIGIO && asked_to_stop(console))) {
             kill(workload, SIGTERM);
             kill_at = kill_at ? kill_at : monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
         }
@@ -391,6 +420,7 @@ int main(void)
     sigaddset(&signals, SIGCHLD);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGIO);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del then comes as SIGINT; without a keyboard it does not matter */
 
@@ -420,7 +450,7 @@ int main(void)
     if (workload == 0) {
         become_workload(&config);
     }
-    int status = supervise(workload, &signals);
+    int status = supervise(workload, &signals, watch_console());
     dprintf(STDOUT_FILENO, "lab-guest exit %d\n", status);
     end_guest();
 }
