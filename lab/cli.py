@@ -15,7 +15,6 @@ from lab import __version__
 from lab.errors import BadInput, IncomparableRuns, LabError
 
 if TYPE_CHECKING:
-    from lab.driver import Driver
     from lab.run import RunRecord
     from lab.store import Store
 
@@ -114,8 +113,12 @@ def run(
     targets: Annotated[
         list[str] | None, typer.Option("--targets", "-t", help="Comma-separated. Default: every driver's own default.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Measured rounds; with --until-ci, the most. [default: 10]")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Rounds before, kept and left out of figures. [default: 1]")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Measured rounds; with --until-ci, the most. [default: 10]")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Rounds before, kept and left out of figures. [default: 1]")
+    ] = None,
     until_ci: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Stop once every median's interval is within ± this: 5%.")
     ] = None,
@@ -124,15 +127,23 @@ def run(
     cold: Annotated[bool | None, typer.Option("--cold", help="Drop the page cache before each launch (root).")] = None,
     image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or a tar file.")] = None,
     port: Annotated[int | None, typer.Option(help="Where that image's service listens. [default: 8080]")] = None,
-    ready_path: Annotated[str | None, typer.Option(help="What to request of it until it answers 200. [default: /]")] = None,
+    ready_path: Annotated[
+        str | None, typer.Option(help="What to request of it until it answers 200. [default: /]")
+    ] = None,
     command: Annotated[list[str] | None, typer.Option(help="Replaces the image's command; once per word.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment of the service.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each instance. [default: 1]")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each instance. [default: 128M]")] = None,
     pids: Annotated[int | None, typer.Option(help="Processes of each instance. [default: 128]")] = None,
-    scratch: Annotated[str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. [default: 16M]")] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Wait this long for ready. [default: 60s]")] = None,
-    host_port: Annotated[int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")] = None,
+    scratch: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. [default: 16M]")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Wait this long for ready. [default: 60s]")
+    ] = None,
+    host_port: Annotated[
+        int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")
+    ] = None,
     kernel: Annotated[Path | None, typer.Option(help="The guests' kernel, instead of a found or fetched one.")] = None,
     option: OptionsOption = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options.")] = None,
@@ -166,7 +177,16 @@ def run(
         "host_port": host_port,
         "driver_options": [*(option or []), *([f"kernel={kernel}"] if kernel else [])] or None,
     }
-    request = Request(scenario=scenario, given=given, config=config, store=store, html=html, dry_run=dry_run, wait=wait, as_json=as_json)
+    request = Request(
+        scenario=scenario,
+        given=given,
+        config=config,
+        store=store,
+        html=html,
+        dry_run=dry_run,
+        wait=wait,
+        as_json=as_json,
+    )
     raise typer.Exit(run_scenario(request))
 
 
@@ -231,9 +251,7 @@ def report(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The run to compare with.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The run that may have changed.")],
-    fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 3 where B is slower.")
-    ] = False,
+    fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression", help="Exit 3 where B is slower.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lab.cold import cold_launches
 from lab.lock import host_lock
 from lab.options import read_options
 from lab.registry import driver_names, make_scenario
@@ -47,12 +46,11 @@ def run_scenario(request: Request) -> int:
     scenario = make_scenario(request.scenario)
     options = read_options(given, request.config)
     with Store.open(request.store) as store, intent(scenario, options, options.driver_options) as plan:
-        before_launch = cold_launches(plan.entrants, plan.spec) if options.cold else None
         _show_plan(errors, plan)
         if request.dry_run:
             return 0
         with host_lock(plan.run.id, wait=request.wait, on_wait=lambda holder: errors.print(f"waiting: {holder}")):
-            status = _execute(errors, plan, store, before_launch)
+            status = _execute(errors, plan, store)
         record = store.load(plan.run.id)
     _show_result(errors, record, request)
     if status is RunStatus.INTERRUPTED:
@@ -60,9 +58,9 @@ def run_scenario(request: Request) -> int:
     return 1 if _failed(record) else 0
 
 
-def _execute(errors: Console, plan: Intent, store: Store, before_launch: Any) -> RunStatus:
+def _execute(errors: Console, plan: Intent, store: Store) -> RunStatus:
     with _watcher(errors, plan.launches) as watcher:
-        return execute(plan, store, watcher, before_launch)
+        return execute(plan, store, watcher)
 
 
 def _show_plan(console: Console, plan: Intent) -> None:
@@ -78,7 +76,9 @@ def _show_plan(console: Console, plan: Intent) -> None:
     for entrant in plan.entrants:
         if not entrant.running:
             record = entrant.record
-            console.print(f"  skipped {record.target}: {record.reason} ({record.remedy})", highlight=False, markup=False)
+            console.print(
+                f"  skipped {record.target}: {record.reason} ({record.remedy})", highlight=False, markup=False
+            )
 
 
 def _show_result(errors: Console, record: RunRecord, request: Request) -> None:
@@ -108,7 +108,12 @@ def _watcher(console: Console, launches: int) -> Iterator[_Lines]:
     if not console.is_terminal:
         yield _Lines(console, None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
     # Few refreshes: the lab watches with the CPUs that it measures.
     with Progress(*columns, console=console, transient=True, refresh_per_second=2) as bar:
         yield _Lines(console, bar, bar.add_task("", total=launches))

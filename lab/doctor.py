@@ -18,10 +18,10 @@ from lab.driver import Context
 from lab.errors import LabError
 from lab.host import host_facts
 from lab.noise import HostWarning, host_warnings
+from lab.ownership import Owner
 from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import DRIVERS, SCENARIOS, driver_names, make_driver
 from lab.runner import new_run_id
-from lab.ownership import Owner
 from lab.spec import Target
 from lab.start import info_json
 
@@ -77,7 +77,10 @@ def render(findings: Findings) -> RenderableType:
     parts: list[RenderableType] = [table]
     if findings.warnings:
         parts.append(Text("\nWhat makes figures weak here:", "bold"))
-        parts += [Text(f"  {warning.text}" + (f" ({warning.remedy})" if warning.remedy else "")) for warning in findings.warnings]
+        parts += [
+            Text(f"  {warning.text}" + (f" ({warning.remedy})" if warning.remedy else ""))
+            for warning in findings.warnings
+        ]
     parts += [Text(f"\n{line}", "red") for line in findings.installation]
     return Group(*parts)
 

@@ -8,7 +8,7 @@ driver makes carries `spec.labels` from the creating call on. Drivers never read
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -57,11 +57,14 @@ class Driver(Protocol):
 
 
 class Instance(Protocol):
-    """One launched service."""
+    """One launched service; `endpoint` is where it answers, None without a network."""
 
-    id: str
-    labels: Mapping[str, str]
-    endpoint: Endpoint | None
+    @property
+    def id(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def endpoint(self) -> Endpoint | None: ...
 
     def logs(self) -> bytes:
         """What it wrote so far, the last 64 KiB; empty when it is gone."""
@@ -74,11 +77,14 @@ class Instance(Protocol):
 
 
 class Leftover(Protocol):
-    """Something of the lab's that is not an instance."""
+    """Something of the lab's that is not an instance; `kind` is a noun such as `image`."""
 
-    kind: str
-    id: str
-    labels: Mapping[str, str]
+    @property
+    def kind(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
 
     def delete(self) -> None:
         """Remove it; returns when verified gone. Idempotent. Raises CleanupError."""
@@ -91,6 +97,7 @@ class Feature(enum.StrEnum):
     MARKER = "marker"  # the service's lines reach `Mark.line` as they are written
     EXEC = "exec"
     HOST_PIDS = "host-pids"
+    COLD = "cold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +161,16 @@ class OnThisHost(Protocol):
         """Every host process that exists because of the instance, and its role."""
 
 
-DriverFactory = Callable[[str, Context], Driver]
+@runtime_checkable
+class Coldable(Protocol):
+    """Feature.COLD, of a driver: knows what its launches read from disk, and what else its engine runs."""
+
+    def launch_files(self, spec: Spec) -> Sequence[Path]:
+        """Every file or directory on this host's disks that a launch of the prepared `spec` reads: layers, kernel,
+        initramfs, the runtime's, shim's or VMM's program. Raises DriverError."""
+
+    def others_running(self) -> Sequence[str]:
+        """What the engine runs now that is not the lab's, named for a user. Raises DriverError."""
 
 
 def bears(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -131,16 +131,14 @@ class Waiter:
                 attempt = _Attempt.open(self._endpoint, self._spec)
                 connections.callback(attempt.connection.close)
                 attempts[attempt.connection] = attempt
-                selector.register(attempt.connection, selectors.EVENT_WRITE)
+                selector.register(attempt.connection, selectors.EVENT_WRITE, attempt.connection)
                 count, next_start = count + 1, now + ATTEMPT_EVERY_S
             timeout = max(0.0, next_start - time.monotonic()) if active else None
             for key, _ in selector.select(timeout):
                 if key.fileobj is self._wake_out:
                     self._wake_out.recv(4096)
                     continue
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)  # noqa: S101  nothing else is registered
-                attempt = attempts[connection]
+                attempt = attempts[key.data]
                 received_ns = attempt.advance(selector, self._clock)
                 if attempt.good(self._spec) and received_ns is not None:
                     self._answer = Answer(
@@ -152,7 +150,7 @@ class Waiter:
                     )
                     return
                 if attempt.over:
-                    _drop(selector, attempts, connection)
+                    _drop(selector, attempts, attempt.connection)
 
 
 def reserve_port(wanted: int | None = None) -> int:
@@ -210,7 +208,7 @@ class _Attempt:
                     raise OSError(failure, os.strerror(failure))
                 self.sent_ns = clock.now_ns()
                 self.connection.sendall(self.request)
-                selector.modify(self.connection, selectors.EVENT_READ)
+                selector.modify(self.connection, selectors.EVENT_READ, self.connection)
                 return None
             data = self.connection.recv(65536)
             received_ns = clock.now_ns()

@@ -34,7 +34,10 @@ LOOKS = (10, 20, 40, 80, 160, 320, 640)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the user asked for. With `until_ci`, `rounds` is the cap; `max_s` bounds the measuring in seconds."""
+    """What the user asked for. With `until_ci`, `rounds` is the cap; `max_s` bounds the measuring in seconds.
+
+    `before_launch` runs untimed before each launch and gives facts to keep with it; `dimensions` go to every sample.
+    """
 
     rounds: int
     warmup: int = 1
@@ -43,7 +46,8 @@ class Plan:
     max_s: float | None = None
     timeout_s: float = 60.0
     host_port: int | None = None
-    before_launch: Callable[[Driver, Spec], None] | None = None
+    before_launch: Callable[[Driver, Spec], Mapping[str, Any]] | None = None
+    dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Progress(Protocol):
@@ -210,7 +214,11 @@ class _Bench:
                 unit=unit,
                 iteration=self._iteration,
                 warmup=self._warmup,
-                dimensions={**qualifiers, **{key: str(text) for key, text in dimensions.items()}},
+                dimensions={
+                    **qualifiers,
+                    **self._runner.plan.dimensions,
+                    **{key: str(text) for key, text in dimensions.items()},
+                },
             )
         )
         if metric == self._runner.scenario.headline:
@@ -221,8 +229,7 @@ class _Bench:
         runner, entrant = self._runner, self._entrant
         assert entrant.driver is not None and entrant.info is not None  # noqa: S101  running entrants have both
         spec = replace(runner.spec, labels=runner._labels(entrant)).for_launch()
-        if runner.plan.before_launch is not None:
-            runner.plan.before_launch(entrant.driver, spec)
+        facts = runner.plan.before_launch(entrant.driver, spec) if runner.plan.before_launch else {}
         session = Session(
             entrant.driver,
             entrant.info,
@@ -238,11 +245,11 @@ class _Bench:
         except BadInput:
             raise
         except LabError as error:
-            self._commit(session, error)
+            self._commit(session, facts, error)
             raise
-        self._commit(session, None)
+        self._commit(session, facts, None)
 
-    def _commit(self, session: Session, error: LabError | None) -> None:
+    def _commit(self, session: Session, facts: Mapping[str, Any], error: LabError | None) -> None:
         launch = LaunchRecord(
             target=str(self._entrant.target),
             iteration=self._iteration,
@@ -251,7 +258,7 @@ class _Bench:
             timeline=session.timeline,
             error=str(error) if error else "",
             logs=(error.details or session.logs().decode(errors="replace")) if error else "",
-            facts=session.facts(),
+            facts={**session.facts(), **facts},
         )
         samples, self._samples = ([] if error else self._samples), []
         self._runner.store.add_launch(self._runner.run.id, launch, samples)

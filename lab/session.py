@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +29,14 @@ class Session:
     """
 
     def __init__(
-        self, driver: Driver, info: Info, spec: Spec, clock: HostClock, *, timeout_s: float = 60.0, port: int | None = None
+        self,
+        driver: Driver,
+        info: Info,
+        spec: Spec,
+        clock: HostClock,
+        *,
+        timeout_s: float = 60.0,
+        port: int | None = None,
     ) -> None:
         self.spec = spec
         self.timeline = Timeline()
@@ -112,7 +119,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.delete()
 
     def _reserve(self) -> Endpoint:
@@ -167,7 +176,7 @@ class _Marks:
     def __init__(self, timeline: Timeline, spec: Spec, clock: HostClock) -> None:
         self.told: dict[Phase, tuple[int, int]] = {}
         self.listening = threading.Event()
-        self.on_listening = lambda: None
+        self.on_listening: Callable[[], None] = lambda: None
         self._timeline = timeline
         self._nonce = spec.nonce.encode()
         self._clock = clock

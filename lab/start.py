@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lab import __version__
-from lab.driver import Context, Driver, Feature, Info
-from lab.errors import BadInput, DriverUnavailable, LabError, Unsupported
+from lab.cold import cold_label, make_cold, require_cold
+from lab.driver import Coldable, Context, Driver, Info
+from lab.errors import BadInput, LabError, Unsupported
 from lab.host import Steal, host_facts
 from lab.noise import host_warnings
 from lab.options import RunOptions
@@ -93,21 +94,22 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
         RunDir(str(run_dir), labels).delete()
 
 
-def execute(
-    intent: Intent, store: Store, progress: Progress, before_launch: Callable[[Driver, Spec], None] | None
-) -> RunStatus:
-    """Run `intent`, one launch at a time. Raises StoreError."""
+def execute(intent: Intent, store: Store, progress: Progress) -> RunStatus:
+    """Run `intent`, one launch at a time. Raises StoreError, and BadInput where `--cold` cannot be had."""
     steal = Steal()
     steal.start()
     facts = host_facts(paths={"store": Path(str(store)).parent} if str(store).startswith("/") else {})
     facts["warnings"] = [asdict(warning) for warning in host_warnings(facts)]
     plan = intent.options.plan(intent.run.parameters["seed"])
+    if intent.options.cold:
+        _refuse_cold_among_others(intent.entrants)
+        plan = replace(plan, before_launch=_make_cold, dimensions={"cache": cold_label(facts)})
     runner = Runner(
         run=intent.run,
         scenario=intent.scenario,
         entrants=intent.entrants,
         spec=intent.spec,
-        plan=replace(plan, before_launch=before_launch),
+        plan=plan,
         store=store,
         host=facts,
         progress=progress,
@@ -130,9 +132,35 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
         raise
     except LabError as error:
         record = TargetRecord(
-            target=str(target), outcome=Outcome.SKIPPED, reason=error.brief, remedy=error.resolution, info=info_json(info)
+            target=str(target),
+            outcome=Outcome.SKIPPED,
+            reason=error.brief,
+            remedy=error.resolution,
+            info=info_json(info),
         )
     return Entrant(target=target, driver=driver, info=info, record=record)
+
+
+def _make_cold(driver: Driver, spec: Spec) -> Mapping[str, Any]:
+    if not isinstance(driver, Coldable):
+        raise Unsupported(f"{driver.name} does not tell which files a launch reads, so none can be called cold")
+    return {"cold": make_cold(driver.launch_files(spec)).to_json()}
+
+
+def _refuse_cold_among_others(entrants: Sequence[Entrant]) -> None:
+    require_cold()
+    drivers = {entrant.target.driver: entrant.driver for entrant in entrants if entrant.running}
+    others = [
+        f"{name} runs {other}"
+        for name, driver in drivers.items()
+        if driver is not None and isinstance(driver, Coldable)
+        for other in driver.others_running()
+    ]
+    if others:
+        raise BadInput(
+            f"--cold would slow what is not the lab's: {'; '.join(others)}",
+            resolution="stop that first, or leave --cold",
+        )
 
 
 def info_json(info: Info | None) -> dict[str, Any]:

@@ -199,7 +199,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the overridden method's name for it
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -128,7 +129,7 @@ class Timeline:
         """The differences in seconds between neighbouring seen phases of `chain`; phases known only on a guest's
         clock are passed over. Raises MeasurementError as `duration_s` does."""
         seen = [phase for phase in chain if phase in self and self.mark(phase).clock is not Clock.GUEST]
-        return [(a, b, self.duration_s(a, b)) for a, b in zip(seen, seen[1:], strict=False)]
+        return [(a, b, self.duration_s(a, b)) for a, b in itertools.pairwise(seen)]
 
     def to_json(self) -> list[dict[str, Any]]:
         """The marks in order of time, each as a mapping of its fields."""
