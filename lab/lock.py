@@ -36,7 +36,7 @@ _UNUSABLE = (
 """What open(2) says of a place that this user cannot use, or of a name that is no plain file."""
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _HOLDER_LIMIT_BYTES = 256
-_OPEN_ATTEMPTS = 20
+_OPEN_ATTEMPTS = 5
 _OPEN_EVERY_S = 0.05
 
 
