@@ -1,0 +1,325 @@
+"""Docker, through its own SDK: on a bridge, in other networks, and with any OCI runtime that the engine lists."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from drivers.docker import images
+from drivers.docker.errors import translated
+from drivers.docker.instance import Container, Remnant
+from drivers.docker.streams import Events, Output
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.spec import Endpoint, Spec
+from lab.timeline import Phase, Source
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_NETWORKS = {"": "bridge", "host": "host", "none": "none"}
+_TIMEOUT_S = 60
+_LOAD_TIMEOUT_S = 900
+_ISOLATION = {
+    "runsc": "user-space kernel (gVisor)",
+    "kata": "virtual machine (Kata Containers)",
+    "kata-runtime": "virtual machine (Kata Containers)",
+}
+_SET = "set by the engine"
+_NOT_SET = "not set: the engine's kernel has no such cgroup limit"
+_LIMITS = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
+
+
+class DockerDriver:
+    """One Docker engine: that of DOCKER_HOST or of the current context, or of the option `docker-host`.
+
+    `variant` is a network ('' for a bridge with the port published on 127.0.0.1, 'host', 'none') or the name of an
+    OCI runtime that the engine lists. Images that a registry gave stay with the engine; those that a run loaded are
+    leftovers of that run.
+    """
+
+    name = "docker"
+
+    def __init__(self, variant: str, context: Context) -> None:
+        self._context = context
+        self._network = _NETWORKS.get(variant, "bridge")
+        self._runtime = None if variant in _NETWORKS else variant
+        self._client: APIClient | None = None
+        self._events: Events | None = None
+        self._local: bool | None = None
+        self._images: dict[str, str] = {}
+
+    @classmethod
+    def variants(cls) -> Mapping[str, str]:
+        """The networks, and the runtimes that users ask for; any other name is looked up in the engine."""
+        return {
+            "": "a container on Docker's bridge, its port published on 127.0.0.1",
+            "host": "a container in the host's network",
+            "none": "a container without a network",
+            "crun": "the OCI runtime crun, if the engine lists it (so for any other runtime's name)",
+            "runsc": "gVisor's OCI runtime runsc, if the engine lists it",
+        }
+
+    def info(self) -> Info:
+        """What the engine says of itself. Raises DriverUnavailable where it is not there, or lacks the runtime."""
+        with translated("ask the engine what it is", DriverUnavailable):
+            told = self._api().info()
+        self._local = self._is_local(told)
+        runtime = self._runtime or told.get("DefaultRuntime", "runc")
+        _require_runtime(runtime, told)
+        security = [one.removeprefix("name=") for one in told.get("SecurityOptions") or ()]
+        rootless = any(one.startswith("rootless") for one in security)
+        features = {Feature.MARKER, Feature.EXEC}
+        features |= {Feature.NETWORK} if self._network != "none" else set()
+        features |= {Feature.HOST_PIDS} if self._local else set()
+        isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
+        shared = {"host": ", the host's network", "none": ", no network"}.get(self._network, "")
+        return Info(
+            engine="Docker",
+            version=told["ServerVersion"],
+            isolation=isolation + shared,
+            features=frozenset(features),
+            facts={
+                "runtime": runtime,
+                "network": self._network,
+                "storage_driver": told.get("Driver"),
+                "cgroup_version": told.get("CgroupVersion", "1"),
+                "cgroup_driver": told.get("CgroupDriver"),
+                "rootless": rootless,
+                "security_options": security,
+                "kernel": told.get("KernelVersion"),
+                "limits": {limit: _SET if told.get(key) else _NOT_SET for limit, key in _LIMITS.items()},
+                "images": {image: images.layers(self._api(), ref) for image, ref in self._images.items()},
+            },
+            qualifiers={"rootless": "yes"} if rootless else {},
+        )
+
+    def prepare(self, spec: Spec) -> None:
+        """Give the engine the image: the lab's own service, a file that `docker save` wrote, one that the engine has,
+        or else its registry's. Raises Unsupported, BadInput, DriverError."""
+        self._require_network(spec)
+        self._images[spec.image] = self._provide(spec)
+        self._followed_events().connect()  # here, so that no launch pays for it
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        """Create, attach, start. Raises LaunchError after removing the container."""
+        self._require_network(spec)
+        if endpoint is None and self._network != "none":
+            raise LaunchError("a container needs an endpoint on this host to publish its port at")
+        image = self._reference(spec)
+        launch = spec.labels.get("lab.launch", "")
+        events = self._followed_events()
+        made: str | None = None
+        output: Output | None = None
+        try:
+            events.watch(launch, mark)
+            with translated("create the container", LaunchError):
+                made = self._create(spec, image, endpoint)
+            mark(Phase.CREATED, source=Source.RETURN)
+            with translated("start the container", LaunchError):
+                output = Output(self._api(), made, mark)
+                self._api().start(made)
+            mark(Phase.STARTED, source=Source.RETURN)
+        except BaseException as error:
+            events.forget(launch)
+            problems = self._undo(made, output, spec)
+            if isinstance(error, DriverError):
+                error.details = "\n".join([error.details, *problems])
+            raise
+        return self._instance(made, spec.labels, endpoint if self._network != "none" else None, output=output)
+
+    def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
+        """Every container of the lab's Docker targets, in whatever variant and state."""
+        found: list[Instance] = []
+        with translated("list containers"):
+            for told in self._api().containers(all=True, filters={"label": _filter(labels)}):
+                if bears(told["Labels"], labels) and _is_ours(told["Labels"]):
+                    found.append(self._instance(told["Id"], told["Labels"], self._endpoint_of(told["Id"])))
+        return found
+
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
+        """Images, networks and volumes of the lab's."""
+        api, wanted = self._api(), {"label": _filter(labels)}
+        with translated("list images, networks and volumes"):
+            listed = [
+                *(("image", one["Id"], one["Labels"]) for one in api.images(filters=wanted)),
+                *(("network", one["Id"], one["Labels"]) for one in api.networks(filters=wanted)),
+                *(("volume", one["Name"], one["Labels"]) for one in api.volumes(filters=wanted)["Volumes"] or ()),
+            ]
+        removers = {
+            "image": lambda identity: api.remove_image(identity, force=True),
+            "network": api.remove_network,
+            "volume": lambda identity: api.remove_volume(identity, force=True),
+        }
+        return [
+            Remnant(kind, identity, own, removers[kind])
+            for kind, identity, own in listed
+            if bears(own or {}, labels) and _is_ours(own)
+        ]
+
+    def close(self) -> None:
+        """Close the event stream and the connections."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _api(self) -> APIClient:
+        if self._client is None:
+            self._client = self._connect(_TIMEOUT_S)
+        return self._client
+
+    def _connect(self, timeout_s: int) -> APIClient:
+        try:
+            import docker
+        except ImportError as error:
+            raise DriverUnavailable(
+                "the Docker SDK for Python is not installed",
+                details=str(error),
+                resolution="pip install 'stratalab[docker]'",
+            ) from error
+        host = self._context.options.get("docker-host")
+        with translated("reach the engine", DriverUnavailable):
+            environment = {**os.environ, "DOCKER_HOST": host} if host else None
+            return docker.from_env(timeout=timeout_s, environment=environment).api
+
+    def _provide(self, spec: Spec) -> str:
+        """Make sure that the engine has the image of `spec`; returns what it knows it by."""
+        with contextlib.closing(self._connect(_LOAD_TIMEOUT_S)) as api:
+            if spec.builtin:
+                return images.provide_service(api, spec, self._context)
+            if images.is_file(spec.image):
+                return images.provide_file(api, spec, self._context)
+            if not images.layers(api, spec.image):
+                images.pull(api, spec.image)
+        return spec.image
+
+    def _reference(self, spec: Spec) -> str:
+        if spec.image not in self._images:
+            self.prepare(spec)
+        return self._images[spec.image]
+
+    def _create(self, spec: Spec, image: str, endpoint: Endpoint | None) -> str:
+        api, port = self._api(), f"{spec.port}/tcp"
+        published: dict[int | str, Any] = (
+            {port: (endpoint.host, endpoint.port)} if endpoint and self._network == "bridge" else {}
+        )
+        host_config = api.create_host_config(
+            network_mode=self._network,
+            port_bindings=published,
+            nano_cpus=round(spec.cpus * 1e9),
+            mem_limit=spec.memory_bytes,
+            memswap_limit=spec.memory_bytes,  # memory and swap together
+            pids_limit=spec.pids,
+            tmpfs={"/tmp": f"size={max(spec.scratch_bytes, 4096)},mode=1777"},  # noqa: S108  the container's own; 0 is no limit
+            restart_policy={"Name": "no"},
+            runtime=self._runtime,
+        )
+        if self._network == "bridge":
+            listen = ("0.0.0.0", spec.port)  # noqa: S104  the container's own addresses, published on 127.0.0.1
+        else:
+            listen = (endpoint.host, endpoint.port) if endpoint else ("127.0.0.1", spec.port)
+        made = api.create_container(
+            image,
+            command=list(spec.command) if spec.command is not None else None,
+            environment=spec.service_environment(host=listen[0], port=listen[1]),
+            ports=[(spec.port, "tcp")] if published else None,
+            host_config=host_config,
+            labels=dict(spec.labels),
+            use_config_proxy=False,
+        )
+        return str(made["Id"])
+
+    def _undo(self, made: str | None, output: Output | None, spec: Spec) -> list[str]:
+        """Remove what a failed launch made; returns its log and what could not be removed. A request without an
+        answer may have been carried out, so that the label is asked as well."""
+        told: list[str] = []
+        if output is not None:
+            output.close()
+        try:
+            if made is not None:
+                found: Sequence[Instance] = [self._instance(made, spec.labels, None)]
+            else:
+                launch = spec.labels.get("lab.launch")
+                found = self.list_instances({"lab.launch": launch}) if launch else []
+            for instance in found:
+                told.append(instance.logs().decode(errors="replace"))
+                instance.delete()
+        except DriverError as error:
+            told.append(f"not cleaned up: {error}")
+        return [text for text in told if text]
+
+    def _followed_events(self) -> Events:
+        if self._events is None:
+            self._events = Events(self._api())
+        return self._events
+
+    def _instance(
+        self, container: str, labels: Mapping[str, str], endpoint: Endpoint | None, *, output: Output | None = None
+    ) -> Container:
+        if self._local is None:
+            with translated("ask the engine what it is"):
+                self._local = self._is_local(self._api().info())
+        events = self._events
+
+        def forget() -> None:
+            if output is not None:
+                output.close()
+            if events is not None:
+                events.forget(labels.get("lab.launch", ""))
+
+        return Container(self._api(), container, labels=labels, endpoint=endpoint, local=self._local, on_delete=forget)
+
+    def _endpoint_of(self, container: str) -> Endpoint | None:
+        """Where a container found again was told to answer; None when it has no network, or is gone by now."""
+        import docker.errors
+
+        try:
+            told = self._api().inspect_container(container)
+        except docker.errors.NotFound:
+            return None
+        for bindings in (told["HostConfig"].get("PortBindings") or {}).values():
+            return Endpoint(bindings[0]["HostIp"], int(bindings[0]["HostPort"]))
+        environment = dict(entry.partition("=")[::2] for entry in told["Config"].get("Env") or ())
+        if told["HostConfig"]["NetworkMode"] == "host" and environment.get("LAB_PORT", "").isdigit():
+            return Endpoint(environment["LAB_HOST"], int(environment["LAB_PORT"]))
+        return None
+
+    def _is_local(self, told: Mapping[str, Any]) -> bool:
+        """Whether the engine's processes are this host's: not so over a network, nor in Docker Desktop's VM."""
+        socket = self._api().base_url == "http+docker://localhost"  # what the SDK calls a Unix socket
+        return socket and told.get("Name") == platform.node() and told.get("KernelVersion") == platform.release()
+
+    def _require_network(self, spec: Spec) -> None:
+        if self._network == "host" and not spec.builtin:
+            raise Unsupported(
+                f"'{spec.image}' in the host's network would listen on every address of this host",
+                resolution="leave out docker:host, or leave out --image",
+            )
+
+
+def _require_runtime(runtime: str, told: Mapping[str, Any]) -> None:
+    listed = sorted(told.get("Runtimes") or {})
+    if listed and runtime not in listed:
+        path = shutil.which(runtime) or f"/usr/bin/{runtime}"
+        entry = json.dumps({"runtimes": {runtime: {"path": path}}})
+        raise DriverUnavailable(
+            f"Docker has no OCI runtime '{runtime}'; it lists {', '.join(listed)}",
+            resolution=f"install it, put {entry} in /etc/docker/daemon.json, then: sudo kill -HUP $(pidof dockerd)",
+        )
+
+
+def _filter(labels: Mapping[str, str]) -> list[str]:
+    return ["lab.run", *(f"{key}={value}" for key, value in labels.items())]
+
+
+def _is_ours(labels: Mapping[str, str]) -> bool:
+    """Whether a labelled object belongs to a Docker target: other drivers make containers of their own."""
+    return labels.get("lab.target", "docker").split(":")[0] == "docker"

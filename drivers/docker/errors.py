@@ -1,0 +1,140 @@
+"""The Docker SDK's exceptions, mapped to the lab's in this one place."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.errors import DriverError, DriverUnavailable, LabError
+
+_IN_USE = re.compile(
+    r"(?:Bind for|listen tcp4?|exposing port TCP) \S*?(\d+\.\d+\.\d+\.\d+:\d+)\S*.*(?:already allocated|already in use)"
+)
+_BAD_COMMAND = re.compile(r'(exec: \\?"[^"]+": [^"]+?)(?:: unknown)?$')
+
+
+@contextlib.contextmanager
+def translated(doing: str, kind: type[DriverError] = DriverError) -> Iterator[None]:
+    """Raise what the engine or its SDK raises inside as `kind`, as said by `translate`."""
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        if not is_engine_error(error):
+            raise
+        raise translate(error, doing, kind) from error
+
+
+def is_engine_error(error: BaseException) -> bool:
+    """Whether `error` is the engine's, its SDK's or its connection's, and not a mistake of the lab's own."""
+    import docker.errors
+    import docker.utils.socket
+    import requests
+    import urllib3
+
+    return isinstance(
+        error,
+        docker.errors.DockerException
+        | docker.errors.StreamParseError
+        | docker.utils.socket.SocketError
+        | requests.exceptions.RequestException
+        | urllib3.exceptions.HTTPError
+        | OSError,
+    )
+
+
+def translate(error: BaseException, doing: str, kind: type[DriverError] = DriverError) -> DriverError:
+    """The error of class `kind` that tells, in one line, what went wrong while `doing`, and how it is mended.
+
+    An engine that cannot be reached is a DriverUnavailable where `kind` leaves that open.
+    """
+    import docker.errors
+
+    chain = list(_chain(error))
+    details = "\n".join(dict.fromkeys(f"{type(one).__name__}: {one}" for one in chain))
+    if isinstance(error, docker.errors.APIError):
+        brief, resolution = _refusal(error, doing)
+        return kind(brief, details=details, resolution=resolution)
+    reason = next((found for one in chain if (found := _unreachable(one, doing))), None)
+    if reason is None:
+        return kind(f"Docker could not {doing}: {_line(error)}", details=details)
+    brief, resolution = reason
+    return (DriverUnavailable if kind is DriverError else kind)(brief, details=details, resolution=resolution)
+
+
+def start_remedy() -> str:
+    """The command that starts dockerd on this host, or that installs it."""
+    if shutil.which("dockerd") is None:
+        return "install Docker: sudo apt-get install docker.io, or see https://docs.docker.com/engine/install/"
+    return (
+        "start it: sudo systemctl start docker" if Path("/run/systemd/system").is_dir() else "start it: sudo dockerd &"
+    )
+
+
+def _refusal(error: BaseException, doing: str) -> tuple[str, str]:
+    said = " ".join(str(getattr(error, "explanation", "") or error).split())
+    if found := _IN_USE.search(said):
+        return f"{found[1]} is in use by another program", "leave the port to the lab, or free it: see `ss -ltnp`"
+    if found := _BAD_COMMAND.search(said):
+        return f"Docker could not {doing}: {found[1]}", "give a command that the image has"
+    return f"Docker could not {doing}: {said}", ""
+
+
+def _unreachable(error: BaseException, doing: str) -> tuple[str, str] | None:
+    """What one link of a chain of errors says of an engine that cannot be talked to, and the remedy."""
+    import docker.errors
+    import requests
+    import urllib3
+
+    settings = docker.errors.TLSParameterError | docker.errors.InvalidConfigFile | docker.errors.ContextException
+    silent = requests.exceptions.Timeout | urllib3.exceptions.TimeoutError | TimeoutError
+    broken = (
+        requests.exceptions.ConnectionError
+        | requests.exceptions.ChunkedEncodingError
+        | urllib3.exceptions.ProtocolError
+        | docker.utils.socket.SocketError
+        | ConnectionError
+    )
+    missing = docker.errors.ContextNotFound | docker.errors.MissingContextParameter
+    if isinstance(error, settings | missing):
+        return f"Docker's settings cannot be used: {_line(error)}", "see DOCKER_HOST, DOCKER_CONTEXT and ~/.docker"
+    if isinstance(error, PermissionError):
+        return f"Docker refuses user '{_user()}'", f"sudo usermod -aG docker {_user()}, then log in again; or use sudo"
+    if isinstance(error, FileNotFoundError):
+        return "Docker's socket is not there: dockerd does not run", start_remedy()
+    if isinstance(error, silent):
+        return f"dockerd gave no answer in time, asked to {doing}", "look at its log: journalctl -u docker"
+    # The general error of a connection holds the one that says why.
+    if isinstance(error, broken) and not any(_unreachable(one, doing) for one in _inner(error)):
+        return f"dockerd does not answer, asked to {doing}", start_remedy()
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error` and all that it came from, each once."""
+    found = [error]
+    for one in found:
+        found += [inner for inner in _inner(one) if not any(inner is known for known in found)]
+    return found
+
+
+def _inner(error: BaseException) -> list[BaseException]:
+    """What `error` came from: requests and urllib3 also carry their causes among their arguments."""
+    inner = [error.__cause__, error.__context__, getattr(error, "reason", None), *error.args]
+    return [one for one in inner if isinstance(one, BaseException)]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return "$USER"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,223 @@
+"""One container, and what is left of the lab's beside containers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from drivers.docker.errors import translated
+from drivers.docker.streams import Connection, Frames
+from lab import procs
+from lab.driver import ExecResult, Role
+from lab.errors import CleanupError, DriverError
+from lab.procs import Process
+from lab.spec import Endpoint
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_LOG_BYTES = 65_536
+_LOG_LINES = 1_000
+_EXEC_BYTES = 16 * 1024 * 1024
+_GONE_TIMEOUT_S = 30.0
+
+
+class Container:
+    """A container of the lab's. `local` says that its processes are this host's."""
+
+    def __init__(
+        self,
+        api: APIClient,
+        container: str,
+        *,
+        labels: Mapping[str, str],
+        endpoint: Endpoint | None,
+        local: bool,
+        on_delete: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id = container
+        self.labels = labels
+        self.endpoint = endpoint
+        self._api = api
+        self._local = local
+        self._on_delete = on_delete
+        self._processes: set[Process] = set()
+
+    def logs(self) -> bytes:
+        """The end of what it wrote."""
+        import docker.errors
+
+        with translated("read the container's log"):
+            try:
+                return bytes(self._api.logs(self.id, stdout=True, stderr=True, tail=_LOG_LINES))[-_LOG_BYTES:]
+            except docker.errors.NotFound:
+                return b""
+
+    def stop(self, *, timeout_s: float) -> None:
+        """The image's stop signal (SIGTERM by default), and SIGKILL after `timeout_s`, rounded up to seconds."""
+        import docker.errors
+
+        with translated("stop the container"):
+            self._note_processes()
+            with contextlib.suppress(docker.errors.NotFound):  # it is gone, which is more than stopped
+                self._api.stop(self.id, timeout=math.ceil(timeout_s))
+
+    def delete(self) -> None:
+        """Remove it with its anonymous volumes; returns when the engine knows it no more and its processes ended."""
+        import docker.errors
+
+        with translated("remove the container", CleanupError):
+            self._note_processes()
+            try:
+                self._api.remove_container(self.id, v=True, force=True)
+            except docker.errors.NotFound:
+                pass
+            except docker.errors.APIError as error:
+                if error.status_code != 409:  # its removal is already in progress
+                    raise
+            self._await_gone()
+        if left := procs.all_ended(self._processes, _GONE_TIMEOUT_S):
+            pids = ", ".join(str(process.pid) for process in left)
+            raise CleanupError(
+                f"container {self.id[:12]} is gone, and its processes {pids} are not", resolution=f"sudo kill -9 {pids}"
+            )
+        self._on_delete()
+
+    def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run `argv` in it, with 16 MiB of output at most; what does not end in time is killed where it is this
+        host's process. Raises DriverError."""
+        with translated(f"run '{argv[0]}' in the container"):
+            made = self._api.exec_create(self.id, list(argv), stdout=True, stderr=True)["Id"]
+            connection = Connection(self._api.exec_start(made, socket=True))
+            try:
+                output = _read_all(connection, timeout_s)
+            except TimeoutError as error:
+                self._kill_exec(made)
+                raise DriverError(f"'{argv[0]}' did not end in the container within {timeout_s:g} s") from error
+            finally:
+                connection.close()
+                connection.release()
+            code = self._exit_code(made)
+        if code in (126, 127) and not output[1]:  # the OCI runtime's own codes: it found nothing that it could run
+            raise DriverError(f"the container has no '{argv[0]}' to run", details=output[0].decode(errors="replace"))
+        return ExecResult(code, output[0], output[1])
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """The container's processes, its shim, and the proxy of its port; empty when it does not run."""
+        return {process.pid: role for process, role in self._find_processes().items()}
+
+    def _find_processes(self) -> dict[Process, Role]:
+        with translated("inspect the container"):
+            state = self._inspect()
+        pid = int(state["State"]["Pid"]) if state else 0
+        entries = procs.table() if self._local and pid else {}
+        if pid not in entries:
+            return {}
+        shim = entries.get(entries[pid].parent)
+        found: dict[Process, Role] = {}
+        root = pid
+        if shim is not None and shim.name.startswith("containerd-shim"):
+            found[shim.process] = Role.SHIM
+            root = shim.process.pid
+        else:
+            found[entries[pid].process] = Role.SERVICE
+        for entry in procs.descendants(entries, root):
+            found[entry.process] = _role(entry.process.pid)
+        if self.endpoint is not None:
+            for entry in entries.values():
+                if entry.name == "docker-proxy" and _serves(entry.process.pid, self.endpoint):
+                    found[entry.process] = Role.PROXY
+        return found
+
+    def _note_processes(self) -> None:
+        if self._local:
+            self._processes.update(self._find_processes())
+
+    def _inspect(self) -> dict[str, Any] | None:
+        import docker.errors
+
+        try:
+            found: dict[str, Any] = self._api.inspect_container(self.id)
+        except docker.errors.NotFound:
+            return None
+        return found
+
+    def _await_gone(self) -> None:
+        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        while self._inspect() is not None:
+            if time.monotonic() > deadline:
+                raise CleanupError(
+                    f"Docker still lists container {self.id[:12]}", resolution=f"docker rm -f {self.id[:12]}"
+                )
+            time.sleep(0.02)
+
+    def _exit_code(self, made: str) -> int:
+        # The stream ends a moment before the engine has noted the exit.
+        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        while (told := self._api.exec_inspect(made))["Running"] or told["ExitCode"] is None:
+            if time.monotonic() > deadline:
+                raise DriverError("Docker does not tell how the command ended")
+            time.sleep(0.005)
+        return int(told["ExitCode"])
+
+    def _kill_exec(self, made: str) -> None:
+        pid = int(self._api.exec_inspect(made)["Pid"])
+        process = Process.of(pid) if self._local and pid else None
+        if process is not None:
+            with contextlib.suppress(PermissionError):  # only root may; deleting the container ends it at the latest
+                process.send(signal.SIGKILL)
+
+
+class Remnant:
+    """An image, a network or a volume of the lab's."""
+
+    def __init__(self, kind: str, identity: str, labels: Mapping[str, str], remove: Callable[[str], object]) -> None:
+        self.kind = kind
+        self.id = identity
+        self.labels = labels
+        self._remove = remove
+
+    def delete(self) -> None:
+        """Remove it; the engine answers when it is gone."""
+        import docker.errors
+
+        with translated(f"remove the {self.kind} {self.id}", CleanupError), contextlib.suppress(docker.errors.NotFound):
+            self._remove(self.id)
+
+
+def _role(pid: int) -> Role:
+    """What a process below a shim does: gVisor's sentry is the kernel of its container, its gofer serves files."""
+    argv = procs.arguments(pid)
+    if argv and os.path.basename(argv[0]).startswith("runsc"):  # noqa: PTH119  a text, not a path of this host's
+        return Role.HELPER if "gofer" in argv else Role.VMM
+    return Role.SERVICE
+
+
+def _serves(pid: int, endpoint: Endpoint) -> bool:
+    argv = procs.arguments(pid)
+    told = dict(itertools.pairwise(argv))
+    return told.get("-host-ip") == endpoint.host and told.get("-host-port") == str(endpoint.port)
+
+
+def _read_all(connection: Connection, timeout_s: float) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + timeout_s
+    frames, output, size = Frames(), {1: b"", 2: b""}, 0
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection.settimeout(left_s)
+        data = connection.receive()
+        if not data:
+            return output[1], output[2]
+        size += len(data)
+        if size > _EXEC_BYTES:
+            raise DriverError(f"the command wrote more than {_EXEC_BYTES} bytes")
+        for stream, payload in frames.feed(data):
+            output[stream] = output.get(stream, b"") + payload

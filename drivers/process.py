@@ -1,0 +1,333 @@
+"""The control: the lab's service as a bare process, limited by its own cgroup where this user may make one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import cgroup, procs
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, Role, bears
+from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.lines import Lines
+from lab.procs import Process
+from lab.service.build import build_enter, build_service
+from lab.spec import Endpoint, Spec
+from lab.timeline import Phase, Source
+
+_LABELS = "LAB_LABELS"
+_LOG_BYTES = 65_536
+_KILL_TIMEOUT_S = 10.0
+
+
+class ProcessDriver:
+    """Starts the service with fork and exec. What it makes is found again by the process's environment and by the
+    cgroup's name, both of which the kernel holds from the creating call on."""
+
+    name = "process"
+
+    def __init__(self, variant: str, context: Context) -> None:
+        if variant:
+            raise BadInput(f"'process' has no variant '{variant}'", resolution="write 'process'")
+        self._context = context
+        self._programs: tuple[Path, Path] | None = None
+        self._places = cgroup.places()
+
+    @classmethod
+    def variants(cls) -> Mapping[str, str]:
+        """The one there is."""
+        return {"": "the service as a bare process in its own cgroup: the control"}
+
+    def info(self) -> Info:
+        """What this host's kernel is, and which limits it lets this user set. Raises DriverUnavailable."""
+        if platform.system() != "Linux":
+            raise DriverUnavailable(f"this is {platform.system()}, and the lab needs Linux's /proc")
+        return Info(
+            engine="Linux",
+            version=platform.release(),
+            isolation="none (a process among the host's)",
+            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS}),
+            facts={
+                "limits": dict(self._places.limits),
+                "scratch": "not limited: a bare process shares the host's /tmp",
+            },
+        )
+
+    def prepare(self, spec: Spec) -> None:
+        """Build the service and its launcher. Raises Unsupported for any other image; LabError."""
+        _require_own_service(spec)
+        self._built()
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        """Make the cgroup, then fork and exec into it. `started` is marked when exec has succeeded. Raises
+        Unsupported, LaunchError."""
+        _require_own_service(spec)
+        if endpoint is None:
+            raise LaunchError("a process needs an endpoint to listen at")
+        service, enter = self._built()
+        group = _make_group(spec, self._places)
+        entrances = [str(path) for path in group.entrances]
+        environment = spec.service_environment(host=endpoint.host, port=endpoint.port)
+        try:
+            child = subprocess.Popen(
+                [str(enter), *entrances, "--", str(service), *(spec.command or ())],
+                env={**environment, _LABELS: json.dumps(dict(spec.labels))},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+                close_fds=True,
+            )
+        except BaseException as error:
+            group.remove()
+            if isinstance(error, OSError):
+                raise LaunchError(f"the service cannot be started: {error.strerror}", details=str(error)) from error
+            raise
+        mark(Phase.STARTED, source=Source.RETURN)
+        return ProcessInstance(labels=spec.labels, endpoint=endpoint, group=group, child=_Child(child, mark))
+
+    def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
+        """Those whose processes say so in their environment, where this user may read it, or by their cgroup."""
+        by_launch = {group.labels.get("lab.launch", ""): group for group in cgroup.groups(self._places)}
+        found = _environments()
+        for launch, group in by_launch.items():
+            if launch not in found and (pids := group.pids()):
+                found[launch] = _Found(dict(group.labels), None, frozenset(pids))
+        none = cgroup.Group("", ())
+        return [
+            ProcessInstance(labels=one.labels, endpoint=one.endpoint, group=by_launch.get(launch, none))
+            for launch, one in found.items()
+            if bears(one.labels, labels)
+        ]
+
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
+        """Cgroups in which no process is, and to which no instance's processes belong."""
+        live = set(_environments())
+        return [
+            EmptyGroup(group)
+            for group in cgroup.groups(self._places)
+            if bears(group.labels, labels) and group.labels.get("lab.launch") not in live and not group.pids()
+        ]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _built(self) -> tuple[Path, Path]:
+        if self._programs is None:
+            cache = self._context.cache_dir
+            self._programs = (build_service(cache), build_enter(cache))
+        return self._programs
+
+
+class ProcessInstance:
+    """One service: all processes of one launch, told by its label or its cgroup."""
+
+    def __init__(
+        self,
+        *,
+        labels: Mapping[str, str],
+        endpoint: Endpoint | None,
+        group: cgroup.Group,
+        child: _Child | None = None,
+    ) -> None:
+        self.labels = labels
+        self.endpoint = endpoint
+        self._launch = labels.get("lab.launch", "")
+        self._group = group
+        self._child = child
+        self._ended = False
+        self.id = f"pid {child.process.pid}" if child else f"launch {self._launch}"
+
+    def logs(self) -> bytes:
+        """What the service wrote; empty where another lab launched it, whose pipe it was."""
+        return self._child.tail() if self._child else b""
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """The service and its children."""
+        return {member.pid: Role.SERVICE for member in self._members()}
+
+    def stop(self, *, timeout_s: float) -> None:
+        """SIGTERM to the service, and after `timeout_s`, or once it has ended, SIGKILL to all that is left."""
+        main = self._child.process if self._child else min(self._members(), default=None)
+        try:
+            if main is not None:
+                main.send(signal.SIGTERM)
+                main.wait(timeout_s)
+            self._kill()
+        except PermissionError as error:
+            raise DriverError(
+                f"{self.id} is another user's process", resolution="run the command with sudo", details=str(error)
+            ) from error
+
+    def delete(self) -> None:
+        """Kill what runs, and remove the cgroup."""
+        try:
+            self._kill()
+        except PermissionError as error:
+            raise CleanupError(
+                f"{self.id} is another user's process", resolution="run the command with sudo"
+            ) from error
+        except CleanupError:
+            raise
+        except DriverError as error:
+            raise CleanupError(error.brief, details=error.details, resolution=error.resolution) from error
+        if self._child:
+            self._child.close()
+        self._group.remove()
+
+    def _kill(self) -> None:
+        deadline = time.monotonic() + _KILL_TIMEOUT_S
+        # Again and again, since a member may fork between the listing and the signal.
+        while members := self._members():
+            for member in members:
+                member.send(signal.SIGKILL)
+            if procs.all_ended(members, deadline - time.monotonic()):
+                raise DriverError(f"{self.id} does not end, though it was killed", details=f"processes: {members}")
+        # From here on the kernel may give the number of the service's session to another.
+        self._ended = True
+        if self._child:
+            self._child.reap()
+
+    def _members(self) -> set[Process]:
+        if self._ended:
+            return set()
+        pids = set(self._group.pids())
+        main = self._child.process if self._child else None
+        if main is not None:
+            pids.update(pid for pid, entry in procs.table().items() if entry.session == main.pid)
+        pids.update(found.pids if (found := _environments().get(self._launch)) else ())
+        return {process for pid in pids if (process := Process.of(pid)) is not None}
+
+
+class _Child:
+    """A child of this lab, and the thread that hands on its lines as they come."""
+
+    def __init__(self, child: subprocess.Popen[bytes], mark: Mark) -> None:
+        # One that has ended already is a zombie, which no signal is sent to.
+        self.process = Process.of(child.pid) or Process(0, child.pid)
+        self._child = child
+        self._mark = mark
+        self._tail = b""
+        self._reader = threading.Thread(target=self._read, name=f"output of {child.pid}", daemon=True)
+        self._reader.start()
+
+    def tail(self) -> bytes:
+        return self._tail
+
+    def reap(self) -> None:
+        self._child.wait(timeout=_KILL_TIMEOUT_S)
+
+    def close(self) -> None:
+        # The writers are dead, so that the pipe has an end, and the thread with it.
+        self._reader.join(timeout=_KILL_TIMEOUT_S)
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None  # noqa: S101  it was asked for
+        descriptor, lines = self._child.stdout.fileno(), Lines()
+        while data := os.read(descriptor, _LOG_BYTES):
+            for line in lines.feed(data):
+                self._mark.line(line, source=Source.LOG)
+            self._tail = (self._tail + data)[-_LOG_BYTES:]
+        for line in lines.end():
+            self._mark.line(line, source=Source.LOG)
+
+
+class EmptyGroup:
+    """A cgroup that a launch left behind; `id` is its path in the first of its hierarchies."""
+
+    kind = "cgroup"
+
+    def __init__(self, group: cgroup.Group) -> None:
+        self.id = str(group.directories[0].path)
+        self.labels = group.labels
+        self._group = group
+
+    def delete(self) -> None:
+        """Remove it. Raises CleanupError."""
+        self._group.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    labels: Mapping[str, str]
+    endpoint: Endpoint | None
+    pids: frozenset[int]
+
+
+def _environments() -> dict[str, _Found]:
+    """The processes whose environment bears the lab's labels, by launch."""
+    found: dict[str, _Found] = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if not text.startswith(f"{_LABELS}=".encode()) and f"\0{_LABELS}=".encode() not in text:
+            continue
+        pairs = (entry.partition("=") for entry in text.decode(errors="replace").split("\0"))
+        environment = {key: value for key, _, value in pairs}
+        labels = _parse_labels(environment.get(_LABELS, ""))
+        if "lab.launch" not in labels or Process.of(pid := int(path.parent.name)) is None:
+            continue
+        before = found.get(labels["lab.launch"])
+        host, port = environment.get("LAB_HOST", ""), environment.get("LAB_PORT", "")
+        endpoint = Endpoint(host, int(port)) if host and port.isdigit() else None
+        found[labels["lab.launch"]] = _Found(
+            labels, before.endpoint if before else endpoint, (before.pids if before else frozenset()) | {pid}
+        )
+    return found
+
+
+def _parse_labels(text: str) -> dict[str, str]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(key): str(one) for key, one in value.items()} if isinstance(value, dict) else {}
+
+
+def _require_own_service(spec: Spec) -> None:
+    if not spec.builtin:
+        raise Unsupported(
+            f"a bare process cannot run the image '{spec.image}': it has no root filesystem of its own",
+            resolution="leave 'process' out of --targets, or leave out --image",
+        )
+
+
+def _make_group(spec: Spec, where: cgroup.Places) -> cgroup.Group:
+    wanted = cgroup.Limits(memory_bytes=spec.memory_bytes, swap_bytes=0, cpus=spec.cpus, pids=spec.pids)
+    try:
+        group = cgroup.make(where, spec.labels, wanted)
+    except OSError as error:
+        raise LaunchError(f"a cgroup cannot be made: {error.strerror}", details=str(error)) from error
+    try:
+        problems = _not_held(group.limits(), wanted, where)
+    except BaseException:
+        group.remove()
+        raise
+    if problems:
+        group.remove()
+        raise LaunchError(f"the kernel did not take the limits: {', '.join(problems)}")
+    return group
+
+
+def _not_held(held: cgroup.Limits, wanted: cgroup.Limits, where: cgroup.Places) -> Iterable[str]:
+    """Which limits the kernel holds otherwise than asked; it rounds memory down to whole pages."""
+    problems = []
+    for limit, slack in (("memory", os.sysconf("SC_PAGESIZE")), ("cpus", 1e-4), ("pids", 0)):
+        name = "memory_bytes" if limit == "memory" else limit
+        have, want = getattr(held, name), getattr(wanted, name)
+        if where.can_set(limit) and (have is None or abs(have - want) > slack):
+            problems.append(f"{limit} is {have} and not {want}")
+    return problems
