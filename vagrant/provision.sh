@@ -12,8 +12,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=vagrant/lib.sh
 . "$here/lib.sh"
 
-APT=(apt-get -q -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300)
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where daemons are, and a user's PATH may not go
+APT=(apt-get -qq -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300)
+PATH=$PATH:$SYSROOT/usr/local/sbin:$SYSROOT/usr/sbin:$SYSROOT/sbin # where daemons are, and a user's PATH may not go
 declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='')
 
 main() {
@@ -127,7 +127,7 @@ to_start() {
 
 refresh_lists() {
   say "Refreshing apt's lists ..."
-  as_root apt-get -q update >/dev/null || warn "apt-get update did not succeed: going on with the lists that are here"
+  as_root apt-get -qq update >/dev/null || warn "apt-get update did not succeed: going on with the lists that are here"
 }
 
 simulate() { # PACKAGE...: apt's own word on what it would do, or its error

@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Only hard dependencies hold a package: what merely suggests one did without it before.
 NEEDED_ONLY=(-o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false)
 
-APT=(apt-get -q -y -o DPkg::Lock::Timeout=300)
+APT=(apt-get -qq -y -o DPkg::Lock::Timeout=300)
 
 main() {
   case "${1:-}" in

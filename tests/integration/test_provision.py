@@ -1,0 +1,532 @@
+"""Set-up and its undoing, with the machine played by a few programs: what they are asked to do is what is tested."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+TOOLS = [
+    "bash",
+    "basename",
+    "cat",
+    "chmod",
+    "comm",
+    "cp",
+    "cut",
+    "dirname",
+    "echo",
+    "env",
+    "find",
+    "grep",
+    "head",
+    "mkdir",
+    "mv",
+    "rm",
+    "rmdir",
+    "sed",
+    "setsid",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "tac",
+    "tail",
+    "tee",
+    "test",
+    "touch",
+    "tr",
+    "uniq",
+    "xargs",
+]
+
+PLAYED = {
+    # Its world: installed (what is), needs/PACKAGE (what comes with it), refused (what would remove something),
+    # broken (what fails half-way), unneeded (what autoremove names), also-removed (what goes with a removal).
+    "apt-get": """
+echo "apt-get $*" >>"$WORLD/log"
+packages=() verb= simulated=
+for word; do
+  case "$word" in
+    install | remove | autoremove | update) verb=$word ;;
+    -s) simulated=1 ;;
+    -*) ;;
+    *=*) ;;
+    *) packages+=("$word") ;;
+  esac
+done
+for package in "${packages[@]}"; do
+  if grep -qxF "$package" "$WORLD/refused" 2>/dev/null; then
+    echo 'E: Packages need to be removed but remove is disabled.'
+    exit 100
+  fi
+done
+case "$verb$simulated" in
+  install1)
+    for package in "${packages[@]}"; do
+      for it in $package $(cat "$WORLD/needs/$package" 2>/dev/null); do echo "Inst $it (1.0 Debian:12 [amd64])"; done
+    done
+    echo 'Inst libc6 [2.36-8] (2.36-9 Debian:12 [amd64])' ;;
+  install)
+    echo 'apt-get installs now'
+    for package in "${packages[@]}"; do
+      for it in $package $(cat "$WORLD/needs/$package" 2>/dev/null); do
+        if grep -qxF "$it" "$WORLD/broken" 2>/dev/null; then exit 100; fi
+        echo "$it" >>"$WORLD/installed"
+      done
+    done ;;
+  autoremove1) sed 's/.*/Remv & [1.0]/' "$WORLD/unneeded" ;;
+  remove1) cat <(printf '%s\\n' "${packages[@]}") "$WORLD/also-removed" 2>/dev/null | sed 's/.*/Remv & [1.0]/' ;;
+  remove)
+    grep -vxF "$(printf '%s\\n' "${packages[@]}")" "$WORLD/installed" >"$WORLD/left" || true
+    mv "$WORLD/left" "$WORLD/installed" ;;
+esac
+""",
+    "apt-mark": 'echo "apt-mark $*" >>"$WORLD/log"',
+    "apt-cache": "echo '  Candidate: (none)'",
+    "dpkg": "echo amd64",
+    "dpkg-query": '[ $# = 4 ]; grep -qxF "$4" "$WORLD/installed" && printf installed',
+    "id": 'case "${1:-}" in -u | -g) cat "$WORLD/uid" ;; -nG) echo user ;; *) exit 1 ;; esac',
+    "chgrp": 'echo "chgrp $*" >>"$WORLD/log"',
+    "chown": 'echo "chown $*" >>"$WORLD/log"',
+    "sudo": """
+echo "sudo $*" >>"$WORLD/log"
+if [ "$1" = -n ]; then exit 0; fi
+exec "$@"
+""",
+    "python3": """
+case "$*" in
+  *ensurepip*) [ -e "$WORLD/venv" ] ;;
+  *Python.h*) [ -e "$WORLD/headers" ] ;;
+  *) exec "$REAL_PYTHON" "$@" ;;
+esac
+""",
+    "systemctl": """
+case "$1" in
+  cat) exit 0 ;;
+  list-units) sed 's/$/ loaded active running something/' "$WORLD/units" 2>/dev/null || true ;;
+  *)
+    echo "systemctl $*" >>"$WORLD/log"
+    printf 'docker.service\\ncontainerd.service\\n' >>"$WORLD/units"
+    touch "$WORLD/systemd-started"
+    "$WORLD/listen" docker.sock
+    "$WORLD/listen" libvirt/libvirt-sock ;;
+esac
+""",
+}
+
+DOCKERD = """
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.environ["SYSROOT"] + "/var/run/docker.sock")
+listener.listen()
+open(os.environ["WORLD"] + "/dockerd.pid", "w").write(str(os.getpid()))
+while True:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nOK")
+"""
+
+EVERYTHING = ("cc", "dockerd", "libvirtd", "qemu-system-x86_64", "mke2fs", "pkg-config")
+
+
+class Machine:
+    """A machine that is played: its files below `root`, its programs in `bin`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.world = root / "world"
+        self.bin = root / "bin"
+        self.state = root / "state"
+        # A copy, because with-access.sh gives files of its checkout to the user who is played.
+        self.scripts = Path(shutil.copytree(CHECKOUT / "vagrant", root / "checkout/vagrant"))
+        for directory in ("etc", "proc/net", "run", "var", "dev", "bin", "world/needs", "home"):
+            (root / directory).mkdir(parents=True)
+        (root / "var/run").symlink_to("../run")
+        (root / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n')
+        (root / "proc/net/unix").write_text("Num RefCount Protocol Flags Type St Inode Path\n")
+        for name in ("installed", "unneeded", "log"):
+            (self.world / name).touch()
+        (self.world / "uid").write_text("0")
+        self.play_file(
+            self.world / "listen",
+            'echo "0000: 00000002 00000000 00010000 0001 01 1 /run/$1" >>"$SYSROOT/proc/net/unix"',
+        )
+        for tool in TOOLS:
+            (self.bin / tool).symlink_to(shutil.which(tool) or f"/no/{tool}")
+        for name, script in PLAYED.items():
+            self.play(name, script)
+
+    def play(self, name: str, script: str = "exit 0") -> None:
+        self.play_file(self.bin / name, script)
+
+    def play_file(self, path: Path, script: str) -> None:
+        path.write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        path.chmod(0o755)
+
+    def has_everything(self) -> None:
+        for name in EVERYTHING:
+            self.play(name)
+        (self.root / "libc.a").touch()
+        self.play("cc", f"echo {self.root}/libc.a")
+        (self.world / "venv").touch()
+        (self.world / "headers").touch()
+
+    def listen(self, path: str) -> None:
+        subprocess.run([self.world / "listen", path], env=self.environment({}), check=True)
+
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "PATH": str(self.bin),
+            "SYSROOT": str(self.root),
+            "STATE_DIR": str(self.state),
+            "WORLD": str(self.world),
+            "HOME": str(self.root / "home"),
+            "REAL_PYTHON": os.path.realpath(sys.executable),
+            "XDG_RUNTIME_DIR": "/run/user/1000",
+            **extra,
+        }
+
+    def run(self, script: str, *arguments: str, expect: int = 0, **extra: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [shutil.which("bash") or "bash", self.scripts / script, *arguments],
+            env=self.environment(extra),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done
+
+    def calls(self, *words: str) -> list[str]:
+        return [line for line in (self.world / "log").read_text().splitlines() if all(word in line for word in words)]
+
+    def installs(self) -> list[str]:
+        return [call for call in self.calls("apt-get", " install ") if " -s " not in call and "sudo" not in call]
+
+    def noted(self, name: str) -> list[str]:
+        path = self.state / name
+        return path.read_text().split() if path.exists() else []
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    # Not pytest's own directory, whose path is too long for a Unix socket's 107 bytes.
+    root = Path(tempfile.mkdtemp(prefix="lab-"))
+    try:
+        yield Machine(root)
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def docker_api() -> Iterator[Callable[[Path], None]]:
+    """Serves a Docker API's ping on a socket until the test ends."""
+    listeners: list[socket.socket] = []
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
+
+    def start(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        listeners.append(listener)
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+
+    yield start
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_what_is_there_is_neither_installed_nor_started(machine: Machine, docker_api: Callable[[Path], None]) -> None:
+    machine.has_everything()
+    docker_api(machine.root / "run/docker.sock")
+    machine.listen("libvirt/libvirt-sock")
+    said = machine.run("provision.sh").stdout
+    assert "To install: nothing" in said
+    assert "To start: nothing" in said
+    assert machine.calls() == []
+    assert not machine.state.exists()
+
+
+def test_the_plan_comes_first_and_names_what_each_package_brings(machine: Machine) -> None:
+    (machine.world / "needs/docker.io").write_text("runc containerd")
+    said = machine.run("provision.sh", ENGINES="process,docker").stdout
+    assert "docker.io" in said[: said.index("apt-get installs now")]
+    assert "runc containerd" in said[: said.index("apt-get installs now")]
+    assert "brought up to date for that: libc6" in said[: said.index("apt-get installs now")]
+
+
+def test_every_installation_forbids_removal_and_recommendations(machine: Machine) -> None:
+    machine.run("provision.sh")
+    calls = machine.calls("apt-get", " install ")
+    assert len(machine.installs()) == 3
+    assert all("--no-remove" in call and "--no-install-recommends" in call for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("engines", "there", "absent"),
+    [
+        ("process", ["gcc", "libc6-dev", "python3-venv"], ["docker.io", "libvirt-daemon-system", "qemu-system-x86"]),
+        ("process,docker", ["gcc", "docker.io"], ["libvirt-daemon-system", "qemu-system-x86", "libvirt-dev"]),
+        ("swarm", ["docker.io"], ["libvirt-daemon-system"]),
+        ("libvirt", ["libvirt-daemon-system", "qemu-system-x86", "libvirt-dev", "python3-dev"], ["docker.io"]),
+    ],
+)
+def test_engines_limits_what_is_installed(
+    machine: Machine, engines: str, there: Sequence[str], absent: Sequence[str]
+) -> None:
+    machine.run("provision.sh", ENGINES=engines)
+    words = " ".join(machine.installs()).split()
+    assert set(there) <= set(words)
+    assert not set(absent) & set(words)
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_done(machine: Machine) -> None:
+    assert "'podman'" in machine.run("provision.sh", ENGINES="process,podman", expect=2).stderr
+    assert machine.calls() == []
+
+
+@pytest.mark.parametrize("path", ["run/docker.sock", "run/user/1000/docker.sock", "run/podman/podman.sock"])
+def test_any_docker_api_that_answers_counts_as_installed(
+    machine: Machine, docker_api: Callable[[Path], None], path: str
+) -> None:
+    docker_api(machine.root / path)
+    machine.run("provision.sh", ENGINES="docker")
+    assert not machine.calls("docker.io")
+
+
+def test_docker_host_is_the_users_choice(machine: Machine) -> None:
+    said = machine.run("provision.sh", ENGINES="docker", DOCKER_HOST="tcp://127.0.0.1:1").stdout
+    assert not machine.calls("docker.io")
+    assert "To start: nothing" in said
+
+
+def test_a_dead_socket_does_not_count_as_an_answer(machine: Machine) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(machine.root / "run/docker.sock"))
+    machine.run("provision.sh", ENGINES="docker")
+    assert machine.calls("docker.io")
+
+
+def test_a_stopped_docker_is_started_by_systemd_and_never_replaced(machine: Machine) -> None:
+    machine.has_everything()
+    (machine.root / "run/systemd/system").mkdir(parents=True)
+    (machine.world / "units").write_text("virtlogd.socket\n")
+    machine.play(
+        "systemctl",
+        PLAYED["systemctl"].replace(
+            '"$WORLD/listen" docker.sock', '"$REAL_PYTHON" "$WORLD/dockerd.py" >/dev/null 2>&1 &'
+        ),
+    )
+    (machine.world / "dockerd.py").write_text(DOCKERD)
+    machine.listen("libvirt/libvirt-sock")
+    try:
+        machine.run("provision.sh")
+        assert machine.installs() == []
+        assert machine.calls("systemctl start") == ["systemctl start docker.service"]
+        assert machine.noted("started") == ["unit", "containerd.service", "unit", "docker.service"]
+    finally:
+        os.kill(int((machine.world / "dockerd.pid").read_text()), signal.SIGTERM)
+
+
+def test_without_systemd_the_daemon_is_started_by_hand_and_stopped_again(machine: Machine) -> None:
+    machine.has_everything()
+    (machine.world / "dockerd.py").write_text(DOCKERD)
+    machine.play("dockerd", 'exec "$REAL_PYTHON" "$WORLD/dockerd.py"')
+    machine.run("provision.sh", ENGINES="docker")
+    kind, name, pid, *_ = machine.noted("started")
+    assert (kind, name) == ("pid", "dockerd")
+    assert b"dockerd.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    machine.run("provision.sh", ENGINES="docker")
+    assert len(machine.noted("started")) == 5, "a second call starts nothing more"
+
+    machine.run("uninstall.sh", "--stop")
+    assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert machine.noted("started") == []
+
+
+def test_a_daemon_that_does_not_come_up_is_told_with_the_end_of_its_log(machine: Machine) -> None:
+    machine.has_everything()
+    machine.play("dockerd", "echo 'no storage driver fits' >&2; exit 1")
+    said = machine.run("provision.sh", ENGINES="docker").stderr
+    assert "no storage driver fits" in said
+    assert "its targets will be skipped" in said
+
+
+def test_with_neither_root_nor_sudo_the_commands_are_shown_and_nothing_is_done(machine: Machine) -> None:
+    (machine.world / "uid").write_text("1000")
+    (machine.bin / "sudo").unlink()
+    said = machine.run("provision.sh", ENGINES="docker").stderr
+    assert "apt-get install --no-remove --no-install-recommends" in said
+    assert "docker.io" in said
+    assert machine.installs() == []
+    assert not machine.state.exists()
+
+
+def test_a_user_with_sudo_uses_it_only_for_what_needs_it(machine: Machine) -> None:
+    (machine.world / "uid").write_text("1000")
+    machine.run("provision.sh", ENGINES="process")
+    assert machine.calls("sudo", "apt-get", "install")
+    assert not machine.calls("sudo", "-s", "install")
+
+
+def test_plan_changes_nothing(machine: Machine) -> None:
+    (machine.world / "uid").write_text("1000")
+    machine.run("provision.sh", "--plan", FIX_KVM="1")
+    assert all(" -s " in call for call in machine.calls())
+    assert not machine.state.exists()
+
+
+def test_an_engine_that_would_remove_something_is_left_out_and_the_others_go_on(machine: Machine) -> None:
+    (machine.world / "refused").write_text("docker.io\n")
+    said = machine.run("provision.sh").stderr
+    assert "remove is disabled" in said
+    assert not any("docker.io" in call for call in machine.installs())
+    assert any("libvirt-daemon-system" in call for call in machine.installs())
+
+
+def test_without_the_compiler_or_python_set_up_fails(machine: Machine) -> None:
+    (machine.world / "refused").write_text("gcc\n")
+    machine.run("provision.sh", expect=1)
+
+
+def test_only_what_became_installed_is_noted(machine: Machine) -> None:
+    (machine.world / "needs/docker.io").write_text("runc containerd")
+    (machine.world / "broken").write_text("containerd\n")
+    machine.run("provision.sh", ENGINES="docker")
+    assert {"docker.io", "runc", "gcc"} <= set(machine.noted("packages"))
+    assert not {"containerd", "libc6"} & set(machine.noted("packages"))
+    assert "runc" not in machine.noted("explicit")
+
+
+def provisioned(machine: Machine) -> None:
+    (machine.world / "needs/docker.io").write_text("runc")
+    machine.run("provision.sh", ENGINES="docker")
+    with (machine.world / "installed").open("a") as installed:
+        installed.write("users-own\nolder-orphan\n")
+
+
+def test_uninstall_removes_what_was_noted_and_nothing_else(machine: Machine) -> None:
+    provisioned(machine)
+    (machine.world / "unneeded").write_text("docker.io\nrunc\npython3-venv\nolder-orphan\n")
+    said = machine.run("uninstall.sh").stdout
+    removed = machine.calls("apt-get", " remove ")[-1].split(" remove ")[1].split()
+    assert sorted(removed) == ["docker.io", "python3-venv", "runc"]
+    assert "something else needs them: gcc libc6-dev" in said
+    assert "older-orphan" in (machine.world / "installed").read_text()
+    assert not machine.state.exists()
+    assert "Nothing to take back" in machine.run("uninstall.sh").stdout
+
+
+def test_uninstall_removes_nothing_when_a_package_of_the_users_would_go_too(machine: Machine) -> None:
+    provisioned(machine)
+    (machine.world / "unneeded").write_text("docker.io\n")
+    (machine.world / "also-removed").write_text("users-own\n")
+    assert "nothing was removed" in machine.run("uninstall.sh", expect=1).stderr
+    assert all(" -s " in call for call in machine.calls("apt-get", " remove "))
+    assert machine.calls("apt-mark manual", "docker.io")
+    assert machine.noted("packages")
+
+
+@pytest.mark.parametrize("argument", ["--plan", "--stop"])
+def test_uninstall_leaves_packages_unless_asked(machine: Machine, argument: str) -> None:
+    provisioned(machine)
+    machine.run("uninstall.sh", argument)
+    assert not machine.calls("apt-get", " remove ")
+    assert "docker.io" in machine.noted("packages")
+
+
+def test_uninstall_refuses_while_containers_run_unless_forced(machine: Machine) -> None:
+    provisioned(machine)
+    (machine.root / "proc/77").mkdir()
+    (machine.root / "proc/77/comm").write_text("containerd-shim\n")
+    assert "1 containerd-shim" in machine.run("uninstall.sh", expect=1).stderr
+    machine.run("uninstall.sh", FORCE="1")
+
+
+def test_a_process_that_took_over_a_noted_pid_is_left_alone(machine: Machine) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    machine.state.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        (machine.state / "started").write_text(f"pid dockerd {bystander.pid} 1 {boot}\n")
+        machine.run("uninstall.sh", "--stop")
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_the_kvm_device_is_changed_only_when_asked_and_given_back(machine: Machine) -> None:
+    machine.has_everything()
+    machine.listen("libvirt/libvirt-sock")
+    device = machine.root / "dev/kvm"
+    device.touch()
+    device.chmod(0o600)
+    assert "FIX_KVM=1" in machine.run("provision.sh", ENGINES="libvirt").stderr
+    assert device.stat().st_mode & 0o777 == 0o600
+    machine.run("provision.sh", ENGINES="libvirt", FIX_KVM="1")
+    assert machine.calls("chgrp kvm")
+    assert device.stat().st_mode & 0o777 == 0o660
+    machine.run("uninstall.sh", "--stop")
+    assert device.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_user_without_access_runs_the_command_under_sudo(machine: Machine) -> None:
+    (machine.world / "uid").write_text("1000")
+    machine.listen("libvirt/libvirt-sock")
+    done = machine.run(
+        "with-access.sh", "sh", "-c", 'echo "$LAB_REQUIRE $XDG_STATE_HOME"; exit 3', expect=3, LAB_REQUIRE="docker"
+    )
+    assert done.stdout == f"docker {machine.root}/home/.local/state\n"
+    assert "under sudo" in done.stderr
+    given_back = " ".join(machine.calls("chown -h 1000:1000"))
+    assert f"{machine.root}/checkout" in given_back
+    assert f"{machine.root}/home/.local/state/stratalab" in given_back
+
+
+@pytest.mark.parametrize(("uid", "engines"), [("0", "libvirt"), ("1000", "process")])
+def test_a_user_with_access_runs_the_command_alone(machine: Machine, uid: str, engines: str) -> None:
+    (machine.world / "uid").write_text(uid)
+    machine.listen("libvirt/libvirt-sock")
+    assert machine.run("with-access.sh", "sh", "-c", "echo alone", ENGINES=engines).stdout == "alone\n"
+    assert not machine.calls("sudo")
+
+
+def test_a_rootless_docker_is_what_the_command_is_given(machine: Machine, docker_api: Callable[[Path], None]) -> None:
+    docker_api(machine.root / "run/user/1000/docker.sock")
+    said = machine.run("with-access.sh", "sh", "-c", 'echo "$DOCKER_HOST"', ENGINES="docker").stdout
+    assert said == "unix:///run/user/1000/docker.sock\n"
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get on this machine")
+def test_the_plan_of_this_very_machine() -> None:
+    done = subprocess.run(
+        [CHECKOUT / "vagrant/provision.sh", "--plan"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "To install" in done.stdout
+    assert "To start" in done.stdout
