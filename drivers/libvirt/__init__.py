@@ -1,0 +1,201 @@
+"""The service in a virtual machine of its own: QEMU through libvirt, with direct kernel boot and transient domains.
+
+A launch is one `createXML`: it gives the labels, so that a domain exists never without them, and there is no `created`
+apart from `started`. The guest's console tells `kernel`, `init`, `main` and `listening`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import shutil
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from drivers.libvirt import kernel
+from drivers.libvirt.console import Console
+from drivers.libvirt.disk import write_overlay
+from drivers.libvirt.domain import Plan, command_line, domain_xml
+from drivers.libvirt.engine import connect, dotted, translated
+from drivers.libvirt.host import Host, ask_host
+from drivers.libvirt.instance import Domains, LibvirtInstance
+from drivers.libvirt.media import Media, prepare_media
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.spec import Endpoint, Spec
+from lab.timeline import Phase, Source
+
+_DEFAULT_VARIANT = "q35"
+
+
+class LibvirtDriver:
+    """QEMU through libvirt. Options: `kernel` (a path), `accel` (kvm or tcg), `libvirt-uri`."""
+
+    def __init__(self, variant: str, context: Context) -> None:
+        """Asks no engine yet. Raises Unsupported for an unknown variant."""
+        if variant not in self.variants():
+            raise Unsupported(f"libvirt has no variant '{variant}'", resolution="see `lab targets`")
+        self.name = "libvirt"
+        self.variant = variant or _DEFAULT_VARIANT
+        self._context = context
+        self._lock = threading.Lock()
+        self._domains: Domains | None = None
+        self._host: Host | None = None
+        self._prepared: tuple[Spec, Media] | None = None
+
+    @classmethod
+    def variants(cls) -> Mapping[str, str]:
+        return {
+            "": "a virtual machine as most are: the same as q35",
+            "q35": "QEMU's PC with PCI Express",
+            "pc": "QEMU's older PC with PCI (i440FX)",
+            "microvm": "QEMU's minimal machine, without PCI",
+        }
+
+    def info(self) -> Info:
+        """Raises DriverUnavailable, and BadInput for options that cannot be meant."""
+        connection = self._connected().connection
+        host = self._asked()
+        found = kernel.find(self._option("kernel"), self._context.cache_dir)
+        package = "" if found else kernel.fetchable()
+        if found is None and not package:
+            raise DriverUnavailable(
+                "there is no kernel for guests, and none can be fetched",
+                resolution="sudo apt-get update, or give one with --kernel /boot/vmlinuz-RELEASE",
+            )
+        with translated("ask for its version"):
+            version, uri = dotted(connection.getLibVersion()), connection.getURI()
+        emulator = host.emulator
+        return Info(
+            engine="libvirt and QEMU",
+            version=f"libvirt {version}, QEMU {emulator.version}",
+            isolation="virtual machine, KVM" if host.accel == "kvm" else "virtual machine, emulated (TCG)",
+            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS}),
+            qualifiers={"accel": host.accel},
+            facts={
+                "uri": uri,
+                "libvirt_version": version,
+                "qemu_version": emulator.version,
+                "emulator": str(emulator.path),
+                "machine": emulator.machine,
+                "guest_kernel": found.release if found else None,
+                "guest_kernel_from": found.origin if found else f"to be fetched: package {package}",
+                "guest_command_line": self._command_line(host, Spec(nonce="NONCE"), disk=False),
+                "kvm_proven": host.proof.proven,
+                "kvm_reason": host.proof.reason,
+                "network": "QEMU's user mode, restrict=on, forwarded from loopback",
+                "cpu_limit": "virtual CPUs, and a cgroup quota for a fraction" if host.cpu_quota else "virtual CPUs",
+                "stop_request": "a line on the guest's console, then destroy",
+            },
+        )
+
+    def prepare(self, spec: Spec) -> None:
+        """Write kernel, initramfs and, for a foreign image, the root disk into the run's directory, unless they are
+        there; fetches the kernel where none is. Raises Unsupported, BadInput, DriverUnavailable."""
+        self._media(spec)
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        if endpoint is None or not ipaddress.ip_address(endpoint.host).is_loopback:
+            raise LaunchError(f"a guest's port is forwarded from a loopback address, and {endpoint} is none")
+        domains, host, media = self._connected(), self._asked(), self._media(spec)
+        identity = str(uuid.uuid4())
+        name = f"lab-{self.variant}-{identity[:13]}"
+        folder = self._context.run_dir / name
+        with contextlib.ExitStack() as undo:
+            try:
+                folder.mkdir()
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+                folder.chmod(0o711)
+                console = Console(folder / "console", mark)
+                undo.callback(console.close)
+                disk = write_overlay(media.disk, folder / "root.qcow2") if media.disk else None
+            except OSError as error:
+                raise LaunchError(f"the guest's files could not be written: {error.strerror}") from error
+            xml = domain_xml(
+                Plan(
+                    name=name,
+                    uuid=identity,
+                    variant=self.variant,
+                    accel=host.accel,
+                    spec=spec,
+                    kernel=media.kernel,
+                    initramfs=media.initramfs,
+                    command_line=self._command_line(host, spec, disk=disk is not None),
+                    console=console.path,
+                    endpoint=endpoint,
+                    disk=disk,
+                    backing=media.disk,
+                    cpu_quota=host.cpu_quota and not spec.cpus.is_integer(),
+                )
+            )
+            domains.watch(identity, lambda: mark(Phase.STARTED, source=Source.EVENT))
+            undo.callback(domains.unwatch, identity)
+            with translated("start the domain"):
+                domain = domains.connection.createXML(xml, 0)
+            mark(Phase.STARTED, source=Source.RETURN)
+            undo.pop_all()
+        return LibvirtInstance(domains, domain, labels=spec.labels, endpoint=endpoint, xml=xml, console=console)
+
+    def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
+        return [instance for instance in self._connected().all_of_the_lab() if bears(instance.labels, labels)]
+
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:  # noqa: ARG002
+        """None: a transient domain leaves nothing with libvirt, and the files lie in the run's directory."""
+        return ()
+
+    def close(self) -> None:
+        with self._lock:
+            domains, self._domains = self._domains, None
+        if domains is not None:
+            domains.close()
+
+    def _connected(self) -> Domains:
+        """The live connection, opened anew where it broke. Raises DriverUnavailable."""
+        with self._lock:
+            if self._domains is not None and not self._domains.alive():
+                self._domains.close()
+                self._domains = None
+            if self._domains is None:
+                self._domains = Domains(connect(self._option("libvirt-uri")))
+            return self._domains
+
+    def _asked(self) -> Host:
+        """What this host can do for the variant; asked once."""
+        if self._host is None:
+            self._host = ask_host(
+                self._connected().connection,
+                self.variant,
+                accel=self._option("accel"),
+                kernel_option=self._option("kernel"),
+                cache_dir=self._context.cache_dir,
+            )
+        return self._host
+
+    def _media(self, spec: Spec) -> Media:
+        if self._prepared is None or self._prepared[0] != _without_launch(spec):
+            found = kernel.obtain(self._option("kernel"), self._context.cache_dir)
+            try:
+                media = prepare_media(
+                    spec, self.variant, found, run_dir=self._context.run_dir, cache_dir=self._context.cache_dir
+                )
+            except OSError as error:
+                raise DriverError(
+                    f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",
+                    details=str(error),
+                    resolution=f"make room in {self._context.run_dir}",
+                ) from error
+            self._prepared = (_without_launch(spec), media)
+        return self._prepared[1]
+
+    def _command_line(self, host: Host, spec: Spec, *, disk: bool) -> str:
+        return command_line(self.variant, host.accel, spec, disk=disk, tsc_khz=host.tsc_khz)
+
+    def _option(self, name: str) -> str:
+        return self._context.options.get(name, "")
+
+
+def _without_launch(spec: Spec) -> Spec:
+    """What of a spec its media depend on: all but the launch's own labels and nonce."""
+    return replace(spec, labels={}, nonce="")

@@ -14,7 +14,7 @@ _SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 
 def _plain(name: str) -> str:
-    return name.split(".ko")[0].replace("-", "_")
+    return name.split(".ko", maxsplit=1)[0].replace("-", "_")
 
 
 def resolve(root: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:

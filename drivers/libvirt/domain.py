@@ -1,0 +1,205 @@
+"""The XML of a domain, built by lxml (https://libvirt.org/formatdomain.html), and the labels that it bears."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxml import etree
+
+from lab.errors import LaunchError, Unsupported
+from lab.spec import Endpoint, Spec
+
+LABELS_URI = "urn:stratalab:labels:1"
+QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
+MACHINES = {"microvm": "microvm", "q35": "q35", "pc": "pc"}
+GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
+"""What QEMU's user-mode network gives its guest (qemu-system(1), -netdev user)."""
+_PERIOD_US = 100_000
+_TB_CACHE_MIB = 32
+_MIB = 1024 * 1024
+
+_LABELS = f"{{{LABELS_URI}}}labels"
+_PREFIXES = {"qemu": QEMU_URI, "lab": LABELS_URI}
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that a domain's XML is made of."""
+
+    name: str
+    uuid: str
+    variant: str
+    accel: str
+    spec: Spec
+    kernel: Path
+    initramfs: Path
+    command_line: str
+    console: Path
+    endpoint: Endpoint
+    disk: Path | None = None
+    backing: Path | None = None
+    cpu_quota: bool = False
+
+
+def domain_xml(plan: Plan) -> str:
+    """The XML of `plan`'s transient domain. Raises Unsupported for sizes that QEMU cannot give exactly."""
+    spec = plan.spec
+    if spec.memory_bytes % _MIB:
+        raise Unsupported(
+            f"a virtual machine's memory is whole MiB, and {spec.memory_bytes} bytes are not",
+            resolution="choose a multiple of 1 MiB",
+        )
+    domain = _e(
+        "domain",
+        _e("name", plan.name),
+        _e("uuid", plan.uuid),
+        _e("title", "Stratalab guest"),
+        _e("metadata", labels_element(spec.labels)),
+        _e("memory", str(spec.memory_bytes // 1024), unit="KiB"),
+        _e("vcpu", str(vcpus(spec.cpus)), placement="static"),
+        *([_quota(spec.cpus)] if plan.cpu_quota else []),
+        _e(
+            "os",
+            _e("type", "hvm", arch="x86_64", machine=MACHINES[plan.variant]),
+            _e("kernel", str(plan.kernel)),
+            _e("initrd", str(plan.initramfs)),
+            _e("cmdline", plan.command_line),
+        ),
+        _features(plan),
+        *([_e("cpu", mode="host-passthrough")] if plan.accel == "kvm" else []),
+        _e("clock", offset="utc"),
+        *(_e(name, "destroy") for name in ("on_poweroff", "on_reboot", "on_crash")),
+        _devices(plan),
+        _qemu_arguments(plan),
+        type="kvm" if plan.accel == "kvm" else "qemu",
+    )
+    return etree.tostring(domain, encoding="unicode")
+
+
+def command_line(variant: str, accel: str, spec: Spec, *, disk: bool, tsc_khz: int | None = None) -> str:
+    """The guest kernel's command line.
+
+    `loglevel=6` leaves the kernel's notices and warnings on the console, so that it does not wait for the serial line
+    much, and its first line comes as soon as it runs (earlyprintk). A panic ends the guest at once.
+    """
+    words = ["loglevel=6", "earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200", "panic=-1", "reboot=t"]
+    if accel == "tcg":
+        words.append("no_timer_check")  # timers that an emulator delays are not broken
+        if variant == "microvm" and tsc_khz:
+            words.append(f"tsc_early_khz={tsc_khz}")  # no other timer is there to calibrate it by
+    words += [f"lab.ip={GUEST_ADDRESS}", f"lab.gw={GUEST_GATEWAY}", f"lab.port={spec.port}"]
+    if spec.nonce:
+        words.append(f"lab.nonce={spec.nonce}")
+    if disk:
+        words += ["lab.root=/dev/vda", "lab.rootfstype=ext4"]
+    return " ".join(words)
+
+
+def vcpus(cpus: float) -> int:
+    """How many virtual CPUs stand for `cpus`."""
+    return max(1, math.ceil(cpus))
+
+
+def labels_element(labels: Mapping[str, str]) -> etree._Element:
+    """The labels in the lab's own namespace, for `<metadata>`."""
+    return _e(
+        f"{{{LABELS_URI}}}labels",
+        *(_e(f"{{{LABELS_URI}}}label", name=name, value=value) for name, value in sorted(labels.items())),
+    )
+
+
+def labels_of(metadata: str) -> dict[str, str]:
+    """The inverse of `labels_element`, of the text that libvirt gives."""
+    root = etree.fromstring(metadata, _PARSER)
+    labels = root.iter(f"{{{LABELS_URI}}}label", "label")
+    return {label.get("name", ""): label.get("value", "") for label in labels}
+
+
+def endpoint_of(xml: str) -> Endpoint | None:
+    """The host's side of the forwarding in a running domain's XML."""
+    root = etree.fromstring(xml, _PARSER)
+    for argument in root.iter(f"{{{QEMU_URI}}}arg"):
+        found = re.search(r"hostfwd=tcp:([0-9.]+):(\d+)-", argument.get("value", ""))
+        if found:
+            return Endpoint(found[1], int(found[2]))
+    return None
+
+
+def console_of(xml: str) -> Path | None:
+    """The FIFO pair's common path in a running domain's XML."""
+    root = etree.fromstring(xml, _PARSER)
+    source = root.find("devices/serial/source")
+    path = source.get("path") if source is not None else None
+    return Path(path) if path else None
+
+
+def _e(tag: str, *children: etree._Element | str, **attributes: str) -> etree._Element:
+    """An element with text or children. Raises LaunchError for characters that XML cannot hold."""
+    try:
+        element = etree.Element(tag, attributes, nsmap=_PREFIXES if tag in ("domain", _LABELS) else None)
+        for child in children:
+            if isinstance(child, str):
+                element.text = child
+            else:
+                element.append(child)
+    except ValueError as error:
+        raise LaunchError(f"a domain's <{tag}> cannot hold what it was given: {error}") from error
+    return element
+
+
+def _features(plan: Plan) -> etree._Element:
+    features = _e("features", _e("acpi"))
+    if plan.variant != "microvm":
+        features.append(_e("apic"))
+    if plan.accel == "tcg":
+        features.append(_e("tcg", _e("tb-cache", str(_TB_CACHE_MIB), unit="MiB")))
+    return features
+
+
+def _quota(cpus: float) -> etree._Element:
+    """The quota of the whole process: what QEMU itself uses counts too, as a container's every thread does."""
+    return _e(
+        "cputune",
+        _e("global_period", str(_PERIOD_US)),
+        _e("global_quota", str(max(1000, round(cpus * _PERIOD_US)))),
+    )
+
+
+def _devices(plan: Plan) -> etree._Element:
+    devices = _e(
+        "devices",
+        _e("serial", _e("source", path=str(plan.console)), _e("target", port="0"), type="pipe"),
+        _e("memballoon", model="none"),
+        _e("controller", type="usb", index="0", model="none"),  # or libvirt adds one, for which a microvm has no bus
+    )
+    if plan.disk is not None:
+        devices.append(_disk(plan))
+    return devices
+
+
+def _disk(plan: Plan) -> etree._Element:
+    disk = _e(
+        "disk",
+        _e("driver", name="qemu", type="qcow2", cache="unsafe"),
+        _e("source", file=str(plan.disk)),
+        _e("backingStore", _e("format", type="raw"), _e("source", file=str(plan.backing)), type="file"),
+        _e("target", dev="vda", bus="virtio"),
+        type="file",
+        device="disk",
+    )
+    if plan.variant == "microvm":
+        disk.append(_e("address", type="virtio-mmio"))
+    return disk
+
+
+def _qemu_arguments(plan: Plan) -> etree._Element:
+    """The network as QEMU's own arguments: libvirt 9.0's `<interface type='user'>` can neither forward nor restrict."""
+    forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
+    device = "virtio-net-device,netdev=lab0" if plan.variant == "microvm" else "virtio-net-pci,netdev=lab0,romfile="
+    arguments = ("-netdev", f"user,id=lab0,restrict=on,ipv6=off,hostfwd={forward}", "-device", device)
+    return _e(f"{{{QEMU_URI}}}commandline", *(_e(f"{{{QEMU_URI}}}arg", value=argument) for argument in arguments))

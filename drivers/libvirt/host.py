@@ -1,0 +1,84 @@
+"""What this host can do for guests: which QEMU, whether by KVM, and whether CPU quotas hold."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drivers.libvirt import kernel as kernels
+from drivers.libvirt.domain import MACHINES
+from drivers.libvirt.engine import SYSTEM_URI, Emulator, find_emulator
+from drivers.libvirt.kvm import Proof, prove
+from lab.cgroup import hierarchies
+from lab.errors import BadInput, DriverUnavailable
+
+if TYPE_CHECKING:
+    import libvirt
+
+ACCELS = ("kvm", "tcg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """`accel` is how guests run; `proof` why so; `tsc_khz` the rate of the host's time stamp counter, if known."""
+
+    emulator: Emulator
+    accel: str
+    proof: Proof
+    cpu_quota: bool
+    tsc_khz: int | None
+
+
+def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel_option: str, cache_dir: Path) -> Host:
+    """Find out, proving KVM where this boot of the host has not seen the proof.
+
+    Raises DriverUnavailable where QEMU is missing or the forced `accel` cannot be had, BadInput for an unknown one.
+    """
+    if platform.machine() != "x86_64":
+        raise DriverUnavailable(
+            f"libvirt's guests are made for x86-64 hosts, and this one is {platform.machine()}",
+            resolution="choose another target; see `lab targets`",
+        )
+    if accel and accel not in ACCELS:
+        raise BadInput(f"'{accel}' is no accelerator", resolution="give --accel kvm, --accel tcg, or neither")
+    emulator = find_emulator(connection, MACHINES[variant])
+    proof = _proof(emulator, kernel_option, cache_dir)
+    if accel == "kvm" and not proof.proven:
+        raise DriverUnavailable(
+            f"KVM is not proven on this host: {proof.reason}", resolution="leave --accel out, for emulation"
+        )
+    return Host(
+        emulator=emulator,
+        accel=accel or ("kvm" if proof.proven else "tcg"),
+        proof=proof,
+        cpu_quota=connection.getURI() == SYSTEM_URI and _has_cpu_controller(),
+        tsc_khz=tsc_khz(Path("/proc/cpuinfo").read_text()),
+    )
+
+
+def tsc_khz(cpuinfo: str) -> int | None:
+    """The rate that /proc/cpuinfo tells: the nominal one in the model's name, else the current one of the first CPU.
+
+    Under TCG a guest's counter is the host's (QEMU, cpu_get_host_ticks).
+    """
+    nominal = re.search(r"@ ([0-9.]+)GHz", cpuinfo)
+    if nominal:
+        return round(float(nominal[1]) * 1_000_000)
+    current = re.search(r"^cpu MHz\s*: ([0-9.]+)", cpuinfo, re.MULTILINE)
+    return round(float(current[1]) * 1000) if current else None
+
+
+def _proof(emulator: Emulator, kernel_option: str, cache_dir: Path) -> Proof:
+    if not emulator.kvm:
+        return Proof(False, "libvirt offers no KVM on this host")
+    found = kernels.find(kernel_option, cache_dir)
+    return prove(
+        cache_dir, emulator=emulator.path, qemu_version=emulator.version, kernel=found.image if found else None
+    )
+
+
+def _has_cpu_controller() -> bool:
+    return any("cpu" in hierarchy.controllers for hierarchy in hierarchies())

@@ -1,0 +1,209 @@
+"""A launched domain, and the connection by which its end is seen."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from drivers.libvirt.console import STOP_LINE, Console, type_into
+from drivers.libvirt.domain import LABELS_URI, console_of, endpoint_of, labels_of
+from drivers.libvirt.engine import is_missing, sdk, translate, translated
+from lab.driver import Role
+from lab.errors import CleanupError, DriverError
+from lab.procs import Process, arguments, table
+from lab.spec import Endpoint
+
+if TYPE_CHECKING:
+    import libvirt
+
+_DESTROY_S = 30.0
+_LOOK_S = 0.1
+
+
+class Domains:
+    """A connection, and who wants to be told of which domain's life."""
+
+    def __init__(self, connection: libvirt.virConnect) -> None:
+        """Raises DriverUnavailable when the connection broke since it was opened."""
+        self.connection = connection
+        self._resumed: dict[str, Callable[[], None]] = {}
+        self._ended: dict[str, threading.Event] = {}
+        library = sdk()
+        self._running, self._stopped = library.VIR_DOMAIN_EVENT_RESUMED, library.VIR_DOMAIN_EVENT_STOPPED
+        with translated("watch the domains"):
+            self._callback = connection.domainEventRegisterAny(
+                None, library.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._told, None
+            )
+
+    def alive(self) -> bool:
+        """Whether the daemon still answers on this connection."""
+        try:
+            return bool(self.connection.isAlive())
+        except sdk().libvirtError:
+            return False
+
+    def watch(self, identity: str, resumed: Callable[[], None]) -> None:
+        """Call `resumed`, from the event loop's thread, when the domain with UUID `identity` starts to run."""
+        self._ended[identity] = threading.Event()
+        self._resumed[identity] = resumed
+
+    def unwatch(self, identity: str) -> None:
+        """Call nothing any more. Idempotent."""
+        self._resumed.pop(identity, None)
+        self._ended.pop(identity, None)
+
+    def await_end(self, identity: str, timeout_s: float) -> bool:
+        """Whether libvirt no longer knows the domain, within `timeout_s`. Raises DriverError."""
+        deadline = time.monotonic() + timeout_s
+        while self.find(identity) is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._ended.setdefault(identity, threading.Event()).wait(min(left, _LOOK_S))
+            if self._ended[identity].is_set():
+                time.sleep(0.001)  # the event comes a moment before the domain is off the list
+        return True
+
+    def find(self, identity: str) -> libvirt.virDomain | None:
+        """The domain with this UUID, None when there is none. Raises DriverError."""
+        try:
+            return self.connection.lookupByUUIDString(identity)
+        except sdk().libvirtError as error:
+            if is_missing(error):
+                return None
+            raise translate(error, "look a domain up") from error
+
+    def all_of_the_lab(self) -> list[LibvirtInstance]:
+        """Every domain that bears the lab's labels. Raises DriverError."""
+        found = []
+        with translated("list the domains"):
+            domains = self.connection.listAllDomains(0)
+        for domain in domains:
+            # One that ends while it is looked at, or has no labels of the lab's, is no instance.
+            with contextlib.suppress(sdk().libvirtError):
+                labels = labels_of(domain.metadata(sdk().VIR_DOMAIN_METADATA_ELEMENT, LABELS_URI, 0))
+                xml = domain.XMLDesc(0)
+                found.append(LibvirtInstance(self, domain, labels=labels, endpoint=endpoint_of(xml), xml=xml))
+        return found
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._resumed.clear()
+        with contextlib.suppress(sdk().libvirtError):  # a broken connection has let go already
+            self.connection.domainEventDeregisterAny(self._callback)
+        with contextlib.suppress(sdk().libvirtError):
+            self.connection.close()
+
+    def _told(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, event: int, _detail: int, _opaque: object
+    ) -> None:
+        identity = domain.UUIDString()
+        if event == self._running and identity in self._resumed:
+            self._resumed[identity]()
+        elif event == self._stopped and identity in self._ended:
+            self._ended[identity].set()
+
+
+class LibvirtInstance:
+    """One domain: this process's own launch (with its `console`), or one found by its labels."""
+
+    def __init__(
+        self,
+        domains: Domains,
+        domain: libvirt.virDomain,
+        *,
+        labels: Mapping[str, str],
+        endpoint: Endpoint | None,
+        xml: str,
+        console: Console | None = None,
+    ) -> None:
+        self.id = domain.UUIDString()
+        self.labels = labels
+        self.endpoint = endpoint
+        self.name = domain.name()
+        self._domains = domains
+        self._console = console
+        self._console_path = console_of(xml)
+        self._process: Process | None = None
+
+    def logs(self) -> bytes:
+        """The end of the guest's console; empty for a domain that another process launched, and once it is gone."""
+        return self._console.text() if self._console else b""
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Ask the guest's init by its console, then destroy; returns when libvirt has let go of the domain."""
+        self._remember_process()
+        if self._domains.find(self.id) is None:
+            return
+        asked = (
+            self._console.write(STOP_LINE)
+            if self._console
+            else self._console_path is not None and type_into(self._console_path, STOP_LINE)
+        )
+        if not asked or not self._domains.await_end(self.id, timeout_s):
+            self._destroy()
+
+    def delete(self) -> None:
+        """Destroy it if it runs; returns when domain, QEMU process, console and root disk are seen to be gone."""
+        try:
+            self._remember_process()
+            self._destroy()
+        except DriverError as error:
+            raise CleanupError(
+                f"the domain {self.name} could not be removed: {error.brief}",
+                details=error.details,
+                resolution=error.resolution or f"virsh destroy {self.name}",
+            ) from error
+        self._domains.unwatch(self.id)
+        if self._process is not None and not self._process.wait(_DESTROY_S):
+            raise CleanupError(
+                f"QEMU's process {self._process.pid} outlives its domain {self.name}",
+                resolution=f"sudo kill -9 {self._process.pid}",
+            )
+        self._remove_files()
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """QEMU's process: with user-mode networking and the console in a FIFO there is no other."""
+        self._remember_process()
+        return {self._process.pid: Role.VMM} if self._process is not None and self._process.alive() else {}
+
+    def _remember_process(self) -> None:
+        """Find QEMU by the UUID among its arguments, which only this domain's has (`-uuid`, given by libvirt)."""
+        if self._process is not None:
+            return
+        for pid, entry in table().items():
+            words = arguments(pid) if entry.name.startswith("qemu") else []
+            if "-uuid" in words and words[words.index("-uuid") + 1 : words.index("-uuid") + 2] == [self.id]:
+                self._process = entry.process
+                return
+
+    def _destroy(self) -> None:
+        domain = self._domains.find(self.id)
+        if domain is None:
+            return
+        try:
+            domain.destroy()
+        except sdk().libvirtError as error:
+            # It may have ended by itself just now, which libvirt tells in several ways: what counts is that it is gone.
+            if not self._domains.await_end(self.id, 1.0):
+                raise translate(error, "destroy the domain") from error
+        if not self._domains.await_end(self.id, _DESTROY_S):
+            raise CleanupError(
+                f"libvirt still lists the domain {self.name} after destroying it",
+                resolution=f"virsh destroy {self.name}",
+            )
+
+    def _remove_files(self) -> None:
+        if self._console is not None:
+            self._console.close()
+        if self._console_path is None:
+            return
+        folder = self._console_path.parent
+        if folder.name == self.name:  # as `launch` names it: never a directory of anybody else's
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                raise CleanupError(f"{folder} cannot be removed", resolution=f"sudo rm -r {folder}")

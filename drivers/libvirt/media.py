@@ -1,0 +1,92 @@
+"""What every launch of a spec boots from, written once into the run's directory: kernel, initramfs, root disk.
+
+QEMU runs as another user, who cannot read a cache below a home directory; and libvirt gives the files that it opens
+to that user. So each run has its own copies, gone with the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from drivers.libvirt import bzimage, modules
+from drivers.libvirt.guest import Entry, file, initramfs
+from drivers.libvirt.kernel import GuestKernel
+from lab.service.build import build_guest_init, build_service
+from lab.service.guest_config import GuestConfig
+from lab.spec import Spec
+
+_BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """Files to boot from; `disk` is a foreign image's root file system (raw ext4), None for the lab's own service."""
+
+    kernel: Path
+    initramfs: Path
+    disk: Path | None
+
+
+def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Path, cache_dir: Path) -> Media:
+    """The files for `spec` on `variant`'s machine, made unless they are there. Raises LabError, OSError."""
+    folder = run_dir / "libvirt"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)
+    fast = fast_kernel(kernel, cache_dir)
+    image = _once(folder / f"kernel-{fast.name}", lambda to: shutil.copyfile(fast, to))
+    disk, config, files = None, _service_config(spec), [_service_file(cache_dir)]
+    needed = [_BUS[variant], "virtio_net"]
+    if not spec.builtin:
+        from drivers.libvirt.rootfs import foreign_root
+
+        disk = folder / f"root-{_digest(spec.image)}.ext4"
+        config, files = foreign_root(spec, disk, cache_dir), []
+        needed += ["virtio_blk", "ext4"]
+    contents = [*files, file("lab/config", config.encode())]
+    packed = initramfs(build_guest_init(cache_dir).read_bytes(), modules.resolve(kernel.modules, needed), contents)
+    archive = _once(folder / f"initramfs-{_digest(packed)}", lambda to: to.write_bytes(packed))
+    return Media(kernel=image, initramfs=archive, disk=disk)
+
+
+def fast_kernel(kernel: GuestKernel, cache_dir: Path) -> Path:
+    """The kernel in the form that boots soonest: uncompressed where it can be, kept in `cache_dir`; else as it is."""
+    digest = _digest(kernel.image.read_bytes())
+    folder = cache_dir / "kernels-uncompressed"
+    folder.mkdir(parents=True, exist_ok=True)
+    plain, packed = folder / f"vmlinux-{digest}", folder / f"bzImage-{digest}"
+    if not plain.exists() and not packed.exists() and not bzimage.write_uncompressed(kernel.image, plain):
+        _once(packed, lambda to: shutil.copyfile(kernel.image, to))
+    return plain if plain.exists() else packed
+
+
+def _service_config(spec: Spec) -> GuestConfig:
+    return GuestConfig(
+        argv=spec.command or ("/service",),
+        environment=spec.environment,
+        scratch_bytes=spec.scratch_bytes,
+        service=True,
+    )
+
+
+def _service_file(cache_dir: Path) -> Entry:
+    return file("service", build_service(cache_dir).read_bytes(), 0o755)
+
+
+def _once(path: Path, write: Callable[[Path], object]) -> Path:
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        write(partial)
+        partial.chmod(0o644)
+        partial.replace(path)
+    return path
+
+
+def _digest(data: bytes | str) -> str:
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return hashlib.sha256(raw).hexdigest()[:16]
