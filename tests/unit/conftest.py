@@ -28,7 +28,10 @@ _INFO: Mapping[str, Mapping[str, Any]] = {
     "docker": {"engine": "Docker", "version": "20.10.24", "isolation": "namespaces", "qualifiers": {}},
     "libvirt:q35": {"engine": "QEMU", "version": "7.2.0", "isolation": "hardware", "qualifiers": {"accel": "tcg"}},
 }
-_CHAINS = (("requested", "kernel", "init", "main", "listening", "ready"), ("requested", "created", "started"))
+_CHAINS = {
+    "engine": ("requested", "created", "started"),
+    "service": ("requested", "kernel", "init", "main", "listening", "ready"),
+}
 
 MakeRecord = Callable[..., RunRecord]
 
@@ -51,14 +54,17 @@ def _launch(target: str, iteration: int, warmup: bool, at: Mapping[str, float]) 
             unit="s",
             iteration=iteration,
             warmup=warmup,
-            dimensions=dimensions,
+            dimensions={**_INFO.get(target, {}).get("qualifiers", {}), **dimensions},
         )
 
     wait = "marker" if target.startswith("libvirt") else "poll-20ms"
     found = [sample("boot_s", at["ready"] / 1e3, wait_method=wait)]
-    for chain in _CHAINS:
+    for name, chain in _CHAINS.items():
         steps = timeline.steps(tuple(Phase(name) for name in chain))
-        found += [sample("phase_s", value, **{"from": start.value, "to": end.value}) for start, end, value in steps]
+        found += [sample("phase_s", value, **{"from": start, "to": end, "chain": name}) for start, end, value in steps]
+    if "started" in at:
+        lead = (at["main"] - at["started"]) / 1e3
+        found.append(sample("lead_s", lead, **{"from": "started", "to": "main"}))
     found += [sample("stop_s", 0.01 * at["ready"] / 1e3), sample("delete_s", 0.02 * at["ready"] / 1e3)]
     found.append(sample("wait_cpu_s", 0.0004))
     return launch, found
@@ -90,7 +96,7 @@ def make_record() -> MakeRecord:
             for name in names:
                 at = {key: ms * chance.lognormvariate(0, noise) for key, ms in instants[name].items()}
                 delay = (delays_ms or {}).get(name, 0.0)
-                chain = [phase for phase in _CHAINS[0] if phase in at]
+                chain = [phase for phase in _CHAINS["service"] if phase in at]
                 # Instants of one chain keep their order; the delay comes before `main`.
                 gaps = [instants[name][b] - instants[name].get(a, 0.0) for a, b in itertools.pairwise(["", *chain])]
                 now = 0.0

@@ -1,0 +1,182 @@
+"""What tables, reports and comparisons show of a run: its values by row, warm-up left out, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lab import stats
+from lab.run import LaunchRecord, Outcome, RunRecord, TargetRecord
+from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN
+
+EXPLAINING = frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+"""Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
+
+CONTROL = "process"
+"""The target that others are related to: the same service with no platform at all."""
+
+SERVICE = "service"
+ENGINE = "engine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The values of one row, warm-up left out: one target and metric, and nothing else that must be kept apart.
+
+    `label` is the target with its qualifiers, `libvirt:q35 (tcg)`; `dimensions` are without them.
+    """
+
+    target: str
+    label: str
+    metric: str
+    unit: str
+    dimensions: Mapping[str, str]
+    values: Sequence[float]
+
+    @property
+    def key(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        """What makes it the same row in another run."""
+        return self.label, self.metric, tuple(sorted(self.dimensions.items()))
+
+    @property
+    def name(self) -> str:
+        """The metric and its dimensions, for a reader: `from → to`, or the metric's name."""
+        rest = dict(self.dimensions)
+        start, end = rest.pop("from", ""), rest.pop("to", "")
+        if rest.get("chain") in (SERVICE, ENGINE):
+            del rest["chain"]
+        what = f"{start} → {end}" if self.metric == "phase_s" and start and end else self.metric
+        return " ".join([what, *(f"{key}={value}" for key, value in rest.items())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One part of a chain: from one phase to the next, with its values in seconds."""
+
+    start: str
+    end: str
+    series: Series
+
+    @property
+    def median(self) -> float:
+        return stats.estimate(self.series.values).median
+
+
+def label(record: TargetRecord) -> str:
+    """A target and what its engine adds to its name on this host: `libvirt:q35 (tcg)`."""
+    told = [str(value) for value in (record.info.get("qualifiers") or {}).values() if value]
+    return f"{record.target} ({', '.join(told)})" if told else record.target
+
+
+def series_of(record: RunRecord) -> list[Series]:
+    """All rows with at least one value, by target as the run lists them, then in the order first measured."""
+    found: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[float]] = {}
+    units: dict[str, str] = {}
+    for sample in record.samples:
+        if not sample.warmup:
+            key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
+            found.setdefault(key, []).append(sample.value)
+            units.setdefault(sample.metric, sample.unit)
+    known = {target.target: target for target in record.targets}
+    places = {name: place for place, name in enumerate(known)}
+    rows = []
+    for target, metric, dimensions in sorted(found, key=lambda key: places.get(key[0], len(places))):
+        about = known.get(target)
+        qualifiers = (about.info.get("qualifiers") or {}) if about else {}
+        rows.append(
+            Series(
+                target=target,
+                label=label(about) if about else target,
+                metric=metric,
+                unit=units[metric],
+                dimensions={key: value for key, value in dimensions if qualifiers.get(key) != value},
+                values=tuple(found[target, metric, dimensions]),
+            )
+        )
+    return rows
+
+
+def failures(record: RunRecord, target: str) -> list[LaunchRecord]:
+    """The failed launches of `target`, warm-up left out."""
+    return [
+        launch
+        for launch in record.launches
+        if launch.target == target and launch.outcome is Outcome.FAILED and not launch.warmup
+    ]
+
+
+def chain(rows: Iterable[Series], target: str, name: str) -> list[Step]:
+    """The steps of `target`'s chain `name`, one after the other from `requested`. Where launches saw different phases,
+    the steps that most of them saw."""
+    order = [phase.value for phase in (SERVICE_CHAIN if name == SERVICE else ENGINE_CHAIN)]
+    steps = [
+        Step(start=row.dimensions["from"], end=row.dimensions["to"], series=row)
+        for row in rows
+        if row.target == target
+        and row.metric == "phase_s"
+        and row.dimensions.get("from") in order
+        and row.dimensions.get("to") in order
+        and row.dimensions.get("chain", name) == name
+    ]
+    path: list[Step] = []
+    at = order[0]
+    while True:
+        onward = [step for step in steps if step.start == at and order.index(step.end) > order.index(at)]
+        if not onward:
+            return path
+        path.append(max(onward, key=lambda step: (len(step.series.values), -order.index(step.end))))
+        at = path[-1].end
+
+
+def beside(rows: Iterable[Series], a: Series) -> Series | None:
+    """The control's row with the same metric as `a`; None where there is none or `a` is it. Of several, the one whose
+    dimensions are `a`'s, else the one of most values."""
+    found = [row for row in rows if row.target == CONTROL and row.metric == a.metric]
+    if a.target == CONTROL or not found:
+        return None
+    return max(found, key=lambda row: (row.dimensions == a.dimensions, len(row.values)))
+
+
+def quantity(value: float, unit: str) -> str:
+    """`value` with three digits and a unit that suits it: `2.35 ms`, `128 MiB`. Only `s` and `bytes` are scaled."""
+    scales: Sequence[tuple[float, str]] = _SCALES.get(unit, ())
+    factor, name = next(
+        ((factor, name) for factor, name in scales if abs(value) >= factor * _ROUNDS_UP),
+        scales[-1] if scales else (1.0, unit),
+    )
+    return f"{digits(value / factor)} {name}".rstrip()
+
+
+def digits(value: float) -> str:
+    """Three significant digits, and never fewer than the whole part has."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    if size >= 9.995:
+        return f"{value:.1f}"
+    if size >= 0.9995:
+        return f"{value:.2f}"
+    return f"{value:.3g}"
+
+
+def times(found: stats.Ratio) -> str:
+    """A ratio with its interval: `91.2x (88.4 to 95.0)`."""
+    text = f"{digits(found.value)}x"
+    return text if found.low is None or found.high is None else f"{text} ({digits(found.low)} to {digits(found.high)})"
+
+
+def ratio_of(base: Series | None, other: Series) -> stats.Ratio | None:
+    """`other`'s median over `base`'s; None where there is nothing to divide by."""
+    if base is None or stats.estimate(base.values).median <= 0:
+        return None
+    return stats.ratio(base.values, other.values)
+
+
+_ROUNDS_UP = 0.9995
+"""999.5 µs would be written as 1,000 µs: it is 1.00 ms."""
+_SCALES: Mapping[str, Sequence[tuple[float, str]]] = {
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "bytes": ((float(1 << 30), "GiB"), (float(1 << 20), "MiB"), (float(1 << 10), "KiB"), (1.0, "B")),
+}
