@@ -1,0 +1,184 @@
+"""A foreign image's file system as an ext4 disk, with its owners, modes, devices and xattrs, made without privilege.
+
+mke2fs copies a directory (`-d`), in which an ordinary user can neither give files away nor make device nodes; what is
+missing is then set inside the image by debugfs. (mke2fs reads a tar only since e2fsprogs 1.47.1.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lab.errors import DriverUnavailable, Unsupported
+from lab.image import ImageArchive, fetch_image, open_image, process_of
+from lab.layers import Entry, Kind
+from lab.service.guest_config import GuestConfig
+from lab.spec import Spec
+
+_FREE_BYTES = 256 * 1024 * 1024
+"""Room for the service to write; the disk's file is sparse, and each launch's layer over it is thrown away."""
+_BLOCK = 4096
+_INODE_BYTES = 256
+_SPARE_INODES = 4096
+_TYPES = {
+    Kind.DIRECTORY: 0o040000,
+    Kind.FILE: 0o100000,
+    Kind.SYMLINK: 0o120000,
+    Kind.CHARACTER: 0o020000,
+    Kind.BLOCK: 0o060000,
+    Kind.FIFO: 0o010000,
+}
+_NODE_LETTERS = {Kind.CHARACTER: "c", Kind.BLOCK: "b", Kind.FIFO: "p"}
+_TIMEOUT_S = 600
+_SBIN = "/usr/sbin:/sbin"
+_HOSTS = b"127.0.0.1\tlocalhost\n::1\tlocalhost\n"
+
+
+def foreign_root(spec: Spec, disk: Path, cache_dir: Path) -> GuestConfig:
+    """Write the root disk of `spec.image` to `disk`, unless it is there, and tell how the image is run.
+
+    Raises BadInput for what is no image, Unsupported where it does not suit a guest, DriverUnavailable where it cannot
+    be had or e2fsprogs is missing.
+    """
+    with open_image(fetch_image(spec.image, cache_dir)) as image:
+        if image.config.architecture not in ("amd64", "") or image.config.os != "linux":
+            raise Unsupported(
+                f"the image is for {image.config.os}/{image.config.architecture}, and the guest is linux/amd64"
+            )
+        process = process_of(image, command=spec.command, environment=spec.environment)
+        if not disk.exists():
+            write_disk(image, disk)
+    return GuestConfig(
+        argv=process.argv,
+        environment=process.environment,
+        cwd=process.cwd,
+        uid=process.uid,
+        gid=process.gid,
+        groups=process.groups,
+        scratch_bytes=spec.scratch_bytes,
+    )
+
+
+def write_disk(image: ImageArchive, disk: Path) -> None:
+    """Write `image`'s files as a raw ext4 disk. Raises as `foreign_root` does."""
+    entries = list(image.entries())
+    for entry in entries:
+        if "\n" in entry.path or "\n" in entry.target:
+            raise Unsupported(f"the image has a file whose name holds a line break: {entry.path!r}")
+    with tempfile.TemporaryDirectory(dir=disk.parent, prefix=".root-") as text:
+        folder = Path(text)
+        stage = folder / "stage"
+        stage.mkdir()
+        _stage(image, entries, stage)
+        partial = folder / "disk"
+        _make_file_system(stage, partial, entries)
+        _run(
+            ["debugfs", "-w", "-f", str(_script(entries, folder)), str(partial)],
+            "the owners of the image's files could not be set",
+            quiet=True,
+        )
+        partial.chmod(0o644)
+        partial.replace(disk)
+
+
+def _stage(image: ImageArchive, entries: Sequence[Entry], stage: Path) -> None:
+    """Write directories, files, links and times; what needs privilege is left to `_script`."""
+    first_names: dict[int, Path] = {}
+    for entry in entries:
+        path = stage / entry.path
+        if entry.kind is Kind.DIRECTORY:
+            path.mkdir(mode=0o700)
+        elif entry.inode in first_names and entry.kind not in _NODE_LETTERS:
+            os.link(first_names[entry.inode], path, follow_symlinks=False)
+        elif entry.kind is Kind.SYMLINK:
+            path.symlink_to(entry.target)
+        elif entry.kind is Kind.FILE:
+            with image.open(entry) as source, path.open("xb") as target:
+                shutil.copyfileobj(source, target, 1024 * 1024)
+        if entry.inode:
+            first_names.setdefault(entry.inode, path)
+    hosts = stage / "etc/hosts"
+    if hosts.parent.is_dir() and not hosts.is_symlink():
+        hosts.unlink(missing_ok=True)  # every engine gives a container its own
+        hosts.write_bytes(_HOSTS)
+    for entry in reversed(entries):  # a directory's time after all that is in it
+        if entry.kind not in _NODE_LETTERS:
+            os.utime(stage / entry.path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
+
+
+def _make_file_system(stage: Path, disk: Path, entries: Sequence[Entry]) -> None:
+    blocks = sum(-(-entry.size // _BLOCK) + 2 for entry in entries)
+    inodes = len(entries) + _SPARE_INODES
+    size = blocks * _BLOCK * 105 // 100 + inodes * _INODE_BYTES + _FREE_BYTES
+    options = ["-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-I", str(_INODE_BYTES), "-N", str(inodes), "-m", "0"]
+    features = ["-O", "^has_journal", "-E", "root_owner=0:0,lazy_itable_init=0"]
+    _run(
+        ["mke2fs", *options, *features, "-d", str(stage), str(disk), f"{size // 1024}k"],
+        "the guest's root disk could not be made",
+    )
+
+
+def _script(entries: Sequence[Entry], folder: Path) -> Path:
+    """debugfs's commands that give every file its owner, mode, device numbers and extended attributes."""
+    path = folder / "script"
+    with path.open("wb") as script:
+        for command in itertools.chain(
+            _root_commands(entries), *(_commands(entry, folder, place) for place, entry in enumerate(entries))
+        ):
+            script.write(os.fsencode(command) + b"\n")
+    return path
+
+
+def _root_commands(entries: Sequence[Entry]) -> Iterator[str]:
+    yield "sif / mode 040755"
+    names = {entry.path for entry in entries}
+    if "etc" in names:
+        for field, value in (("uid", "0"), ("gid", "0"), ("mode", "0100644")):
+            if "etc/hosts" not in names:
+                yield f"sif /etc/hosts {field} {value}"
+
+
+def _commands(entry: Entry, folder: Path, place: int) -> Iterator[str]:
+    name = _quoted("/" + entry.path)
+    if letter := _NODE_LETTERS.get(entry.kind):
+        parent, _, last = entry.path.rpartition("/")
+        numbers = "" if letter == "p" else f" {entry.device[0]} {entry.device[1]}"
+        yield f"cd {_quoted('/' + parent)}"
+        yield f"mknod {_quoted(last)} {letter}{numbers}"
+        yield "cd /"
+        yield f"sif {name} mtime @{entry.mtime_s}"
+    yield f"sif {name} uid {entry.uid}"
+    yield f"sif {name} gid {entry.gid}"
+    yield f"sif {name} mode 0{_TYPES[entry.kind] | entry.mode:o}"
+    for number, (key, value) in enumerate(sorted(entry.xattrs.items())):
+        file = folder / f"xattr-{place}-{number}"
+        file.write_bytes(value)
+        yield f"ea_set -f {_quoted(str(file))} {name} {_quoted(key)}"
+
+
+def _quoted(text: str) -> str:
+    """A word of libss's request lines: in double quotes, a quote doubled."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _run(argv: Sequence[str], brief: str, *, quiet: bool = False) -> None:
+    """Run a program of e2fsprogs; with `quiet`, any word of it on stderr but its version is a failure."""
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{_SBIN}", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False, env=environment
+        )
+    except FileNotFoundError as error:
+        raise DriverUnavailable(
+            f"there is no {argv[0]} to make a guest's disk with", resolution="sudo apt-get install e2fsprogs"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise Unsupported(brief, details=str(error)) from error
+    said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith(f"{argv[0]} 1."))
+    if done.returncode != 0 or (quiet and said):
+        raise Unsupported(brief, details=said or f"{argv[0]} ended with {done.returncode}")
