@@ -53,7 +53,7 @@ class ProcessDriver:
             engine="Linux",
             version=platform.release(),
             isolation="none (a process among the host's)",
-            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS}),
+            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}),
             facts={
                 "limits": dict(self._places.limits),
                 "scratch": "not limited: a bare process shares the host's /tmp",
@@ -118,6 +118,15 @@ class ProcessDriver:
             if bears(group.labels, labels) and group.labels.get("lab.launch") not in live and not group.pids()
         ]
 
+    def launch_files(self, spec: Spec) -> Sequence[Path]:
+        """The service and its launcher. Raises Unsupported for any other image; LabError."""
+        _require_own_service(spec)
+        return self._built()
+
+    def others_running(self) -> Sequence[str]:
+        """None: every other process of the host runs without this driver."""
+        return ()
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -129,7 +138,7 @@ class ProcessDriver:
 
 
 class ProcessInstance:
-    """One service: all processes of one launch, told by its label or its cgroup."""
+    """One service: all processes of one launch, told by its label or its cgroup; `id` is the label."""
 
     def __init__(
         self,
@@ -145,7 +154,7 @@ class ProcessInstance:
         self._group = group
         self._child = child
         self._ended = False
-        self.id = f"pid {child.process.pid}" if child else f"launch {self._launch}"
+        self.id = self._launch
 
     def logs(self) -> bytes:
         """What the service wrote; empty where another lab launched it, whose pipe it was."""
@@ -165,7 +174,9 @@ class ProcessInstance:
             self._kill()
         except PermissionError as error:
             raise DriverError(
-                f"{self.id} is another user's process", resolution="run the command with sudo", details=str(error)
+                f"process {self.id} is another user's process",
+                resolution="run the command with sudo",
+                details=str(error),
             ) from error
 
     def delete(self) -> None:
@@ -174,7 +185,7 @@ class ProcessInstance:
             self._kill()
         except PermissionError as error:
             raise CleanupError(
-                f"{self.id} is another user's process", resolution="run the command with sudo"
+                f"process {self.id} is another user's process", resolution="run the command with sudo"
             ) from error
         except CleanupError:
             raise
@@ -191,7 +202,9 @@ class ProcessInstance:
             for member in members:
                 member.send(signal.SIGKILL)
             if procs.all_ended(members, deadline - time.monotonic()):
-                raise DriverError(f"{self.id} does not end, though it was killed", details=f"processes: {members}")
+                raise DriverError(
+                    f"process {self.id} does not end, though it was killed", details=f"processes: {members}"
+                )
         # From here on the kernel may give the number of the service's session to another.
         self._ended = True
         if self._child:

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivers.docker import images
@@ -56,13 +57,11 @@ class DockerDriver:
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
-        """The networks, and the runtimes that users ask for; any other name is looked up in the engine."""
+        """The networks; any other variant is the name of an OCI runtime, looked up in the engine."""
         return {
-            "": "a container on Docker's bridge, its port published on 127.0.0.1",
+            "": "a container on a bridge, its port on 127.0.0.1; docker:NAME uses an OCI runtime, such as crun",
             "host": "a container in the host's network",
             "none": "a container without a network",
-            "crun": "the OCI runtime crun, if the engine lists it (so for any other runtime's name)",
-            "runsc": "gVisor's OCI runtime runsc, if the engine lists it",
         }
 
     def info(self) -> Info:
@@ -77,6 +76,7 @@ class DockerDriver:
         features = {Feature.MARKER, Feature.EXEC}
         features |= {Feature.NETWORK} if self._network != "none" else set()
         features |= {Feature.HOST_PIDS} if self._local else set()
+        features |= {Feature.COLD} if self._local and told.get("Driver") == "overlay2" else set()
         isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
         shared = {"host": ", the host's network", "none": ", no network"}.get(self._network, "")
         return Info(
@@ -161,6 +161,21 @@ class DockerDriver:
             for kind, identity, own in listed
             if bears(own or {}, labels) and _is_ours(own)
         ]
+
+    def launch_files(self, spec: Spec) -> Sequence[Path]:
+        """The layers' directories, and the programs that the engine starts. Raises DriverError."""
+        with translated("ask the engine what it is"):
+            runtimes = self._api().info().get("Runtimes") or {}
+        runtime = self._runtime or "runc"
+        named = [runtimes.get(runtime, {}).get("path") or runtime, "runc", "containerd-shim-runc-v2", "docker-proxy"]
+        programs = [Path(found) for name in dict.fromkeys(named) if (found := shutil.which(name))]
+        return [*images.layer_directories(self._api(), self._reference(spec)), *programs]
+
+    def others_running(self) -> Sequence[str]:
+        """The names of running containers that bear no label of the lab's."""
+        with translated("list containers"):
+            running = self._api().containers()
+        return [one["Names"][0].removeprefix("/") for one in running if not bears(one["Labels"] or {}, {})]
 
     def close(self) -> None:
         """Close the event stream and the connections."""

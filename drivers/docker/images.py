@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lab.image import service_archive
-
 from drivers.docker.errors import translated
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, Unsupported
+from lab.image import service_archive
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Spec
 
@@ -69,6 +68,17 @@ def layers(api: Any, image: str) -> list[str]:
             return list(api.inspect_image(image)["RootFS"].get("Layers", ()))
         except docker.errors.ImageNotFound:
             return []
+
+
+def layer_directories(api: Any, image: str) -> list[Path]:
+    """Where overlay2 keeps the image's layers on this host. Raises DriverError, and Unsupported for another store."""
+    with translated(f"inspect the image '{image}'"):
+        data = (api.inspect_image(image).get("GraphDriver") or {}).get("Data") or {}
+    if "UpperDir" not in data:
+        raise Unsupported(
+            "Docker does not tell where it keeps the image's layers", resolution="use the storage driver overlay2"
+        )
+    return [Path(path) for path in [data["UpperDir"], *filter(None, data.get("LowerDir", "").split(":"))]]
 
 
 def load(api: Any, archive: bytes | IO[bytes]) -> None:
