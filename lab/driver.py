@@ -98,6 +98,8 @@ class Feature(enum.StrEnum):
     EXEC = "exec"
     HOST_PIDS = "host-pids"
     COLD = "cold"
+    REPLICAS = "replicas"
+    RESTART = "restart"  # honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,25 @@ class OnThisHost(Protocol):
 
     def host_pids(self) -> Mapping[int, Role]:
         """Every host process that exists because of the instance, and its role."""
+
+
+@runtime_checkable
+class Replicates(Protocol):
+    """Feature.REPLICAS, of an instance: its engine keeps several of it, and replaces them by a rolling update of its
+    own. All replicas share the spec's nonce; `/clock` tells them apart by boot id, pid and `main_ns`."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where replicas answer now: one address that spreads over them, or one for each that has an address."""
+
+    def scale(self, replicas: int) -> None:
+        """Ask for so many; returns when the engine has accepted it. Raises DriverError."""
+
+    def update(self, spec: Spec) -> None:
+        """Ask the engine to replace the running version by `spec` (same nonce and labels, other environment or
+        image); returns when it has accepted it. Raises DriverError."""
+
+    def update_policy(self) -> Mapping[str, str]:
+        """How it replaces them: `order`, `readiness`, `grace`, `pre_stop`, in the engine's words."""
 
 
 @runtime_checkable

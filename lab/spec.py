@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import secrets
 from collections.abc import Mapping
@@ -52,6 +53,13 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
+class Restart(enum.StrEnum):
+    """What becomes of a service that ends by itself: what the engine does unasked, or the best that it offers."""
+
+    DEFAULT = "default"
+    BEST = "best"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """The service to launch: the same for every target of a run but for `labels` and `nonce`.
@@ -69,6 +77,7 @@ class Spec:
     memory_bytes: int = 128 * MIB
     pids: int = 128
     scratch_bytes: int = 16 * MIB
+    restart: Restart = Restart.DEFAULT
     labels: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""
 
