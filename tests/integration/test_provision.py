@@ -4,176 +4,51 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-TOOLS = [
-    "bash",
-    "basename",
-    "cat",
-    "chmod",
-    "comm",
-    "cp",
-    "cut",
-    "dirname",
-    "echo",
-    "env",
-    "find",
-    "grep",
-    "head",
-    "mkdir",
-    "mv",
-    "rm",
-    "rmdir",
-    "sed",
-    "setsid",
-    "sh",
-    "sleep",
-    "sort",
-    "stat",
-    "tac",
-    "tail",
-    "tee",
-    "test",
-    "touch",
-    "tr",
-    "uniq",
-    "xargs",
-]
-
-PLAYED = {
-    # Its world: installed (what is), needs/PACKAGE (what comes with it), refused (what would remove something),
-    # broken (what fails half-way), unneeded (what autoremove names), also-removed (what goes with a removal).
-    "apt-get": """
-echo "apt-get $*" >>"$WORLD/log"
-packages=() verb= simulated=
-for word; do
-  case "$word" in
-    install | remove | autoremove | update) verb=$word ;;
-    -s) simulated=1 ;;
-    -*) ;;
-    *=*) ;;
-    *) packages+=("$word") ;;
-  esac
-done
-for package in "${packages[@]}"; do
-  if grep -qxF "$package" "$WORLD/refused" 2>/dev/null; then
-    echo 'E: Packages need to be removed but remove is disabled.'
-    exit 100
-  fi
-done
-case "$verb$simulated" in
-  install1)
-    for package in "${packages[@]}"; do
-      for it in $package $(cat "$WORLD/needs/$package" 2>/dev/null); do echo "Inst $it (1.0 Debian:12 [amd64])"; done
-    done
-    echo 'Inst libc6 [2.36-8] (2.36-9 Debian:12 [amd64])' ;;
-  install)
-    echo 'apt-get installs now'
-    for package in "${packages[@]}"; do
-      for it in $package $(cat "$WORLD/needs/$package" 2>/dev/null); do
-        if grep -qxF "$it" "$WORLD/broken" 2>/dev/null; then exit 100; fi
-        echo "$it" >>"$WORLD/installed"
-      done
-    done ;;
-  autoremove1) sed 's/.*/Remv & [1.0]/' "$WORLD/unneeded" ;;
-  remove1) cat <(printf '%s\\n' "${packages[@]}") "$WORLD/also-removed" 2>/dev/null | sed 's/.*/Remv & [1.0]/' ;;
-  remove)
-    grep -vxF "$(printf '%s\\n' "${packages[@]}")" "$WORLD/installed" >"$WORLD/left" || true
-    mv "$WORLD/left" "$WORLD/installed" ;;
-esac
-""",
-    "apt-mark": 'echo "apt-mark $*" >>"$WORLD/log"',
-    "apt-cache": "echo '  Candidate: (none)'",
-    "dpkg": "echo amd64",
-    "dpkg-query": '[ $# = 4 ]; grep -qxF "$4" "$WORLD/installed" && printf installed',
-    "id": 'case "${1:-}" in -u | -g) cat "$WORLD/uid" ;; -nG) echo user ;; *) exit 1 ;; esac',
-    "chgrp": 'echo "chgrp $*" >>"$WORLD/log"',
-    "chown": 'echo "chown $*" >>"$WORLD/log"',
-    "sudo": """
-echo "sudo $*" >>"$WORLD/log"
-if [ "$1" = -n ]; then exit 0; fi
-exec "$@"
-""",
-    "python3": """
-case "$*" in
-  *ensurepip*) [ -e "$WORLD/venv" ] ;;
-  *Python.h*) [ -e "$WORLD/headers" ] ;;
-  *) exec "$REAL_PYTHON" "$@" ;;
-esac
-""",
-    "systemctl": """
-case "$1" in
-  cat) exit 0 ;;
-  list-units) sed 's/$/ loaded active running something/' "$WORLD/units" 2>/dev/null || true ;;
-  *)
-    echo "systemctl $*" >>"$WORLD/log"
-    printf 'docker.service\\ncontainerd.service\\n' >>"$WORLD/units"
-    touch "$WORLD/systemd-started"
-    "$WORLD/listen" docker.sock
-    "$WORLD/listen" libvirt/libvirt-sock ;;
-esac
-""",
-}
-
-DOCKERD = """
-import os, signal, socket, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(os.environ["SYSROOT"] + "/var/run/docker.sock")
-listener.listen()
-open(os.environ["WORLD"] + "/dockerd.pid", "w").write(str(os.getpid()))
-while True:
-    connection, _ = listener.accept()
-    with connection:
-        connection.recv(4096)
-        connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nOK")
+PLAYED = Path(__file__).parent / "played"
+TOOLS = """
+bash basename cat chmod comm cp cut dirname echo env find grep head mkdir mv rm rmdir sed setsid sh sleep sort stat
+tac tail tee test touch tr uniq xargs
 """
-
 EVERYTHING = ("cc", "dockerd", "libvirtd", "qemu-system-x86_64", "mke2fs", "pkg-config")
 
 
 class Machine:
-    """A machine that is played: its files below `root`, its programs in `bin`."""
+    """A machine that is played: its files below `root`, its programs those in played/ and a few harmless real ones."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.world = root / "world"
         self.bin = root / "bin"
         self.state = root / "state"
+        self.apis: list[subprocess.Popen[bytes]] = []
         # A copy, because with-access.sh gives files of its checkout to the user who is played.
         self.scripts = Path(shutil.copytree(CHECKOUT / "vagrant", root / "checkout/vagrant"))
-        for directory in ("etc", "proc/net", "run", "var", "dev", "bin", "world/needs", "home"):
+        shutil.copytree(PLAYED, self.bin)
+        for directory in ("etc", "proc/net", "run", "var", "dev", "world/needs", "home"):
             (root / directory).mkdir(parents=True)
         (root / "var/run").symlink_to("../run")
         (root / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n')
         (root / "proc/net/unix").write_text("Num RefCount Protocol Flags Type St Inode Path\n")
-        for name in ("installed", "unneeded", "log"):
+        for name in ("installed", "refused", "broken", "unneeded", "also-removed", "units", "log"):
             (self.world / name).touch()
         (self.world / "uid").write_text("0")
-        self.play_file(
-            self.world / "listen",
-            'echo "0000: 00000002 00000000 00010000 0001 01 1 /run/$1" >>"$SYSROOT/proc/net/unix"',
-        )
-        for tool in TOOLS:
-            (self.bin / tool).symlink_to(shutil.which(tool) or f"/no/{tool}")
-        for name, script in PLAYED.items():
-            self.play(name, script)
+        for tool in TOOLS.split():
+            (self.bin / tool).symlink_to(str(shutil.which(tool)))
 
     def play(self, name: str, script: str = "exit 0") -> None:
-        self.play_file(self.bin / name, script)
-
-    def play_file(self, path: Path, script: str) -> None:
-        path.write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        path = self.bin / name
+        path.write_text(f"#!/usr/bin/env bash\n{script}\n")
         path.chmod(0o755)
 
     def has_everything(self) -> None:
@@ -185,7 +60,16 @@ class Machine:
         (self.world / "headers").touch()
 
     def listen(self, path: str) -> None:
-        subprocess.run([self.world / "listen", path], env=self.environment({}), check=True)
+        subprocess.run([self.bin / "listen", path], env=self.environment({}), check=True)
+
+    def serve_docker(self, path: str) -> None:
+        """Let a Docker API answer on the socket at `path`."""
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        self.apis.append(subprocess.Popen([sys.executable, PLAYED / "docker-api.py", self.root / path]))
+        deadline = time.monotonic() + 30
+        while not answers(self.root / path):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -193,6 +77,7 @@ class Machine:
             "SYSROOT": str(self.root),
             "STATE_DIR": str(self.state),
             "WORLD": str(self.world),
+            "PLAYED": str(PLAYED),
             "HOME": str(self.root / "home"),
             "REAL_PYTHON": os.path.realpath(sys.executable),
             "XDG_RUNTIME_DIR": "/run/user/1000",
@@ -223,48 +108,28 @@ class Machine:
         return path.read_text().split() if path.exists() else []
 
 
+def answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     # Not pytest's own directory, whose path is too long for a Unix socket's 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="lab-"))
+    made = Machine(root)
     try:
-        yield Machine(root)
+        yield made
     finally:
+        for api in made.apis:
+            api.terminate()
+            api.wait()
         shutil.rmtree(root)
 
 
-@pytest.fixture
-def docker_api() -> Iterator[Callable[[Path], None]]:
-    """Serves a Docker API's ping on a socket until the test ends."""
-    listeners: list[socket.socket] = []
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
-
-    def start(path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen()
-        listeners.append(listener)
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
-
-    yield start
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
-def test_what_is_there_is_neither_installed_nor_started(machine: Machine, docker_api: Callable[[Path], None]) -> None:
+def test_what_is_there_is_neither_installed_nor_started(machine: Machine) -> None:
     machine.has_everything()
-    docker_api(machine.root / "run/docker.sock")
+    machine.serve_docker("run/docker.sock")
     machine.listen("libvirt/libvirt-sock")
     said = machine.run("provision.sh").stdout
     assert "To install: nothing" in said
@@ -274,7 +139,7 @@ def test_what_is_there_is_neither_installed_nor_started(machine: Machine, docker
 
 
 def test_the_plan_comes_first_and_names_what_each_package_brings(machine: Machine) -> None:
-    (machine.world / "needs/docker.io").write_text("runc containerd")
+    (machine.world / "needs/docker.io").write_text("runc\ncontainerd\n")
     said = machine.run("provision.sh", ENGINES="process,docker").stdout
     assert "docker.io" in said[: said.index("apt-get installs now")]
     assert "runc containerd" in said[: said.index("apt-get installs now")]
@@ -312,10 +177,8 @@ def test_an_unknown_engine_is_refused_before_anything_is_done(machine: Machine) 
 
 
 @pytest.mark.parametrize("path", ["run/docker.sock", "run/user/1000/docker.sock", "run/podman/podman.sock"])
-def test_any_docker_api_that_answers_counts_as_installed(
-    machine: Machine, docker_api: Callable[[Path], None], path: str
-) -> None:
-    docker_api(machine.root / path)
+def test_any_docker_api_that_answers_counts_as_installed(machine: Machine, path: str) -> None:
+    machine.serve_docker(path)
     machine.run("provision.sh", ENGINES="docker")
     assert not machine.calls("docker.io")
 
@@ -337,13 +200,6 @@ def test_a_stopped_docker_is_started_by_systemd_and_never_replaced(machine: Mach
     machine.has_everything()
     (machine.root / "run/systemd/system").mkdir(parents=True)
     (machine.world / "units").write_text("virtlogd.socket\n")
-    machine.play(
-        "systemctl",
-        PLAYED["systemctl"].replace(
-            '"$WORLD/listen" docker.sock', '"$REAL_PYTHON" "$WORLD/dockerd.py" >/dev/null 2>&1 &'
-        ),
-    )
-    (machine.world / "dockerd.py").write_text(DOCKERD)
     machine.listen("libvirt/libvirt-sock")
     try:
         machine.run("provision.sh")
@@ -351,17 +207,17 @@ def test_a_stopped_docker_is_started_by_systemd_and_never_replaced(machine: Mach
         assert machine.calls("systemctl start") == ["systemctl start docker.service"]
         assert machine.noted("started") == ["unit", "containerd.service", "unit", "docker.service"]
     finally:
-        os.kill(int((machine.world / "dockerd.pid").read_text()), signal.SIGTERM)
+        machine.run("uninstall.sh", "--stop")
+        assert machine.calls("systemctl stop") == ["systemctl stop containerd.service docker.service"]
 
 
 def test_without_systemd_the_daemon_is_started_by_hand_and_stopped_again(machine: Machine) -> None:
     machine.has_everything()
-    (machine.world / "dockerd.py").write_text(DOCKERD)
-    machine.play("dockerd", 'exec "$REAL_PYTHON" "$WORLD/dockerd.py"')
+    machine.play("dockerd", 'exec "$REAL_PYTHON" "$PLAYED/docker-api.py" "$SYSROOT/run/docker.sock"')
     machine.run("provision.sh", ENGINES="docker")
     kind, name, pid, *_ = machine.noted("started")
     assert (kind, name) == ("pid", "dockerd")
-    assert b"dockerd.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert b"docker-api.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
     machine.run("provision.sh", ENGINES="docker")
     assert len(machine.noted("started")) == 5, "a second call starts nothing more"
@@ -417,7 +273,7 @@ def test_without_the_compiler_or_python_set_up_fails(machine: Machine) -> None:
 
 
 def test_only_what_became_installed_is_noted(machine: Machine) -> None:
-    (machine.world / "needs/docker.io").write_text("runc containerd")
+    (machine.world / "needs/docker.io").write_text("runc\ncontainerd\n")
     (machine.world / "broken").write_text("containerd\n")
     machine.run("provision.sh", ENGINES="docker")
     assert {"docker.io", "runc", "gcc"} <= set(machine.noted("packages"))
@@ -426,7 +282,7 @@ def test_only_what_became_installed_is_noted(machine: Machine) -> None:
 
 
 def provisioned(machine: Machine) -> None:
-    (machine.world / "needs/docker.io").write_text("runc")
+    (machine.world / "needs/docker.io").write_text("runc\n")
     machine.run("provision.sh", ENGINES="docker")
     with (machine.world / "installed").open("a") as installed:
         installed.write("users-own\nolder-orphan\n")
@@ -516,8 +372,8 @@ def test_a_user_with_access_runs_the_command_alone(machine: Machine, uid: str, e
     assert not machine.calls("sudo")
 
 
-def test_a_rootless_docker_is_what_the_command_is_given(machine: Machine, docker_api: Callable[[Path], None]) -> None:
-    docker_api(machine.root / "run/user/1000/docker.sock")
+def test_a_rootless_docker_is_what_the_command_is_given(machine: Machine) -> None:
+    machine.serve_docker("run/user/1000/docker.sock")
     said = machine.run("with-access.sh", "sh", "-c", 'echo "$DOCKER_HOST"', ENGINES="docker").stdout
     assert said == "unix:///run/user/1000/docker.sock\n"
 
