@@ -1,18 +1,18 @@
 """Every error the lab raises on purpose.
 
-    LabError
-    ├── BadInput                what the user gave is wrong (exit code 2)
-    ├── DriverError
-    │   ├── DriverUnavailable   the engine is not there, or does not answer; `resolution` is the one command that mends it
-    │   ├── Unsupported         the engine is there, and cannot do what the spec or the scenario asks
-    │   ├── LaunchError         the engine refused, or the service ended before it was ready
-    │   ├── ReadyTimeout        no complete answer of this launch within the limit
-    │   └── CleanupError        something the lab made could not be removed, or was seen again after it was
-    ├── MeasurementError        the figure would be wrong: a negative difference, a host that slept, ...
-    │   ├── MissingPhase        a difference was asked for between instants of which one was never seen
-    │   └── ClockMismatch       a difference was asked for between two clocks
-    ├── StoreError              the store cannot be opened, read or written
-    └── IncomparableRuns        two runs differ in what a comparison must hold equal (exit code 4)
+LabError
+├── BadInput                what the user gave is wrong (exit code 2)
+├── DriverError
+│   ├── DriverUnavailable   the engine is not there, or does not answer; `resolution` is the one command that mends it
+│   ├── Unsupported         the engine is there, and cannot do what the spec or the scenario asks
+│   ├── LaunchError         the engine refused, or the service ended before it was ready
+│   ├── ReadyTimeout        no complete answer of this launch within the limit
+│   └── CleanupError        something the lab made could not be removed, or was seen again after it was
+├── MeasurementError        the figure would be wrong: a negative difference, a host that slept, ...
+│   ├── MissingPhase        a difference was asked for between instants of which one was never seen
+│   └── ClockMismatch       a difference was asked for between two clocks
+├── StoreError              the store cannot be opened, read or written
+└── IncomparableRuns        two runs differ in what a comparison must hold equal (exit code 4)
 """
 
 from __future__ import annotations

@@ -97,5 +97,7 @@ def _private(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise LabError(f"{path} cannot be made: {error.strerror}", resolution="set XDG_STATE_HOME or XDG_CACHE_HOME") from error
+        raise LabError(
+            f"{path} cannot be made: {error.strerror}", resolution="set XDG_STATE_HOME or XDG_CACHE_HOME"
+        ) from error
     return path

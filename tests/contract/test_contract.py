@@ -208,7 +208,8 @@ def test_a_port_in_use_is_one_clear_error_and_leaves_nothing(rig: Rig) -> None:
             session.launch()
         assert str(port) in raised.value.brief and "\n" not in raised.value.brief
     assert session.spec.labels["lab.launch"] not in {
-        instance.labels["lab.launch"] for instance in rig.fresh().list_instances({"lab.run": rig.spec.labels["lab.run"]})
+        instance.labels["lab.launch"]
+        for instance in rig.fresh().list_instances({"lab.run": rig.spec.labels["lab.run"]})
     }
 
 
@@ -251,7 +252,9 @@ def _ids(driver: Driver, rig: Rig) -> list[str]:
 def _get(session: Session, path: str, *, nonce: str) -> bytes:
     endpoint = session.instance.endpoint
     with socket.create_connection((endpoint.host, endpoint.port), 5) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n".encode())
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n".encode()
+        )
         answer = b""
         while part := connection.recv(4096):
             answer += part

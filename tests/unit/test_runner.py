@@ -98,9 +98,7 @@ def run(store: Store, drivers: dict[str, Driver], **plan: object) -> tuple[RunRe
     return store.load("r1"), watcher, status
 
 
-def test_each_round_runs_every_target_once_in_a_shuffled_stored_order(
-    store: Store, drivers: dict[str, Driver]
-) -> None:
+def test_each_round_runs_every_target_once_in_a_shuffled_stored_order(store: Store, drivers: dict[str, Driver]) -> None:
     record, watcher, status = run(store, drivers, rounds=12, warmup=2, seed=7)
     assert status is RunStatus.DONE
     assert len(record.run.order) == 14

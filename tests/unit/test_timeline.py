@@ -56,9 +56,7 @@ def test_between_the_chains_a_difference_is_signed() -> None:
 
 
 def test_return_and_event_are_two_marks_and_the_return_counts() -> None:
-    timeline = Timeline(
-        [mark(Phase.STARTED, 9, source=Source.EVENT), mark(Phase.STARTED, 12, source=Source.RETURN)]
-    )
+    timeline = Timeline([mark(Phase.STARTED, 9, source=Source.EVENT), mark(Phase.STARTED, 12, source=Source.RETURN)])
     assert len(list(timeline)) == 2
     assert timeline.mark(Phase.STARTED).source is Source.RETURN
 

@@ -1,0 +1,184 @@
+"""`kill -9` of `lab run` at twenty instants, then `lab clean`: nothing is left, and nothing announced is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.store import Store
+
+pytestmark = [pytest.mark.engine("process"), pytest.mark.engine("docker"), pytest.mark.engine("libvirt")]
+
+TARGETS = ("process", "docker", "libvirt:microvm")
+PHASES = ("prepare", "launch", "measure", "delete")
+LONGEST_S = {"prepare": 0.5, "launch": 1.5, "measure": 0.0, "delete": 0.5}
+COMMITTED = re.compile(r"^committed (\S+) round (\d+) samples (\d+)", re.MULTILINE)
+
+# Runs the real `lab` and says on the pipe which phase it enters. In `measure`, which is short, it waits to be killed.
+INSTRUMENTED = """
+import os, sys, time
+import lab.cli, lab.registry, lab.session
+pipe = int(sys.argv.pop(1))
+def say(phase): os.write(pipe, (phase + "\\n").encode())
+made = lab.registry.make_driver
+def make_driver(target, context):
+    driver = made(target, context)
+    prepare = driver.prepare
+    def saying(spec):
+        say("prepare")
+        prepare(spec)
+    driver.prepare = saying
+    return driver
+import lab.start
+lab.start.make_driver = make_driver
+launch, delete, stop = lab.session.Session.launch, lab.session.Session.delete, lab.session.Session.stop
+def launching(self):
+    say("launch")
+    launch(self)
+    say("measure")
+    if os.environ.get("HOLD_MEASURE"): time.sleep(60)
+def ending(method):
+    def call(self, *args, **more):
+        if self.instance is not None: say("delete")
+        return method(self, *args, **more)
+    return call
+lab.session.Session.launch, lab.session.Session.delete = launching, ending(delete)
+lab.session.Session.stop = ending(stop)
+lab.cli.main()
+"""
+
+
+@dataclass(frozen=True)
+class Instant:
+    target: str
+    phase: str
+    occurrence: int
+    delay_s: float
+
+
+def _instants(seed: int) -> list[Instant]:
+    draw = random.Random(seed)
+    found = []
+    for index in range(20):
+        phase = PHASES[index % len(PHASES)]
+        target = TARGETS[(index + index // 12) % len(TARGETS)]
+        occurrence = 1 if phase in ("prepare", "measure") else draw.randint(1, 3)
+        found.append(Instant(target, phase, occurrence, draw.uniform(0, LONGEST_S[phase])))
+    return found
+
+
+def test_nothing_is_left_and_nothing_announced_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(os.environ.get("LAB_KILL_SEED", time.time_ns() % 10**6))
+    with capsys.disabled():
+        print(f"\nkill instants are drawn from seed {seed} (LAB_KILL_SEED repeats them)")
+    hit: Counter[str] = Counter()
+    before = _temporary_files()
+    for number, instant in enumerate(_instants(seed)):
+        store = tmp_path / f"{number}.db"
+        phase, announced = _kill_at(instant, store)
+        hit[phase] += 1
+        started = time.monotonic()
+        clean = _lab("clean", "--yes", "--json")
+        assert time.monotonic() - started < 120
+        assert clean.returncode == 0, f"{instant}: {clean.stderr}\n{clean.stdout}"
+        run_id = _run_id(store)
+        _nothing_left(run_id, instant)
+        _all_kept(store, announced, instant)
+    assert _temporary_files() <= before
+    assert all(hit[phase] >= 3 for phase in PHASES), hit
+
+
+def _kill_at(instant: Instant, store: Path) -> tuple[str, list[tuple[str, int, int]]]:
+    """The phase that the lab was last heard to enter, and what it had announced."""
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    arguments = ["run", "boot", "-t", instant.target, "--rounds", "4", "--warmup", "0", "--store", str(store)]
+    environment = os.environ | ({"HOLD_MEASURE": "1"} if instant.phase == "measure" else {})
+    lab = subprocess.Popen(
+        [sys.executable, "-c", INSTRUMENTED, str(write), *arguments],
+        pass_fds=[write],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    os.close(write)
+    phase, seen = "", 0
+    with os.fdopen(read) as entered:
+        for line in entered:
+            phase = line.strip()
+            seen += phase == instant.phase
+            if seen == instant.occurrence:
+                break
+        time.sleep(instant.delay_s)
+        lab.send_signal(signal.SIGKILL)
+        _, errors = lab.communicate(timeout=60)
+        for line in entered:
+            phase = line.strip()
+    assert seen == instant.occurrence, f"{instant}: the lab ended before: {errors}"
+    return phase, [(found[1], int(found[2]), int(found[3])) for found in COMMITTED.finditer(errors)]
+
+
+def _all_kept(store: Path, announced: list[tuple[str, int, int]], instant: Instant) -> None:
+    with Store.open(str(store)) as opened:
+        record = opened.load("last")
+    assert record.run.status in ("interrupted", "done"), record.run
+    for target, iteration, count in announced:
+        kept = [s for s in record.samples if s.target == target and s.iteration == iteration]
+        assert len(kept) == count, f"{instant}: {target} round {iteration} announced {count} samples"
+
+
+def _run_id(store: Path) -> str:
+    listed = _lab("runs", "--json", "--store", str(store))
+    (run,) = json.loads(listed.stdout)
+    return str(run["id"])
+
+
+def _nothing_left(run_id: str, instant: Instant) -> None:
+    import docker
+    import libvirt
+
+    client = docker.from_env()
+    containers = client.containers.list(all=True, filters={"label": f"lab.run={run_id}"})
+    assert not containers, f"{instant}: container left"
+    assert not client.images.list(filters={"label": f"lab.run={run_id}"}), f"{instant}: image left"
+    client.close()
+    connection = libvirt.open("qemu:///system")
+    left = [domain.name() for domain in connection.listAllDomains() if run_id in domain.XMLDesc()]
+    connection.close()
+    assert not left, f"{instant}: domain left"
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            assert run_id.encode() not in told, f"{instant}: process {process.name} left: {told!r}"
+    for directory, _, _ in os.walk("/sys/fs/cgroup"):
+        assert run_id not in directory, f"{instant}: cgroup left: {directory}"
+    runs_root = Path("/var/tmp") / f"stratalab-{os.getuid()}"
+    assert run_id not in {path.name for path in runs_root.iterdir()}, f"{instant}: run directory left"
+
+
+def _temporary_files() -> set[str]:
+    """Names at the top of the temporary directories, without those of the test runner and the lock."""
+    found = {path.name for base in ("/tmp", "/var/tmp") for path in Path(base).iterdir()}
+    runs_root = Path("/var/tmp") / f"stratalab-{os.getuid()}"
+    found |= {path.name for path in runs_root.iterdir() if path.name.startswith(".")}
+    return {name for name in found if not name.startswith(("pytest", "stratalab.lock"))}
+
+
+def _lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import lab.cli; lab.cli.main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
