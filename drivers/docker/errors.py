@@ -12,7 +12,8 @@ from pathlib import Path
 from lab.errors import DriverError, DriverUnavailable, LabError
 
 _IN_USE = re.compile(
-    r"(?:Bind for|listen tcp4?|exposing port TCP) \S*?(\d+\.\d+\.\d+\.\d+:\d+)\S*.*(?:already allocated|already in use)"
+    r"(?:Bind for|listen tcp4?|bind host port for|exposing port TCP) (\d+\.\d+\.\d+\.\d+:\d+)"
+    r".*already (?:allocated|in use)"
 )
 _BAD_COMMAND = re.compile(r'(exec: \\?"[^"]+": [^"]+?)(?:: unknown)?$')
 
@@ -44,6 +45,7 @@ def is_engine_error(error: BaseException) -> bool:
         | docker.utils.socket.SocketError
         | requests.exceptions.RequestException
         | urllib3.exceptions.HTTPError
+        | urllib3.exceptions.ProxySchemeUnsupported
         | OSError,
     )
 
@@ -60,7 +62,9 @@ def translate(error: BaseException, doing: str, kind: type[DriverError] = Driver
     if isinstance(error, docker.errors.APIError):
         brief, resolution = _refusal(error, doing)
         return kind(brief, details=details, resolution=resolution)
-    reason = next((found for one in chain if (found := _unreachable(one, doing))), None)
+    # The general error of a connection holds the one that says why, so that is looked for first.
+    told = [_why(one, doing) for one in chain] + [_broken(one, doing) for one in chain]
+    reason = next(filter(None, told), None)
     if reason is None:
         return kind(f"Docker could not {doing}: {_line(error)}", details=details)
     brief, resolution = reason
@@ -85,23 +89,21 @@ def _refusal(error: BaseException, doing: str) -> tuple[str, str]:
     return f"Docker could not {doing}: {said}", ""
 
 
-def _unreachable(error: BaseException, doing: str) -> tuple[str, str] | None:
+def _why(error: BaseException, doing: str) -> tuple[str, str] | None:
     """What one link of a chain of errors says of an engine that cannot be talked to, and the remedy."""
     import docker.errors
     import requests
     import urllib3
 
-    settings = docker.errors.TLSParameterError | docker.errors.InvalidConfigFile | docker.errors.ContextException
-    silent = requests.exceptions.Timeout | urllib3.exceptions.TimeoutError | TimeoutError
-    broken = (
-        requests.exceptions.ConnectionError
-        | requests.exceptions.ChunkedEncodingError
-        | urllib3.exceptions.ProtocolError
-        | docker.utils.socket.SocketError
-        | ConnectionError
+    settings = (
+        docker.errors.TLSParameterError
+        | docker.errors.InvalidConfigFile
+        | docker.errors.ContextException
+        | docker.errors.ContextNotFound
+        | docker.errors.MissingContextParameter
     )
-    missing = docker.errors.ContextNotFound | docker.errors.MissingContextParameter
-    if isinstance(error, settings | missing):
+    silent = requests.exceptions.Timeout | urllib3.exceptions.TimeoutError | TimeoutError
+    if isinstance(error, settings):
         return f"Docker's settings cannot be used: {_line(error)}", "see DOCKER_HOST, DOCKER_CONTEXT and ~/.docker"
     if isinstance(error, PermissionError):
         return f"Docker refuses user '{_user()}'", f"sudo usermod -aG docker {_user()}, then log in again; or use sudo"
@@ -109,10 +111,22 @@ def _unreachable(error: BaseException, doing: str) -> tuple[str, str] | None:
         return "Docker's socket is not there: dockerd does not run", start_remedy()
     if isinstance(error, silent):
         return f"dockerd gave no answer in time, asked to {doing}", "look at its log: journalctl -u docker"
-    # The general error of a connection holds the one that says why.
-    if isinstance(error, broken) and not any(_unreachable(one, doing) for one in _inner(error)):
-        return f"dockerd does not answer, asked to {doing}", start_remedy()
     return None
+
+
+def _broken(error: BaseException, doing: str) -> tuple[str, str] | None:
+    import docker.utils.socket
+    import requests
+    import urllib3
+
+    broken = (
+        requests.exceptions.ConnectionError
+        | requests.exceptions.ChunkedEncodingError
+        | urllib3.exceptions.ProtocolError
+        | docker.utils.socket.SocketError
+        | ConnectionError
+    )
+    return (f"dockerd does not answer, asked to {doing}", start_remedy()) if isinstance(error, broken) else None
 
 
 def _chain(error: BaseException) -> list[BaseException]:
