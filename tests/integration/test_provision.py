@@ -273,6 +273,7 @@ def test_without_the_compiler_or_python_set_up_fails(machine: Machine) -> None:
 
 
 def test_only_what_became_installed_is_noted(machine: Machine) -> None:
+    (machine.world / "installed").write_text("libc6\n")  # which is brought up to date
     (machine.world / "needs/docker.io").write_text("runc\ncontainerd\n")
     (machine.world / "broken").write_text("containerd\n")
     machine.run("provision.sh", ENGINES="docker")
