@@ -87,6 +87,8 @@ class FakeDriver:
         return Info(engine="fake", version="1", isolation="none", features=self.engine.features)
 
     def prepare(self, spec: Spec) -> None:
+        if not spec.builtin:
+            raise Unsupported(f"the fake engine knows no image '{spec.image}'")
         if spec.labels:
             image = FakeImage(spec.image, spec.labels, self.engine)
             self.engine.images[image.id] = image
