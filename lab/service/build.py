@@ -21,10 +21,10 @@ from pathlib import Path
 from lab.errors import LabError
 
 SOURCE_DIR = Path(__file__).parent
-SERVICE_SOURCES = ("service.c", "server.c", "http.c", "endpoints.c", "client.c", "text.c")
-GUEST_INIT_SOURCES = ("guest_init.c", "guest_network.c")
+SERVICE_SOURCES = ("service.c", "server.c", "http.c", "endpoints.c", "client.c", "schedule.c", "text.c")
+GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")
 ENTER_SOURCES = ("enter.c",)
-HEADERS = ("service.h", "guest_init.h")
+HEADERS = ("service.h", "client.h", "guest_init.h")
 
 _FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wl,--build-id=none")
 _COMPILE_TIMEOUT_S = 600.0  # ziglang builds its libc at the first call

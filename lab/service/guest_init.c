@@ -23,37 +23,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "guest_init.h"
 
-#define MAX_CONFIG (256 * 1024)
-#define MAX_WORDS 1024
-#define MAX_GROUPS 64
 #define WAIT_STEP_NS 2000000L
 #define DEVICE_WAIT_S 15
 #define STOP_GRACE_S 10
 #define COMPRESSED_MODULE 4 /* MODULE_INIT_COMPRESSED_FILE, since Linux 5.17 */
 
-struct config {
-    char *argv[MAX_WORDS + 1], *env[MAX_WORDS + 8];
-    size_t argc, envc, groups;
-    gid_t group[MAX_GROUPS];
-    uid_t uid;
-    gid_t gid;
-    const char *cwd, *hostname, *scratch;
-    bool service;
-};
-
-static char config_bytes[MAX_CONFIG], command_line[4096];
+static char command_line[4096];
 static bool power_off_by_reset;
 
 void die(const char *format, ...)
@@ -110,21 +95,6 @@ static const char *option(const char *name)
         at += strspn(at, " \t\n");
     }
     return NULL;
-}
-
-static ssize_t read_file(const char *path, char *into, size_t capacity)
-{
-    size_t length = 0;
-    ssize_t got = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return -1;
-    }
-    while (length < capacity && (got = read(fd, into + length, capacity - length)) > 0) {
-        length += (size_t)got;
-    }
-    close(fd);
-    return got < 0 ? -1 : (ssize_t)length;
 }
 
 static void make_directories(const char *path, mode_t mode)
@@ -202,61 +172,6 @@ static void load_modules(void)
             close(fd);
         }
         unlink(path); /* the initramfs is the guest's memory */
-    }
-}
-
-static uint32_t number(const char *key, const char *value)
-{
-    char *end;
-    errno = 0;
-    unsigned long parsed = strtoul(value, &end, 10);
-    if (errno || *end || end == value || *value == '-' || parsed > UINT32_MAX - 1) {
-        die("/lab/config: %s is not a number: %s", key, value);
-    }
-    return (uint32_t)parsed;
-}
-
-static void read_config(struct config *config)
-{
-    ssize_t length = read_file("/lab/config", config_bytes, sizeof config_bytes);
-    if (length <= 0 || length == sizeof config_bytes || config_bytes[length - 1] != '\0') {
-        die("/lab/config is missing, empty, too long or cut short");
-    }
-    *config = (struct config){.cwd = "/", .hostname = "lab"};
-    for (char *at = config_bytes, *end = config_bytes + length; at < end;) {
-        const char *key = at;
-        char *value = at + strlen(at) + 1;
-        if (value >= end) {
-            die("/lab/config: %s has no value", key);
-        }
-        at = value + strlen(value) + 1;
-        if (config->argc >= MAX_WORDS || config->envc >= MAX_WORDS || config->groups >= MAX_GROUPS) {
-            die("/lab/config has too many words");
-        }
-        if (strcmp(key, "argv") == 0) {
-            config->argv[config->argc++] = value;
-        } else if (strcmp(key, "env") == 0) {
-            config->env[config->envc++] = value;
-        } else if (strcmp(key, "uid") == 0) {
-            config->uid = number(key, value);
-        } else if (strcmp(key, "gid") == 0) {
-            config->gid = number(key, value);
-        } else if (strcmp(key, "group") == 0) {
-            config->group[config->groups++] = number(key, value);
-        } else if (strcmp(key, "cwd") == 0) {
-            config->cwd = value;
-        } else if (strcmp(key, "hostname") == 0) {
-            config->hostname = value;
-        } else if (strcmp(key, "scratch_bytes") == 0) {
-            config->scratch = value;
-        } else if (strcmp(key, "service") == 0) {
-            config->service = strcmp(value, "1") == 0;
-        } else {
-            die("/lab/config: unknown key %s", key);
-        }
-    }
-    if (config->argc == 0) {
-        die("/lab/config names no program");
     }
 }
 
