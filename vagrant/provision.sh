@@ -235,7 +235,7 @@ start_docker() {
   ! docker_there || return 0
   warn "dockerd gives no answer; the end of $log:"
   as_root tail -n 5 "$log" >&2
-  as_root kill "$pid" 2>/dev/null
+  [ -z "$(start_ticks "$pid")" ] || as_root kill "$pid"
   return 1
 }
 
