@@ -20,6 +20,8 @@ GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
 """What QEMU's user-mode network gives its guest (qemu-system(1), -netdev user)."""
 _PERIOD_US = 100_000
 _TB_CACHE_MIB = 32
+_DISK_SLOT, _NETWORK_SLOT = "0x10", "0x11"
+"""Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
 
 _LABELS = f"{{{LABELS_URI}}}labels"
@@ -192,14 +194,17 @@ def _disk(plan: Plan) -> etree._Element:
         type="file",
         device="disk",
     )
-    if plan.variant == "microvm":
-        disk.append(_e("address", type="virtio-mmio"))
+    # An address of our own on the root bus, or libvirt puts the disk behind PCI Express ports that nothing else needs.
+    pci = {"type": "pci", "domain": "0x0000", "bus": "0x00", "slot": _DISK_SLOT, "function": "0x0"}
+    disk.append(_e("address", **({"type": "virtio-mmio"} if plan.variant == "microvm" else pci)))
     return disk
 
 
 def _qemu_arguments(plan: Plan) -> etree._Element:
     """The network as QEMU's own arguments: libvirt 9.0's `<interface type='user'>` can neither forward nor restrict."""
     forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
-    device = "virtio-net-device,netdev=lab0" if plan.variant == "microvm" else "virtio-net-pci,netdev=lab0,romfile="
+    device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
+    if plan.variant == "microvm":
+        device = "virtio-net-device,netdev=lab0"
     arguments = ("-netdev", f"user,id=lab0,restrict=on,ipv6=off,hostfwd={forward}", "-device", device)
     return _e(f"{{{QEMU_URI}}}commandline", *(_e(f"{{{QEMU_URI}}}arg", value=argument) for argument in arguments))

@@ -21,6 +21,7 @@ from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
 
+_FOLDER = "libvirt"
 _BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}
 
 
@@ -35,7 +36,7 @@ class Media:
 
 def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Path, cache_dir: Path) -> Media:
     """The files for `spec` on `variant`'s machine, made unless they are there. Raises LabError, OSError."""
-    folder = run_dir / "libvirt"
+    folder = run_dir / _FOLDER
     folder.mkdir(exist_ok=True)
     folder.chmod(0o711)
     fast = fast_kernel(kernel, cache_dir)
@@ -45,13 +46,18 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Pat
     if not spec.builtin:
         from drivers.libvirt.rootfs import foreign_root
 
-        disk = folder / f"root-{_digest(spec.image)}.ext4"
+        disk = disk_path(spec, run_dir)
         config, files = foreign_root(spec, disk, cache_dir), []
         needed += ["virtio_blk", "ext4"]
     contents = [*files, file("lab/config", config.encode())]
     packed = initramfs(build_guest_init(cache_dir).read_bytes(), modules.resolve(kernel.modules, needed), contents)
     archive = _once(folder / f"initramfs-{_digest(packed)}", lambda to: to.write_bytes(packed))
     return Media(kernel=image, initramfs=archive, disk=disk)
+
+
+def disk_path(spec: Spec, run_dir: Path) -> Path:
+    """Where the root disk of `spec`'s image lies for all launches of a run."""
+    return run_dir / _FOLDER / f"root-{_digest(spec.image)}.ext4"
 
 
 def fast_kernel(kernel: GuestKernel, cache_dir: Path) -> Path:

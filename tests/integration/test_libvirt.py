@@ -1,0 +1,401 @@
+"""What only libvirt does: real guests on each machine, a foreign image's root disk, a QEMU that is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from drivers.libvirt import LibvirtDriver
+from drivers.libvirt.media import disk_path
+from drivers.libvirt.rootfs import write_disk
+from lab.driver import Context, Role
+from lab.errors import DriverUnavailable, LaunchError
+from lab.image import open_image
+from lab.service.build import available_compilers
+from lab.session import Session
+from lab.spec import MIB, Endpoint, Spec
+from lab.timeline import Phase, Source, SystemClock, Timeline
+
+pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.timeout(300)]
+VARIANTS = ("microvm", "q35", "pc")
+READY_S = 120
+
+MakeContext = Callable[..., Context]
+
+
+@pytest.fixture
+def make_driver(make_context: MakeContext) -> Iterator[Callable[..., LibvirtDriver]]:
+    with contextlib.ExitStack() as closing:
+
+        def make(variant: str = "", **options: str) -> LibvirtDriver:
+            driver = LibvirtDriver(variant, make_context(**options))
+            closing.callback(driver.close)
+            return driver
+
+        yield make
+
+
+@contextlib.contextmanager
+def launched(driver: LibvirtDriver, spec: Spec) -> Iterator[Session]:
+    driver.prepare(spec)
+    with Session(driver, driver.info(), spec.for_launch(), SystemClock(), timeout_s=READY_S) as session:
+        session.launch()
+        yield session
+
+
+def get(session: Session, path: str) -> dict[str, object]:
+    endpoint = session.instance.endpoint
+    with socket.create_connection((endpoint.host, endpoint.port), 20) as connection:
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {session.spec.nonce}\r\n\r\n"
+        connection.sendall(head.encode())
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def listening(pid: int) -> list[tuple[str, int]]:
+    """The TCP and UDP sockets that `pid` has bound, as (address in hex, port)."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            target = str(link.readlink())
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = []
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in inodes and (fields[3] == "0A" or table.startswith("udp")):
+                address, port = fields[1].split(":")
+                found.append((address, int(port, 16)))
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_guest_boots_serves_and_is_gone(
+    variant: str, make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver(variant)
+    with launched(driver, Spec(labels=labels)) as session:
+        timeline: Timeline = session.timeline
+        order = [Phase.REQUESTED, Phase.KERNEL, Phase.INIT, Phase.MAIN, Phase.LISTENING, Phase.READY]
+        instants = [timeline.mark(phase).ns for phase in order]
+        assert instants == sorted(instants)
+        assert Phase.CREATED not in timeline
+        assert {mark.source for mark in timeline if mark.phase is Phase.STARTED} == {Source.RETURN, Source.EVENT}
+        assert timeline.mark(Phase.KERNEL).ns > timeline.mark(Phase.REQUESTED).ns
+        assert b"Linux version" in session.instance.logs()
+
+        facts = get(session, "/facts")
+        assert facts["cpus_online"] == 1
+        memory = int(str(facts["memory_total"]).split()[0]) * 1024
+        assert 64 * MIB < memory < 128 * MIB
+        assert facts["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+        pids = session.instance.host_pids()
+        assert list(pids.values()) == [Role.VMM]
+        (pid,) = pids
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert b"size=131072k" in words[words.index(b"-m") + 1] or words[words.index(b"-m") + 1] == b"128"
+        bound = listening(pid)
+        assert bound == [("0100007F", session.instance.endpoint.port)]
+
+        folder = next(driver._context.run_dir.glob(f"lab-{variant}-*"))
+        session.stop(timeout_s=30)
+        assert b"lab-guest exit 0" in session.instance.logs(), "the guest was destroyed and not asked"
+        session.delete()
+        assert not Path(f"/proc/{pid}").exists()
+        assert not folder.exists()
+        assert not driver.list_instances({"lab.run": labels["lab.run"]})
+
+
+def test_a_killed_qemu_is_seen_and_deleted(make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]) -> None:
+    driver = make_driver("q35")
+    with launched(driver, Spec(labels=labels)) as session:
+        (pid,) = session.instance.host_pids()
+        os.kill(pid, signal.SIGKILL)
+        session.stop(timeout_s=30)
+        assert not driver.list_instances({"lab.run": labels["lab.run"]})
+        session.delete()
+        assert session.instance.host_pids() == {}
+    assert not list(driver._context.run_dir.glob("lab-q35-*"))
+
+
+def test_a_fraction_of_a_cpu_is_a_quota_of_the_whole_process(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver("q35")
+    if "quota" not in str(driver.info().facts["cpu_limit"]):
+        return  # told as a fact; the machines without it are the ones whose cgroups are not libvirt's
+    with launched(driver, Spec(labels=labels, cpus=1.5)) as session:
+        assert get(session, "/facts")["cpus_online"] == 2
+        (pid,) = session.instance.host_pids()
+        assert _quotas(pid) >= {150_000}
+
+
+def _quotas(pid: int) -> set[int]:
+    """Every CPU quota above the process, in µs per 100,000, of either version of cgroups."""
+    found = set()
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = [f"/sys/fs/cgroup/{controllers}", "/sys/fs/cgroup/cpu"] if controllers else ["/sys/fs/cgroup"]
+        for mount in mounts:
+            here = Path(mount + path)
+            for folder in (here, *here.parents):
+                for name in ("cpu.cfs_quota_us", "cpu.max"):
+                    with contextlib.suppress(OSError, ValueError):
+                        found.add(int((folder / name).read_text().split()[0]))
+    return found
+
+
+def test_a_second_process_finds_stops_and_removes_a_guest(make_context: MakeContext, labels: dict[str, str]) -> None:
+    context = make_context()
+    with (
+        contextlib.closing(LibvirtDriver("microvm", context)) as driver,
+        launched(driver, Spec(labels=labels)) as session,
+    ):
+        with contextlib.closing(LibvirtDriver("q35", context)) as another:
+            (found,) = another.list_instances({"lab.run": labels["lab.run"]})
+            assert found.endpoint == session.instance.endpoint
+            assert found.host_pids() == session.instance.host_pids()
+            found.stop(timeout_s=30)
+            assert b"lab-guest exit 0" in session.instance.logs()
+            found.delete()
+            found.delete()
+        assert not list(context.run_dir.glob("lab-microvm-*"))
+
+
+class Silent:
+    """A Mark that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.marks: list[Phase] = []
+        self.lines: list[bytes] = []
+
+    def __call__(self, phase: Phase, *, source: Source) -> None:
+        self.marks.append(phase)
+
+    def line(self, text: bytes, *, source: Source) -> None:
+        self.lines.append(text)
+
+
+def test_a_qemu_that_ends_at_once_is_told_in_its_own_words(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver("q35")
+    spec = Spec(labels=labels)
+    driver.prepare(spec)
+    before = threading.active_count()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(LaunchError) as raised:
+            driver.launch(spec.for_launch(), Endpoint("127.0.0.1", port), Silent())
+    assert str(port) in raised.value.brief and "\n" not in raised.value.brief
+    assert not driver.list_instances({"lab.run": labels["lab.run"]})
+    assert not list(driver._context.run_dir.glob("lab-q35-*"))
+    assert threading.active_count() == before
+
+
+def test_a_guest_that_panics_ends_and_is_removed(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver("microvm")
+    spec = Spec(labels=labels, command=("/no-such-program",))
+    driver.prepare(spec)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = Endpoint("127.0.0.1", free.getsockname()[1])
+    mark = Silent()
+    instance = driver.launch(spec.for_launch(), endpoint, mark)
+    try:
+        deadline = time.monotonic() + READY_S
+        while driver.list_instances({"lab.run": labels["lab.run"]}) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not driver.list_instances({"lab.run": labels["lab.run"]})
+        assert b"lab-guest exit 127" in instance.logs()
+    finally:
+        instance.delete()
+
+
+def test_kvm_forced_where_it_is_not_proven_is_refused_with_the_reason(
+    make_driver: Callable[..., LibvirtDriver],
+) -> None:
+    info = make_driver("q35").info()
+    forced = make_driver("q35", accel="kvm")
+    if info.facts["kvm_proven"]:
+        assert forced.info().qualifiers == {"accel": "kvm"}
+    else:
+        with pytest.raises(DriverUnavailable) as raised:
+            forced.info()
+        assert str(info.facts["kvm_reason"]) in raised.value.brief
+    assert make_driver("q35", accel="tcg").info().qualifiers == {"accel": "tcg"}
+
+
+def test_a_daemon_that_does_not_answer_is_one_clear_line(
+    make_driver: Callable[..., LibvirtDriver], tmp_path: Path
+) -> None:
+    driver = make_driver("q35", **{"libvirt-uri": f"qemu+unix:///system?socket={tmp_path}/none"})
+    for ask in (driver.info, lambda: driver.list_instances({})):
+        with pytest.raises(DriverUnavailable) as raised:
+            ask()
+        assert "libvirt" in raised.value.brief and "\n" not in raised.value.brief
+        assert raised.value.resolution
+
+
+# A foreign image ---------------------------------------------------------------------------------------------------
+
+NET_BIND_SERVICE = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+"""security.capability of revision 2: permitted and effective, for one capability (linux/capability.h)."""
+
+
+def witness_image(tmp_path: Path) -> Path:
+    """An image of another maker: a non-root user by name, groups, and files of every kind."""
+    program = _compile(Path(__file__).parent / "libvirt" / "witness.c", tmp_path / "witness")
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+
+        def add(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: object) -> None:
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.mtime = kind, len(data), 1_000_000_000
+            for key, value in fields.items():
+                setattr(member, key, value)
+            tar.addfile(member, io.BytesIO(data))
+
+        def xattr(name: str, value: bytes) -> dict[str, str]:
+            return {f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")}
+
+        add("etc", tarfile.DIRTYPE, mode=0o755)
+        add("etc/passwd", data=b"root:x:0:0::/root:/bin/sh\nwit:x:1234:2345::/home/wit:/bin/sh\n", mode=0o644)
+        add("etc/group", data=b"wit:x:2345:\nextra:x:3456:wit\n", mode=0o644)
+        add(
+            "witness", data=program.read_bytes(), mode=0o755, pax_headers=xattr("security.capability", NET_BIND_SERVICE)
+        )
+        add("data", tarfile.DIRTYPE, mode=0o3775, uid=1234, gid=70000)
+        add("data/owned", data=b"owned", mode=0o4755, uid=100_001, gid=7, pax_headers=xattr("user.note", b"kept"))
+        add("data/linked", tarfile.LNKTYPE, linkname="data/owned")
+        add("data/secret", data=b"secret", mode=0o600)
+        add("data/null", tarfile.CHRTYPE, mode=0o622, devmajor=1, devminor=3)
+        add("data/pipe", tarfile.FIFOTYPE, mode=0o640, uid=5)
+        add("data/symbolic", tarfile.SYMTYPE, linkname="/data/owned", mode=0o777, uid=9)
+        add('data/with "quotes" and spaces', data=b"q", mode=0o644, uid=77)
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {
+            "User": "wit",
+            "Entrypoint": ["/witness"],
+            "Cmd": ["by", "default"],
+            "Env": ["WITNESS=a value with spaces"],
+            "WorkingDir": "/srv/made by the engine",
+        },
+        "rootfs": {"type": "layers", "diff_ids": []},
+    }
+    return _archive(tmp_path / "witness.tar", config, layer.getvalue())
+
+
+def _archive(path: Path, config: dict[str, object], layer: bytes) -> Path:
+    config["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
+    encoded = json.dumps(config).encode()
+    name = f"{hashlib.sha256(encoded).hexdigest()}.json"
+    manifest = json.dumps([{"Config": name, "RepoTags": ["witness:1"], "Layers": ["layer.tar"]}]).encode()
+    with tarfile.open(path, "w") as tar:
+        for file, data in ((name, encoded), ("layer.tar", layer), ("manifest.json", manifest)):
+            member = tarfile.TarInfo(file)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def _compile(source: Path, program: Path) -> Path:
+    for compiler in available_compilers():
+        argv = [*compiler.command, "-D_GNU_SOURCE", "-O1", "-static", "-s", "-o", str(program), str(source)]
+        if subprocess.run(argv, capture_output=True, timeout=300, check=False).returncode == 0:
+            return program
+    pytest.fail("no compiler builds a static program here")
+
+
+@pytest.mark.parametrize("variant", ("microvm", "q35"))
+def test_a_foreign_image_runs_as_its_maker_meant(
+    variant: str, make_driver: Callable[..., LibvirtDriver], labels: dict[str, str], tmp_path: Path
+) -> None:
+    driver = make_driver(variant)
+    image = witness_image(tmp_path)
+    spec = Spec(image=str(image), port=80, ready_path="/", labels=labels, environment={"PATH": "/usr/bin"})
+    if variant == "q35" and os.geteuid() == 0:
+        _prepare_unprivileged(driver, spec, image)
+    with launched(driver, spec) as session:
+        _check_witness(get(session, "/"))
+        assert {Phase.INIT, Phase.READY} <= {mark.phase for mark in session.timeline}
+        assert Phase.LISTENING not in session.timeline
+        session.stop(timeout_s=30)
+    with launched(driver, spec) as session:  # what the first one wrote is gone: it wrote the same name anew
+        _check_witness(get(session, "/"))
+
+
+def _check_witness(told: dict[str, object]) -> None:
+    assert (told["uid"], told["gid"], told["groups"]) == (1234, 2345, [2345, 3456])
+    assert told["cwd"] == "/srv/made by the engine"
+    assert (told["argc"], told["last"]) == (3, "default")
+    assert (told["env"], told["path"], told["home"]) == ("a value with spaces", "/usr/bin", "/home/wit")
+    assert told["written"] == 1, "the root is writable, by its directory's owner"
+    assert told["readable"] == 0, "another's secret is not"
+    files = told["files"]
+    assert isinstance(files, dict)
+    when = 1_000_000_000
+    assert files["/data/owned"] == [100_001, 7, "104755", 2, 0, 0, "kept", when]
+    assert files["/data/linked"] == files["/data/owned"]
+    assert files["/data/secret"] == [0, 0, "100600", 1, 0, 0, "", when]
+    assert files["/data/null"] == [0, 0, "20622", 1, 1, 3, "", when]
+    assert files["/data/pipe"] == [5, 0, "10640", 1, 0, 0, "", when]
+    assert files["/data/symbolic"][:3] == [9, 0, "120777"]
+    assert files["/data"][:3] == [1234, 70000, "43775"]
+    assert files["quoted"] == [0, 77]
+
+
+def _prepare_unprivileged(driver: LibvirtDriver, spec: Spec, image: Path) -> None:
+    """Have `nobody` write the root disk, and put it where the driver expects its own."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as text:
+        folder = Path(text)
+        folder.chmod(0o777)
+        # Once as root, so that all modules are imported: nobody may be unable to read this Python's.
+        shutil.copy(image, folder / "image.tar")
+        (folder / "image.tar").chmod(0o644)
+        write_disk(open_image(folder / "image.tar"), folder / "by-root")
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                write_disk(open_image(folder / "image.tar"), folder / "by-nobody")
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (folder / "by-nobody").stat().st_uid == 65534
+        target = disk_path(spec, driver._context.run_dir)
+        target.parent.mkdir()
+        (folder / "by-nobody").rename(target)
