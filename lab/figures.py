@@ -15,6 +15,7 @@ EXPLAINING = frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"}
 CONTROL = "process"
 """The target that others are related to: the same service with no platform at all."""
 
+WAIT_METHOD = "wait_method"
 SERVICE = "service"
 ENGINE = "engine"
 
@@ -40,12 +41,13 @@ class Series:
 
     @property
     def name(self) -> str:
-        """The metric and its dimensions, for a reader: `from → to`, or the metric's name."""
-        rest = dict(self.dimensions)
+        """The metric and its dimensions, for a reader: `from → to`, or the metric's name. How a launch was waited for
+        is left out: a note of its own tells it."""
+        rest = {key: value for key, value in self.dimensions.items() if key != WAIT_METHOD}
         start, end = rest.pop("from", ""), rest.pop("to", "")
         if rest.get("chain") in (SERVICE, ENGINE):
             del rest["chain"]
-        what = f"{start} → {end}" if self.metric == "phase_s" and start and end else self.metric
+        what = f"{start} → {end}" if start and end else self.metric
         return " ".join([what, *(f"{key}={value}" for key, value in rest.items())])
 
 
@@ -139,12 +141,20 @@ def beside(rows: Iterable[Series], a: Series) -> Series | None:
 
 def quantity(value: float, unit: str) -> str:
     """`value` with three digits and a unit that suits it: `2.35 ms`, `128 MiB`. Only `s` and `bytes` are scaled."""
-    scales: Sequence[tuple[float, str]] = _SCALES.get(unit, ())
-    factor, name = next(
-        ((factor, name) for factor, name in scales if abs(value) >= factor * _ROUNDS_UP),
-        scales[-1] if scales else (1.0, unit),
-    )
+    factor, name = scale(value, unit)
     return f"{digits(value / factor)} {name}".rstrip()
+
+
+def span(low: float, high: float, unit: str, *, like: float) -> str:
+    """Two values in the unit that `quantity(like, unit)` has, which is not repeated: `2.31-2.40`."""
+    factor, _ = scale(like, unit)
+    return _joined(low / factor, high / factor)
+
+
+def scale(value: float, unit: str) -> tuple[float, str]:
+    """What to divide `value` by so that a reader can take it in, and the unit that it then has."""
+    scales = _SCALES.get(unit, ((1.0, unit),))
+    return next((found for found in scales if abs(value) >= found[0] * _ROUNDS_UP), scales[-1] if value else scales[0])
 
 
 def digits(value: float) -> str:
@@ -158,13 +168,20 @@ def digits(value: float) -> str:
         return f"{value:.1f}"
     if size >= 0.9995:
         return f"{value:.2f}"
-    return f"{value:.3g}"
+    return f"{value:#.3g}"
 
 
 def times(found: stats.Ratio) -> str:
-    """A ratio with its interval: `91.2x (88.4 to 95.0)`."""
+    """A ratio with its interval: `91.2x (88.4-95.0)`."""
     text = f"{digits(found.value)}x"
-    return text if found.low is None or found.high is None else f"{text} ({digits(found.low)} to {digits(found.high)})"
+    return text if found.low is None or found.high is None else f"{text} ({_joined(found.low, found.high)})"
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole in per cent: `62%`, and `<1%` for what is there and small."""
+    if whole <= 0:
+        return ""
+    return "<1%" if 0 < part / whole < 0.01 else f"{part / whole:.0%}"
 
 
 def ratio_of(base: Series | None, other: Series) -> stats.Ratio | None:
@@ -172,6 +189,10 @@ def ratio_of(base: Series | None, other: Series) -> stats.Ratio | None:
     if base is None or stats.estimate(base.values).median <= 0:
         return None
     return stats.ratio(base.values, other.values)
+
+
+def _joined(low: float, high: float) -> str:
+    return f"{digits(low)}-{digits(high)}" if low >= 0 else f"{digits(low)} to {digits(high)}"
 
 
 _ROUNDS_UP = 0.9995

@@ -63,19 +63,19 @@ def test_the_families_are_corrected_apart(make_record: Make) -> None:
 
 
 def test_runs_of_chance_alone_alarm_at_about_the_stated_rate(make_record: Make) -> None:
-    instants = {"process": {"main": 2.0, "ready": 3.0}, "docker": {"main": 265.0, "ready": 266.0}}
+    instants = {"process": {"ready": 3.0}, "docker": {"ready": 300.0}}
     pairs = [
         compare_runs(
             make_record("a", seed=2 * i, n=10, noise=0.08, instants=instants),
             make_record("b", seed=2 * i + 1, n=10, noise=0.08, instants=instants),
         )
-        for i in range(60)
+        for i in range(16)
     ]
-    # At 5 %, 9 or more of 60 come up once in 400; with these seeds it is always the same.
-    assert sum(bool(pair.alarms) for pair in pairs) <= 8
+    # At 5 %, 5 or more of 16 come up once in 1,000; with these seeds it is always the same.
+    assert sum(bool(pair.alarms) for pair in pairs) <= 4
     found = compare_runs(
         make_record("a", seed=1, n=20, noise=0.08, instants=instants),
-        make_record("b", seed=2, n=20, noise=0.08, instants=instants, delays_ms={"docker": 50}),
+        make_record("b", seed=2, n=20, noise=0.08, instants={**instants, "docker": {"ready": 350.0}}),
     )
     assert row(found, "docker").verdict is Verdict.SLOWER
 

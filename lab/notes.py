@@ -1,0 +1,115 @@
+"""The words beside a run's and a comparison's figures: what a reader must know to read them right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lab import figures, stats
+from lab.figures import EXPLAINING, WAIT_METHOD, Series
+from lab.noise import host_warnings
+from lab.run import Run, RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from lab.compare import RunComparison
+
+TCG = (
+    "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
+)
+_STOPPED = {
+    "precision": "The run stopped itself when all intervals were as narrow as --until-ci asked.",
+    "time": "The run stopped itself when its time (--max-time) was over.",
+    "the user": "The run was interrupted by the user.",
+    "no target left": "The run ended early, because no target was left to measure.",
+}
+
+
+def headline(record: RunRecord) -> str:
+    """The run in one line."""
+    run = record.run
+    warmup = run.parameters.get("warmup")
+    rounds = len(run.order) - (warmup if isinstance(warmup, int) else 0)
+    parts = [run.scenario, f"run {run.id}", run.started_at.replace("T", " ")[:16] + " UTC", f"{max(rounds, 0)} rounds"]
+    if warmup:
+        parts.append(f"after {warmup} of warm-up")
+    if run.parameters.get("cold"):
+        parts.append("cold")
+    return ", ".join([*parts, run.status.value])
+
+
+def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
+    """All that a reader must know, one sentence or two each; the host's warnings last."""
+    told = [*_ending(record.run), *_absent(rows), *_figures(rows), *_waiting(rows)]
+    if any(_accel(target.info) == "tcg" for target in record.targets):
+        told.append(TCG)
+    return [*told, *warnings(record)]
+
+
+def warnings(record: RunRecord) -> list[str]:
+    """What of the host makes the figures weak: as found when the run began, else from its stored facts."""
+    stored = record.host.get("warnings")
+    if stored is None:
+        stored = [{"text": found.text, "remedy": found.remedy} for found in host_warnings(record.host)]
+    told = [f"{found['text']} ({found['remedy']})" if found.get("remedy") else str(found["text"]) for found in stored]
+    steal = record.run.parameters.get("steal_fraction")
+    if isinstance(steal, float) and steal >= 0.01:
+        told.append(f"a hypervisor took {steal:.1%} of the CPU time while the run lasted")
+    return [f"Host: {text}" for text in told]
+
+
+def conclusion(comparison: RunComparison) -> str:
+    """The comparison's outcome in one line."""
+    if not comparison.alarms and not comparison.regressions:
+        tested = [row for row in comparison.rows if row.can_alarm and row.p is not None]
+        return "No difference seen in the totals." if tested else "No total could be tested."
+    rows = [*comparison.alarms, *(row for row in comparison.regressions if row not in comparison.alarms)]
+    verdicts = dict.fromkeys(row.verdict for row in rows)
+    told = (f"{verdict}: {', '.join(row.target for row in rows if row.verdict is verdict)}" for verdict in verdicts)
+    return "B against A: " + "; ".join(told) + "."
+
+
+def probability(p: float) -> str:
+    """A p-value with the digits that resampling can tell."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _ending(run: Run) -> Iterator[str]:
+    stopped_by = run.parameters.get("stopped_by")
+    if isinstance(stopped_by, str) and stopped_by in _STOPPED:
+        yield _STOPPED[stopped_by]
+    elif run.status is RunStatus.INTERRUPTED:
+        yield "The run was interrupted; what it had measured by then is shown."
+
+
+def _absent(rows: Sequence[Series]) -> Iterator[str]:
+    totals = {row.target for row in rows if row.metric not in EXPLAINING}
+    others = [label for target, label in {row.target: row.label for row in rows}.items() if target not in totals]
+    if totals and others:
+        yield f"{', '.join(others)} has no total, because its end was not seen (without a network there is no 'ready')."
+
+
+def _figures(rows: Sequence[Series]) -> Iterator[str]:
+    if any(stats.estimate(row.values).low is None for row in rows if row.metric not in EXPLAINING):
+        yield "Fewer than 6 values have no 95 % interval; their range covers the median less surely than that."
+    if any(row.dimensions.get("chain") == figures.ENGINE for row in rows):
+        yield (
+            "'engine' is what the engine says of itself, beside the service's own chain and no part of it; "
+            "'between' is signed: negative where the service ran before its engine said so."
+        )
+    if any(figures.beside(rows, row) for row in rows if row.metric not in EXPLAINING):
+        yield f"'x {figures.CONTROL}' is the ratio to the bare process's median, with its 95 % bootstrap interval."
+
+
+def _waiting(rows: Sequence[Series]) -> Iterator[str]:
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        method = row.dimensions.get(WAIT_METHOD)
+        if method and row.metric not in EXPLAINING and row.label not in methods.setdefault(method, []):
+            methods[method].append(row.label)
+    if len(methods) > 1:
+        told = "; ".join(f"{method}: {', '.join(labels)}" for method, labels in methods.items())
+        yield f"Rows were waited for in different ways, which is part of their difference ({told})."
+
+
+def _accel(info: Any) -> Any:
+    return (info.get("qualifiers") or {}).get("accel")

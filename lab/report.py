@@ -1,0 +1,261 @@
+"""A run as one HTML file that opens without a network: nothing in it is loaded from anywhere.
+
+Every word that came from outside this file (names, logs, facts) is escaped. Plotly's script is written into the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import figures, notes, stats
+from lab.charts import distributions, phases
+from lab.errors import BadInput, LabError
+from lab.figures import EXPLAINING, Series
+from lab.registry import make_scenario
+from lab.run import Outcome, RunRecord
+
+METHOD = (
+    "Every launch of a round visits all targets in an order shuffled anew; warm-up rounds are measured and left out.",
+    "Medians have 95 % intervals by order statistics, which hold whatever the distribution. A quantile is shown only "
+    "where n is large enough for its own interval (72 for p95, 368 for p99, 3,688 for p99.9), and the range elsewhere.",
+    "Ratios are of medians, with 95 % percentile-bootstrap intervals.",
+    "Each time is between two instants read from one clock. The service's chain (requested, kernel, init, main, "
+    "listening, ready) and the engine's (requested, created, started) are apart, and never stacked together.",
+    "A failed launch is counted and listed, never dropped.",
+)
+
+
+def write_html(record: RunRecord, path: Path) -> None:
+    """Write the report of `record` to `path`, whole or not at all. Raises BadInput where it cannot be written."""
+    text = render(record)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def render(record: RunRecord) -> str:
+    """The report as a page."""
+    rows = figures.series_of(record)
+    title = f"{record.run.scenario}: run {record.run.id}"
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        *_lead(record),
+        *_totals(record, rows),
+        *_where(record, rows),
+        *_spread(rows),
+        *_rest(rows),
+        *_failures(record),
+        *_list("What a reader must know", notes.of_run(record, rows)),
+        *_list("How it was measured", METHOD),
+        *_facts("Parameters of the run", record.run.parameters),
+        *_targets(record),
+        *_facts("Facts of the host", record.host),
+    ]
+    return _PAGE.format(title=_text(title), plotly=_plotly(), body="\n".join(body))
+
+
+def _unwritable(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"{path} cannot be written: {error.strerror}", resolution="name a file in a directory of yours")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    # No script may hold the text that ends a script.
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+def _lead(record: RunRecord) -> Iterator[str]:
+    # The scenario may be one that only the lab which measured it had: its figures are shown all the same.
+    with contextlib.suppress(LabError):
+        yield f'<p class="question">{_text(make_scenario(record.run.scenario).question)}</p>'
+    yield f"<p>{_text(notes.headline(record))}; Stratalab {_text(record.run.lab_version)}</p>"
+
+
+def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    shown = [row for row in rows if row.metric not in EXPLAINING]
+    body = []
+    for row in shown:
+        base = figures.beside(rows, row)
+        ratio = figures.ratio_of(base, row)
+        failed = len(figures.failures(record, row.target))
+        body.append([row.label, row.name, *_figures(row), failed or "", figures.times(ratio) if ratio else ""])
+    for target in record.targets:
+        if target.outcome is not Outcome.OK:
+            told = f"{target.outcome}: {target.reason}" + (f" ({target.remedy})" if target.remedy else "")
+            body.append([figures.label(target), told])
+        elif not any(row.target == target.target for row in shown):
+            body.append([figures.label(target), "no total: its end was not seen"])
+    headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n", "failed"]
+    yield _table([*headings, f"x {figures.CONTROL}"], body)
+
+
+def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    names = [target.target for target in record.targets if figures.chain(rows, target.target, figures.SERVICE)]
+    if not names:
+        return
+    yield "<h2>Where the time goes</h2>"
+    yield "<p>Medians of each step of the service's own chain, each bar one target's own whole.</p>"
+    yield _chart("phases", phases(rows, names))
+    body = []
+    for row in rows:
+        if row.metric in ("phase_s", "lead_s"):
+            kind = "between the chains" if row.metric == "lead_s" else row.dimensions.get("chain", "")
+            body.append([row.label, kind, row.name, *_figures(row)])
+    yield _details(
+        "All phases", _table(["target", "chain", "phase", "median", "95 % interval", "range or quantiles", "n"], body)
+    )
+
+
+def _spread(rows: Sequence[Series]) -> Iterator[str]:
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING))
+    for metric in metrics:
+        shown = [row for row in rows if row.metric == metric]
+        yield f"<h2>Every launch: {_text(metric)}</h2>"
+        yield "<p>Each point is one launch; the box spans the quartiles, and its line is the median.</p>"
+        yield _chart(f"spread-{metrics.index(metric)}", distributions(shown))
+
+
+def _rest(rows: Sequence[Series]) -> Iterator[str]:
+    shown = [row for row in rows if row.metric in EXPLAINING and row.metric not in ("phase_s", "lead_s")]
+    if shown:
+        yield "<h2>And then</h2>"
+        headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n"]
+        yield _table(headings, [[row.label, row.name, *_figures(row)] for row in shown])
+
+
+def _failures(record: RunRecord) -> Iterator[str]:
+    failed = [launch for launch in record.launches if launch.outcome is Outcome.FAILED]
+    if failed:
+        yield f"<h2>Failed launches ({len(failed)})</h2>"
+    for launch in failed:
+        warmup = " (warm-up)" if launch.warmup else ""
+        title = f"{launch.target}, round {launch.iteration}{warmup}: {launch.error}"
+        yield _details(title, f"<pre>{_text(launch.logs) or 'It wrote nothing.'}</pre>")
+
+
+def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"<h2>{_text(title)}</h2><ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
+
+
+def _targets(record: RunRecord) -> Iterator[str]:
+    for target in record.targets:
+        if target.info:
+            yield from _facts(f"Facts of {figures.label(target)}", target.info)
+
+
+def _facts(title: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    body = [[path, _value(value)] for path, value in _flat(facts) if not path.startswith("warnings")]
+    if body:
+        yield _details(title, _table(["fact", "value"], body, figures_from=2))
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not known"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _figures(row: Series) -> list[str]:
+    """Median, interval, range or quantiles, n."""
+    found = stats.estimate(row.values)
+    interval = "n < 6"
+    if found.low is not None and found.high is not None:
+        interval = figures.span(found.low, found.high, row.unit, like=found.median)
+    known = [stats.quantile(row.values, q) for q in (0.95, 0.99, 0.999)]
+    told = [f"p{100 * q.q:g} {figures.quantity(q.value, row.unit)}" for q in known if q is not None]
+    spread = ", ".join(told) or figures.span(found.minimum, found.maximum, row.unit, like=found.median)
+    return [figures.quantity(found.median, row.unit), interval, spread, str(found.n)]
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, figures_from: int = 2) -> str:
+    head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
+    body = []
+    for row in rows:
+        cells = [
+            f"<td{' class=n' if place >= figures_from else ''}>{_text(str(cell))}</td>"
+            for place, cell in enumerate(row)
+        ]
+        if len(row) < len(headings):  # words instead of figures
+            cells[-1] = f'<td class="why" colspan="{len(headings) - len(row) + 1}">{_text(str(row[-1]))}</td>'
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _details(title: str, inside: str) -> str:
+    return f"<details><summary>{_text(title)}</summary>{inside}</details>"
+
+
+def _chart(name: str, figure: Any) -> str:
+    # Plotly draws labels as its own markup; `charts` escapes them, and this keeps the data from ending the script.
+    data = figure.to_json().replace("<", "\\u003c").replace("&", "\\u0026")
+    return (
+        f'<div id="{name}" class="chart"></div><script>{{const f = {data};'
+        f'Plotly.newPlot("{name}", f.data, f.layout, {{responsive: true, displaylogo: false}});}}</script>'
+    )
+
+
+def _text(text: str) -> str:
+    return html.escape(text)
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2330; background: #fff; max-width: 1080px; margin: 2rem auto;
+  padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; margin-bottom: .25rem; }}
+h2 {{ font-size: 1.15rem; margin: 2rem 0 .25rem; }}
+p {{ margin: .25rem 0 .75rem; }}
+.question {{ font-size: 1.1rem; color: #44506a; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e7ee; vertical-align: top; }}
+th {{ border-bottom: 2px solid #b9c2d0; font-weight: 600; white-space: nowrap; }}
+td.n {{ white-space: nowrap; }}
+td.why {{ color: #9a3412; }}
+td {{ overflow-wrap: anywhere; }}
+details {{ margin: .5rem 0; }}
+summary {{ cursor: pointer; overflow-wrap: anywhere; }}
+pre {{ background: #f5f7fa; padding: .75rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }}
+</style>
+<script>{plotly}</script>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

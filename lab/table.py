@@ -1,0 +1,294 @@
+"""Runs and comparisons as text for a terminal: readable in 80 columns and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lab import figures, notes, stats
+from lab.figures import EXPLAINING, WAIT_METHOD, Series, Step
+from lab.run import Outcome, Run, RunRecord
+
+if TYPE_CHECKING:
+    from lab.compare import Row, RunComparison
+
+LOOKS = {  # of a step in a bar, by the phase that ends it: a glyph for paper, and a colour beside it
+    "kernel": ("░", "bright_black"),
+    "init": ("▒", "blue"),
+    "main": ("█", "cyan"),
+    "listening": ("▚", "magenta"),
+    "ready": ("▓", "green"),
+}
+_OTHER_LOOK = ("▞", "yellow")
+_MAX_BAR = 100
+_WHOLE = 26  # characters: "libvirt:microvm (tcg)" and some more
+_FAILURES_SHOWN = 3
+_SHORT = {"no difference seen": "none seen"}  # below the heading "difference"
+
+
+def render_run(record: RunRecord) -> RenderableType:
+    """A run's totals, where the time goes, what failed or was left out, and what a reader must know."""
+    rows = figures.series_of(record)
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING))
+    parts: list[RenderableType] = [_line(notes.headline(record), "bold")]
+    for metric in metrics:
+        parts += [Text(), _totals(record, rows, metric)]
+    chains = [target.target for target in record.targets if figures.chain(rows, target.target, figures.SERVICE)]
+    if chains:
+        parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
+        parts += [_phases(rows, target) for target in chains]
+    if any(row.metric in _ENDS for row in rows):
+        parts += [Text(), _ends(record, rows)]
+    if any(target.outcome is not Outcome.OK for target in record.targets):
+        parts += [Text(), _not_measured(record)]
+    told = [*_failed_launches(record), *notes.of_run(record, rows)]
+    if told:
+        parts += [Text(), *(_line(f"- {text}", "") for text in told)]
+    return Group(*parts)
+
+
+def render_runs(runs: Sequence[Run]) -> RenderableType:
+    """The runs as a list, in the order given."""
+    if not runs:
+        return Text("no runs yet: lab run boot")
+    table = _table("run", "scenario", "started (UTC)", "status", "lab", text_columns=5)
+    for run in runs:
+        started = run.started_at.replace("T", " ")[:19]
+        table.add_row(*map(_cell, (run.id, run.scenario, started, run.status.value, run.lab_version)))
+    return table
+
+
+def render_comparison(comparison: RunComparison) -> RenderableType:
+    """B against A: the verdict, each total and each phase, and in what else the two runs differ."""
+    title = f"{comparison.scenario}: B = {comparison.b} against A = {comparison.a}"
+    parts: list[RenderableType] = [_line(title, "bold"), Text()]
+    totals = [row for row in comparison.rows if row.can_alarm or not row.metric]
+    parts.append(
+        _compared(totals, f"Totals: at most {comparison.alpha:.0%} of comparisons of equals alarm", by_target=False)
+    )
+    phases = [row for row in comparison.rows if not row.can_alarm and row.metric]
+    if phases:
+        parts += [
+            Text(),
+            _compared(phases, "What explains them: corrected on their own, and alarm nobody", by_target=True),
+        ]
+    if comparison.differences:
+        table = _table("also differs", "A", "B")
+        for difference in comparison.differences:
+            table.add_row(*(_cell(_value(value)) for value in (difference.fact, difference.a, difference.b)))
+        parts += [Text(), table]
+    return Group(*parts, Text(), _line(notes.conclusion(comparison), "bold"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """The steps of one chain beside each other, as wide as the terminal has room for."""
+
+    steps: Sequence[Step]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield bar(self.steps, min(options.max_width, _MAX_BAR))
+
+
+def bar(steps: Sequence[Step], width: int) -> Text:
+    """`steps` as one line of `width` characters, each by its median's share; a step too short for a character has
+    none, and is in the list below the bar."""
+    total = sum(step.median for step in steps)
+    text = Text()
+    if total <= 0:
+        return text
+    passed, drawn = 0.0, 0
+    for step in steps:
+        passed += step.median
+        until = round(width * passed / total)
+        glyph, colour = LOOKS.get(step.end, _OTHER_LOOK)
+        text.append(glyph * (until - drawn), style=colour)
+        drawn = until
+    return text
+
+
+def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
+    shown = [row for row in rows if row.metric == metric]
+    quantiles = [q for q in (0.95, 0.99, 0.999) if all(stats.quantile(row.values, q) for row in shown)]
+    failed = any(figures.failures(record, row.target) for row in shown)
+    related = any(figures.beside(rows, row) for row in shown)
+    table = _table(metric, "median", "95 % interval", *([f"p{100 * q:g}" for q in quantiles] or ["range"]), "n")
+    if failed:
+        table.add_column("failed", justify="right")
+    if related:
+        table.add_column(f"x {figures.CONTROL}", justify="right")
+    for row in shown:
+        found = stats.estimate(row.values)
+        spread = [_quantile(row, q) for q in quantiles] or [
+            figures.span(found.minimum, found.maximum, row.unit, like=found.median)
+        ]
+        cells = [
+            _title(row),
+            figures.quantity(found.median, row.unit),
+            _interval(found, row.unit),
+            *spread,
+            str(found.n),
+        ]
+        cells += [str(len(figures.failures(record, row.target)))] if failed else []
+        base = figures.beside(rows, row)
+        ratio = figures.ratio_of(base, row)
+        cells += [figures.times(ratio) if ratio else ""] if related else []
+        table.add_row(*map(_cell, cells))
+    for target in record.targets:
+        seen = any(row.target == target.target for row in rows)
+        if seen and not any(row.target == target.target for row in shown):
+            table.add_row(_cell(figures.label(target)), _cell("absent"))
+    _keep_whole(table, 0)
+    return table
+
+
+def _phases(rows: Sequence[Series], target: str) -> RenderableType:
+    service = figures.chain(rows, target, figures.SERVICE)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    for _ in range(4):
+        table.add_column(justify="right", no_wrap=True)
+    whole = sum(step.median for step in service)
+    for step in service:
+        glyph, colour = LOOKS.get(step.end, _OTHER_LOOK)
+        share = figures.share(step.median, whole)
+        table.add_row(Text(glyph, colour), *_step_cells(step.series), _cell(share))
+    for step in figures.chain(rows, target, figures.ENGINE):
+        table.add_row(_cell("engine"), *_step_cells(step.series))
+    for row in rows:
+        if row.target == target and row.metric == "lead_s":
+            table.add_row(_cell("between"), *_step_cells(row))
+    return Group(
+        Text(),
+        _line(service[0].series.label, "bold"),
+        Padding(Group(_Bar(service), table), (0, 0, 0, 2)),
+    )
+
+
+def _step_cells(row: Series) -> list[Text]:
+    found = stats.estimate(row.values)
+    name = f"{row.dimensions['from']} → {row.dimensions['to']}"
+    cells = (name, figures.quantity(found.median, row.unit), _interval(found, row.unit), f"n {found.n}")
+    return [_cell(cell) for cell in cells]
+
+
+_ENDS = {"stop_s": "stop", "delete_s": "delete", "wait_cpu_s": "CPU of waiting"}
+
+
+def _ends(record: RunRecord, rows: Sequence[Series]) -> Table:
+    """What the rest took, with its interval below each median."""
+    table = _table("and then", *_ENDS.values(), "n")
+    for target in record.targets:
+        mine = {row.metric: row for row in rows if row.target == target.target and row.metric in _ENDS}
+        if mine:
+            cells = [_brief(mine[metric]) if metric in mine else "" for metric in _ENDS]
+            counts = sorted({len(row.values) for row in mine.values()})
+            table.add_row(*map(_cell, (figures.label(target), *cells, " or ".join(map(str, counts)))))
+    return table
+
+
+def _not_measured(record: RunRecord) -> Table:
+    table = _table("not measured", "", "why", "what to do", text_columns=4)
+    for target in record.targets:
+        if target.outcome is not Outcome.OK:
+            why = (figures.label(target), target.outcome.value, target.reason, target.remedy)
+            table.add_row(*map(_cell, why))
+    return table
+
+
+def _failed_launches(record: RunRecord) -> Iterator[str]:
+    for target in record.targets:
+        failed = figures.failures(record, target.target)
+        for launch in failed[:_FAILURES_SHOWN]:
+            yield f"{target.target}, round {launch.iteration} failed: {launch.error}"
+        if len(failed) > _FAILURES_SHOWN:
+            yield f"{target.target}: {len(failed) - _FAILURES_SHOWN} more failed; lab export {record.run.id}"
+
+
+def _compared(rows: Sequence[Row], title: str, *, by_target: bool) -> RenderableType:
+    table = _table("", "A", "B", "B / A", "p (Holm)", "difference")
+    before = ""
+    for row in rows:
+        if by_target and row.target != before:
+            table.add_row(Text(printable(row.target), "bold"))
+            before = row.target
+        name = f"  {row.name}" if by_target else row.target
+        medians = [figures.quantity(found.median, row.unit) if found else "" for found in (row.a, row.b)]
+        if not by_target:
+            failed = (f" ({count} failed)" if count else "" for count in (row.failed_a, row.failed_b))
+            medians = [median + count for median, count in zip(medians, failed, strict=True)]
+        ratio = figures.times(row.ratio) if row.ratio else ""
+        p = "" if row.p_corrected is None else notes.probability(row.p_corrected)
+        told = _SHORT.get(row.verdict, row.verdict.value)
+        table.add_row(*map(_cell, (name, *medians, ratio, p, f"{told}: {row.reason}" if row.reason else told)))
+    _keep_whole(table, 0, 3)
+    return Group(_line(title, "bold"), table)
+
+
+def _table(*headings: str, text_columns: int = 1) -> Table:
+    """A table without vertical rules; the first columns are words and the rest figures."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < text_columns else "right", overflow="fold")
+    return table
+
+
+def _keep_whole(table: Table, *places: int) -> None:
+    """Let these columns wrap last, unless what they hold is unusually long."""
+    for place in places:
+        column = table.columns[place]
+        longest = max((cell.cell_len for cell in column.cells if isinstance(cell, Text)), default=0)
+        column.min_width = min(longest, _WHOLE)
+
+
+def _title(row: Series) -> str:
+    """A total's row: how it was waited for is in a note below, all else that keeps rows apart is in its name."""
+    told = [f"{key}={value}" for key, value in row.dimensions.items() if key != WAIT_METHOD]
+    return " ".join([row.label, *told])
+
+
+def _quantile(row: Series, q: float) -> str:
+    found = stats.quantile(row.values, q)
+    return (
+        f"{figures.quantity(found.value, row.unit)} ({figures.span(found.low, found.high, row.unit, like=found.value)})"
+        if found
+        else ""
+    )
+
+
+def _interval(found: stats.Estimate, unit: str) -> str:
+    return (
+        "n < 6"
+        if found.low is None or found.high is None
+        else figures.span(found.low, found.high, unit, like=found.median)
+    )
+
+
+def _brief(row: Series) -> str:
+    found = stats.estimate(row.values)
+    return f"{figures.quantity(found.median, row.unit)} ({_interval(found, row.unit)})"
+
+
+def _value(value: object) -> str:
+    return "absent" if value is None else str(value)
+
+
+def _cell(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(printable(text), style=style)
+
+
+def printable(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
