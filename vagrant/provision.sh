@@ -31,8 +31,8 @@ main() {
   choose_packages
   local can_act=1
   if [ -z "$plan_only" ]; then
-    if [ -n "$(wanted)$(to_start)" ] || kvm_to_fix; then gain_root || can_act=; fi
-    if [ -n "$can_act" ] && [ -n "$(wanted)" ]; then refresh_lists; fi
+    if [ -n "$(wanted)$(to_start)" ] || lists_missing || kvm_to_fix; then gain_root || can_act=; fi
+    if [ -n "$can_act" ] && { [ -n "$(wanted)" ] || lists_missing; }; then refresh_lists; fi
   fi
   show_plan
   [ -z "$plan_only" ] || return 0
@@ -71,6 +71,7 @@ check_system() {
   local ID=unknown VERSION_ID='' PRETTY_NAME=''
   # shellcheck disable=SC1091  # exists on every Debian and Ubuntu
   . "$SYSROOT/etc/os-release"
+  DISTRIBUTION=$ID
   say "Set-up for the lab on ${PRETTY_NAME:-$ID}; engines: ${ENGINES//,/ }"
   case "$ID$VERSION_ID" in
     debian12 | debian13 | ubuntu24.04) ;;
@@ -97,6 +98,8 @@ choose_packages() { # into PACKAGES: what is asked for and not there, by what it
       *) have qemu-system-x86_64 || need libvirt qemu-system-x86 ;;
     esac
     have mke2fs || need libvirt e2fsprogs
+    # Ubuntu's kernel modules, which the guest is given, are packed with zstd.
+    [ "$DISTRIBUTION" != ubuntu ] || have zstd || need libvirt zstd
     # libvirt-python comes as source only.
     have pkg-config || need libvirt pkg-config
     { have pkg-config && pkg-config --exists libvirt; } || need libvirt libvirt-dev
@@ -123,6 +126,10 @@ need() { # GROUP PACKAGE...
 to_start() {
   if wants docker && ! docker_there; then say dockerd; fi
   if wants libvirt && ! libvirt_there; then say libvirtd; fi
+}
+
+lists_missing() { # the libvirt driver fetches its guests' kernel by apt's lists
+  wants libvirt && [ -z "$(find "$SYSROOT/var/lib/apt/lists" -name '*_Packages*' -print -quit 2>/dev/null)" ]
 }
 
 refresh_lists() {
@@ -157,6 +164,7 @@ show_commands() {
   starting=$(to_start | xargs)
   warn "neither root nor sudo here; going on with what there is. An administrator can run:"
   [ -z "$(wanted)" ] || say "  apt-get update && apt-get install --no-remove --no-install-recommends $(wanted)" >&2
+  ! lists_missing || [ -n "$(wanted)" ] || say "  apt-get update" >&2
   [ -z "$starting" ] || say "  systemctl start ${starting/dockerd/docker}" >&2
 }
 

@@ -35,11 +35,12 @@ class Machine:
         # A copy, because with-access.sh gives files of its checkout to the user who is played.
         self.scripts = Path(shutil.copytree(CHECKOUT / "vagrant", root / "checkout/vagrant"))
         shutil.copytree(PLAYED, self.bin)
-        for directory in ("etc", "proc/net", "run", "var", "dev", "world/needs", "home"):
+        for directory in ("etc", "proc/net", "run", "var", "dev", "world/needs", "home", "var/lib/apt/lists"):
             (root / directory).mkdir(parents=True)
         (root / "var/run").symlink_to("../run")
         (root / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n')
         (root / "proc/net/unix").write_text("Num RefCount Protocol Flags Type St Inode Path\n")
+        (root / "var/lib/apt/lists/debian_main_Packages").touch()
         for name in ("installed", "refused", "broken", "unneeded", "also-removed", "units", "log"):
             (self.world / name).touch()
         (self.world / "uid").write_text("0")
@@ -181,6 +182,14 @@ def test_any_docker_api_that_answers_counts_as_installed(machine: Machine, path:
     machine.serve_docker(path)
     machine.run("provision.sh", ENGINES="docker")
     assert not machine.calls("docker.io")
+
+
+def test_apts_lists_are_fetched_for_the_guests_kernel_though_all_is_installed(machine: Machine) -> None:
+    machine.has_everything()
+    machine.listen("libvirt/libvirt-sock")
+    (machine.root / "var/lib/apt/lists/debian_main_Packages").unlink()
+    machine.run("provision.sh", ENGINES="libvirt")
+    assert machine.calls("apt-get") == ["apt-get -qq update"]
 
 
 def test_docker_host_is_the_users_choice(machine: Machine) -> None:
