@@ -110,11 +110,11 @@ class Container:
 
     def host_pids(self) -> Mapping[int, Role]:
         """The container's processes, its shim, and the proxy of its port; empty when it does not run."""
-        return {process.pid: role for process, role in self._find_processes().items()}
+        with translated("inspect the container"):
+            return {process.pid: role for process, role in self._find_processes().items()}
 
     def _find_processes(self) -> dict[Process, Role]:
-        with translated("inspect the container"):
-            state = self._inspect()
+        state = self._inspect()
         pid = int(state["State"]["Pid"]) if state else 0
         entries = procs.table() if self._local and pid else {}
         if pid not in entries:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.docker.errors import is_engine_error, translated
 from lab.driver import Mark
+from lab.errors import DriverError, LaunchError
 from lab.lines import Lines
 from lab.timeline import Phase, Source
 
@@ -91,11 +92,11 @@ class Events:
         self._thread: threading.Thread | None = None
         self._closing = False
 
-    def connect(self) -> None:
-        """Connect, unless a connection lives; once this returns no event is missed. Raises DriverError."""
+    def connect(self, kind: type[DriverError] = DriverError) -> None:
+        """Connect, unless a connection lives; once this returns no event is missed. Raises `kind`."""
         if self._thread is not None and self._thread.is_alive():
             return
-        with translated("follow its events"):
+        with translated("follow its events", kind):
             # The engine answers a moment before it subscribes this client; with `since` on its own clock it repeats
             # what fell between, so that an answered request misses nothing.
             since = datetime.fromisoformat(self._api.info()["SystemTime"])
@@ -105,9 +106,9 @@ class Events:
         self._thread.start()
 
     def watch(self, launch: str, mark: Mark) -> None:
-        """Mark the events of `launch` from here on. Raises DriverError."""
+        """Mark the events of `launch` from here on. Raises LaunchError."""
         self._marks[launch] = mark
-        self.connect()
+        self.connect(LaunchError)
 
     def forget(self, launch: str) -> None:
         """Mark nothing more of `launch`."""

@@ -1,0 +1,371 @@
+"""Docker's driver against the real engine: what only Docker does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from drivers.docker import DockerDriver
+from lab import cgroup
+from lab.driver import Context, Execs, Feature, Role
+from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.procs import Process
+from lab.service.build import build_service
+from lab.session import Session
+from lab.spec import MIB, Endpoint, Spec
+from lab.timeline import Phase, Source, SystemClock
+
+pytestmark = pytest.mark.engine("docker")
+
+MakeDriver = Callable[..., DockerDriver]
+
+
+@pytest.fixture
+def context(make_context: Callable[..., Context]) -> Context:
+    return make_context()
+
+
+@pytest.fixture
+def make_driver(context: Context, labels: dict[str, str]) -> Iterator[MakeDriver]:
+    made: list[DockerDriver] = []
+
+    def make(variant: str = "", **options: str) -> DockerDriver:
+        made.append(
+            DockerDriver(variant, Context(run_dir=context.run_dir, cache_dir=context.cache_dir, options=options))
+        )
+        return made[-1]
+
+    yield make
+    cleaner = make()
+    for instance in cleaner.list_instances({"lab.run": labels["lab.run"]}):
+        instance.delete()
+    for leftover in cleaner.leftovers({"lab.run": labels["lab.run"]}):
+        leftover.delete()
+    for driver in made:
+        driver.close()
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    """The engine as another program sees it."""
+    client = docker.from_env(timeout=60)
+    yield client.api
+    client.close()
+
+
+def _session(driver: DockerDriver, labels: Mapping[str, str], **changes: Any) -> Session:
+    spec = Spec(labels={**labels, "lab.target": "docker"}, **changes)
+    info = driver.info()
+    driver.prepare(spec)
+    return Session(driver, info, spec.for_launch(), SystemClock(), timeout_s=120)
+
+
+def _listening(port: int) -> set[str]:
+    """The local addresses, as the kernel writes them, of the listening sockets with `port` in this network."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            address, state = line.split()[1], line.split()[3]
+            if state == "0A" and int(address.rpartition(":")[2], 16) == port:
+                found.add(address.rpartition(":")[0])
+    return found
+
+
+LOOPBACK = int.from_bytes(socket.inet_aton("127.0.0.1"), "little")
+
+
+@pytest.mark.parametrize("variant", ["", "host"])
+def test_a_launch_is_marked_by_return_and_by_event_and_listens_on_loopback_only(
+    make_driver: MakeDriver, labels: dict[str, str], variant: str
+) -> None:
+    with _session(make_driver(variant), labels) as session:
+        session.launch()
+        session.stop()
+        line = session.timeline
+        seen = {(mark.phase, mark.source): mark.ns for mark in line}
+        for phase in (Phase.CREATED, Phase.STARTED):
+            assert {(phase, Source.RETURN), (phase, Source.EVENT)} <= set(seen)
+        assert seen[Phase.CREATED, Source.EVENT] < seen[Phase.STARTED, Source.EVENT]
+        assert seen[Phase.CREATED, Source.RETURN] < seen[Phase.STARTED, Source.RETURN]
+        assert {(Phase.MAIN, Source.LOG), (Phase.LISTENING, Source.LOG)} <= set(seen)
+        assert line.duration_s(Phase.MAIN, Phase.READY) > 0
+
+
+@pytest.mark.parametrize("variant", ["", "host"])
+def test_the_port_is_open_on_loopback_only(make_driver: MakeDriver, labels: dict[str, str], variant: str) -> None:
+    with _session(make_driver(variant), labels) as session:
+        session.launch()
+        endpoint = session.instance.endpoint  # type: ignore[union-attr]
+        assert endpoint is not None
+        assert {int(address, 16) for address in _listening(endpoint.port)} == {LOOPBACK}
+        request = f"GET /clock HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {session.spec.nonce}\r\n\r\n"
+        with socket.create_connection((endpoint.host, endpoint.port), 10) as connection:
+            connection.sendall(request.encode())
+            answer = b""
+            while part := connection.recv(4096):
+                answer += part
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["nonce"] == session.spec.nonce
+
+
+def test_without_a_network_there_is_listening_and_no_ready(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    driver = make_driver("none")
+    assert Feature.NETWORK not in driver.info().features
+    with _session(driver, labels) as session:
+        session.launch()
+        assert Phase.LISTENING in session.timeline and Phase.READY not in session.timeline
+        assert session.instance.endpoint is None  # type: ignore[union-attr]
+
+
+def test_the_kernel_holds_the_limits_of_the_spec(make_driver: MakeDriver, labels: dict[str, str], engine: Any) -> None:
+    driver = make_driver()
+    told = driver.info()
+    with _session(driver, labels, cpus=0.5, memory_bytes=64 * MIB, pids=17, scratch_bytes=2 * MIB) as session:
+        session.launch()
+        if Feature.HOST_PIDS not in told.features:
+            return
+        (pid,) = [pid for pid, role in session.instance.host_pids().items() if role is Role.SERVICE]  # type: ignore[union-attr]
+        held = cgroup.of_process(pid).limits()
+        have = {"memory": held.memory_bytes, "swap": held.swap_bytes, "cpus": held.cpus, "pids": held.pids}
+        for limit, wanted in (("memory", 64 * MIB), ("swap", 0), ("cpus", 0.5), ("pids", 17)):
+            if told.facts["limits"][limit].startswith("set"):
+                assert have[limit] == wanted, limit
+        mounts = Path(f"/proc/{pid}/mounts").read_text()
+        assert any(line.split()[1] == "/tmp" and "size=2048k" in line for line in mounts.splitlines())
+        assert engine.inspect_container(session.instance.id)["HostConfig"]["RestartPolicy"]["Name"] == "no"  # type: ignore[union-attr]
+
+
+def test_it_ends_by_sigterm_and_its_host_processes_with_it(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    driver = make_driver()
+    with _session(driver, labels) as session:
+        session.launch()
+        instance = session.instance
+        pids = instance.host_pids()  # type: ignore[union-attr]
+        processes = [process for pid in pids if (process := Process.of(pid))]
+        if Feature.HOST_PIDS in driver.info().features:
+            assert set(pids.values()) >= {Role.SERVICE, Role.SHIM}
+        session.stop()
+        state = engine.inspect_container(instance.id)["State"]  # type: ignore[union-attr]
+        assert (state["Status"], state["ExitCode"]) == ("exited", 0)
+        assert session.spec.nonce.encode() in instance.logs()  # type: ignore[union-attr]
+        session.delete()
+        assert not [process for process in processes if process.alive()]
+        with pytest.raises(docker.errors.NotFound):
+            engine.inspect_container(instance.id)  # type: ignore[union-attr]
+        instance.delete()  # type: ignore[union-attr]
+        assert instance.logs() == b""  # type: ignore[union-attr]
+
+
+def test_a_fresh_driver_finds_the_container_its_endpoint_and_the_image(
+    make_driver: MakeDriver, labels: dict[str, str]
+) -> None:
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        fresh = make_driver()
+        (found,) = fresh.list_instances({"lab.run": labels["lab.run"]})
+        assert (found.id, found.endpoint) == (session.instance.id, session.instance.endpoint)  # type: ignore[union-attr]
+        (left,) = fresh.leftovers({"lab.run": labels["lab.run"]})
+        assert left.kind == "image" and left.labels["lab.owner"] == labels["lab.owner"]
+        found.delete()
+        left.delete()
+        left.delete()
+        assert not fresh.list_instances({"lab.run": labels["lab.run"]})
+        assert not fresh.leftovers({"lab.run": labels["lab.run"]})
+
+
+def test_networks_and_volumes_of_the_labs_are_leftovers(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    volume = engine.create_volume(labels=labels)["Name"]
+    engine.create_network(f"lab-{labels['lab.run']}", driver="bridge", internal=True, labels=labels)
+    driver = make_driver()
+    found = driver.leftovers({"lab.run": labels["lab.run"]})
+    assert sorted(left.kind for left in found) == ["network", "volume"]
+    for left in found:
+        left.delete()
+        left.delete()
+    assert not driver.leftovers({"lab.run": labels["lab.run"]})
+    assert volume not in [one["Name"] for one in engine.volumes()["Volumes"] or ()]
+
+
+def test_exec_gives_output_and_status_and_keeps_its_time(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        instance = session.instance
+        assert isinstance(instance, Execs)
+        watch = ["/service", "watch", "--host", "127.0.0.1", "--port", "8080", "--interval-ms", "500", "--seconds"]
+        result = instance.exec([*watch, "1"], timeout_s=60)
+        assert result.exit_code == 0, result.stderr
+        assert b'"summary"' in result.stdout
+        bad = instance.exec(["/service", "watch", "--nonsense"], timeout_s=60)
+        assert bad.exit_code == 2 and bad.stderr and not bad.stdout
+        with pytest.raises(DriverError, match="did not end in the container within"):
+            instance.exec([*watch, "60"], timeout_s=1)
+        with pytest.raises(DriverError, match="/nope"):
+            instance.exec(["/nope"], timeout_s=60)
+
+
+class Seen:
+    """A Mark that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[Phase, Source]] = []
+
+    def __call__(self, phase: Phase, *, source: Source) -> None:
+        self.phases.append((phase, source))
+
+    def line(self, text: bytes, *, source: Source) -> None: ...
+
+
+def test_a_port_in_use_is_one_clear_line_and_leaves_no_container(
+    make_driver: MakeDriver, labels: dict[str, str]
+) -> None:
+    driver = make_driver()
+    spec = Spec(labels=labels).for_launch()
+    driver.prepare(spec)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(LaunchError) as raised:
+            driver.launch(spec, Endpoint("127.0.0.1", port), Seen())
+    assert raised.value.brief == f"127.0.0.1:{port} is in use by another program"
+    assert raised.value.resolution
+    assert not driver.list_instances({"lab.run": labels["lab.run"]})
+
+
+def test_a_command_that_is_not_there_is_one_clear_line_and_leaves_no_container(
+    make_driver: MakeDriver, labels: dict[str, str], foreign: Path
+) -> None:
+    driver = make_driver("none")
+    spec = Spec(image=str(foreign), command=("/nope",), labels=labels).for_launch()
+    driver.prepare(spec)
+    seen = Seen()
+    with pytest.raises(LaunchError, match="/nope") as raised:
+        driver.launch(spec, None, seen)
+    assert "\n" not in raised.value.brief and raised.value.details
+    assert (Phase.STARTED, Source.RETURN) not in seen.phases
+    assert not driver.list_instances({"lab.run": labels["lab.run"]})
+
+
+@pytest.fixture
+def foreign(context: Context, tmp_path: Path) -> Path:
+    """A user's image in a file: not the lab's layout, with a user, a directory and an environment of its own."""
+
+    def tar(files: Mapping[str, bytes]) -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(content), 0o755
+                archive.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+
+    layer = tar({"opt/server": build_service(context.cache_dir).read_bytes()})
+    config = {
+        "architecture": docker.from_env().info()["Architecture"].replace("x86_64", "amd64").replace("aarch64", "arm64"),
+        "os": "linux",
+        "config": {
+            "Cmd": ["/opt/server"],
+            "Env": ["LAB_HOST=0.0.0.0", "LAB_PORT=9000"],
+            "User": "1234:4321",
+            "WorkingDir": "/opt",
+            "Labels": {"their.own": "label"},
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "c.json", "RepoTags": ["theirs/server:1"], "Layers": ["l/layer.tar"]}]
+    path = tmp_path / "image.tar"
+    path.write_bytes(
+        tar(
+            {
+                "c.json": json.dumps(config).encode(),
+                "l/layer.tar": layer,
+                "manifest.json": json.dumps(manifest).encode(),
+            }
+        )
+    )
+    return path
+
+
+def test_a_users_image_from_a_file_runs_as_it_says_and_is_this_runs_leftover(
+    make_driver: MakeDriver, labels: dict[str, str], foreign: Path, engine: Any, context: Context
+) -> None:
+    driver = make_driver()
+    with _session(driver, labels, image=str(foreign), port=9000, ready_path="/healthz") as session:
+        session.launch()
+        assert Phase.READY in session.timeline and Phase.MAIN not in session.timeline
+        told = engine.inspect_container(session.instance.id)  # type: ignore[union-attr]
+        assert told["Config"]["User"] == "1234:4321"
+        if Feature.HOST_PIDS in driver.info().features:
+            (pid,) = [pid for pid, role in session.instance.host_pids().items() if role is Role.SERVICE]  # type: ignore[union-attr]
+            assert Path(f"/proc/{pid}").stat().st_uid == 1234
+    (left,) = driver.leftovers({"lab.run": labels["lab.run"]})
+    assert left.kind == "image" and left.labels["their.own"] == "label"
+    assert not engine.images(name="theirs/server")
+    assert not list(context.run_dir.glob("*.tar"))
+    left.delete()
+
+
+def test_a_users_image_in_the_hosts_network_is_refused(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    with pytest.raises(Unsupported, match="every address"):
+        make_driver("host").prepare(Spec(image="nginx:alpine", labels=labels))
+
+
+def test_files_that_are_no_images_are_bad_input(
+    make_driver: MakeDriver, labels: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(b"no tar at all")
+    for image in (str(path), str(tmp_path / "absent.tar")):
+        with pytest.raises(BadInput, match=Path(image).name):
+            make_driver().prepare(Spec(image=image, labels=labels))
+
+
+def test_a_runtime_that_is_not_listed_is_named_with_those_that_are(make_driver: MakeDriver) -> None:
+    with pytest.raises(DriverUnavailable, match=r"no OCI runtime 'no-such'; it lists .*runc") as raised:
+        make_driver("no-such").info()
+    assert "daemon.json" in raised.value.resolution
+
+
+@pytest.mark.beyond_engine
+def test_crun_where_the_engine_lists_it(make_driver: MakeDriver, labels: dict[str, str], engine: Any) -> None:
+    if "crun" not in engine.info()["Runtimes"]:
+        pytest.skip("this engine does not list crun")
+    with _session(make_driver("crun"), labels) as session:
+        session.launch()
+        assert engine.inspect_container(session.instance.id)["HostConfig"]["Runtime"] == "crun"  # type: ignore[union-attr]
+
+
+def test_a_socket_that_is_not_there_is_unavailable_with_its_remedy(make_driver: MakeDriver, tmp_path: Path) -> None:
+    driver = make_driver(**{"docker-host": f"unix://{tmp_path}/docker.sock"})
+    with pytest.raises(DriverUnavailable, match="socket is not there") as raised:
+        driver.info()
+    assert raised.value.resolution
+    driver.close()
+
+
+def test_what_a_cold_launch_reads_is_on_this_hosts_disk(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    driver = make_driver()
+    if Feature.COLD not in driver.info().features:
+        return
+    spec = Spec(labels=labels)
+    driver.prepare(spec)
+    files = driver.launch_files(spec)
+    assert all(path.exists() for path in files)
+    assert any((path / "service").is_file() for path in files)
+    assert any(path.name == "runc" for path in files)
+    with _session(driver, labels) as session:
+        session.launch()
+        names = driver.others_running()
+        assert session.instance.id[:12] not in names  # type: ignore[union-attr]
