@@ -124,7 +124,7 @@ static void mount_at(const char *type, const char *at, unsigned long flags, cons
 
 static void open_console(void)
 {
-    int fd = open("/dev/console", O_RDWR | O_NOCTTY);
+    int fd = open(LAB_CONSOLE, O_RDWR | O_NOCTTY);
     if (fd < 0) {
         return; /* whatever the kernel or the parent gave stays */
     }

@@ -12,6 +12,9 @@
 #ifndef LAB_COMMAND_LINE
 #define LAB_COMMAND_LINE "/proc/cmdline"
 #endif
+#ifndef LAB_CONSOLE
+#define LAB_CONSOLE "/dev/console"
+#endif
 
 /* Says what is wrong on the console and ends the guest. */
 void die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));

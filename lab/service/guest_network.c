@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <net/route.h>
@@ -56,6 +57,14 @@ void bring_up_loopback(void)
     int fd = control_socket();
     set_up(fd, "lo");
     close(fd);
+    /* As Docker's containers have it (since 20.10): an image's user who is not root may listen on port 80. */
+    fd = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1) {
+        dprintf(STDOUT_FILENO, "lab-guest error: unprivileged ports: %s\n", strerror(errno));
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
 }
 
 /* The first Ethernet interface in the order of its index; true when there is one. */
