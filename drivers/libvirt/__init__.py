@@ -136,10 +136,12 @@ class LibvirtDriver:
                 domain = domains.connection.createXML(xml, 0)
             mark(Phase.STARTED, source=Source.RETURN)
             undo.pop_all()
-        return LibvirtInstance(domains, domain, labels=spec.labels, endpoint=endpoint, xml=xml, console=console)
+        return LibvirtInstance(self._connected, domain, labels=spec.labels, endpoint=endpoint, xml=xml, console=console)
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
-        return [instance for instance in self._connected().all_of_the_lab() if bears(instance.labels, labels)]
+        return [
+            instance for instance in self._connected().all_of_the_lab(self._connected) if bears(instance.labels, labels)
+        ]
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:  # noqa: ARG002
         """None: a transient domain leaves nothing with libvirt, and the files lie in the run's directory."""

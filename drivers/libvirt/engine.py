@@ -111,10 +111,10 @@ def _codes(libvirt: Any, names: tuple[str, ...]) -> set[int]:
 
 
 def is_missing(error: libvirt.libvirtError) -> bool:
-    """Whether `error` says that the domain is not there."""
+    """Whether `error` says that the domain, or its labels, are not there."""
     import libvirt
 
-    return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
+    return error.get_error_code() in _codes(libvirt, ("NO_DOMAIN", "NO_DOMAIN_METADATA"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

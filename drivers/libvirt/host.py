@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from drivers.libvirt import kernel as kernels
 from drivers.libvirt.domain import MACHINES
@@ -54,7 +55,7 @@ def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel
         emulator=emulator,
         accel=accel or ("kvm" if proof.proven else "tcg"),
         proof=proof,
-        cpu_quota=connection.getURI() == SYSTEM_URI and _has_cpu_controller(),
+        cpu_quota=urlsplit(connection.getURI()).path == urlsplit(SYSTEM_URI).path and _has_cpu_controller(),
         tsc_khz=tsc_khz(Path("/proc/cpuinfo").read_text()),
     )
 

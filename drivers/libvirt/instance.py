@@ -77,17 +77,20 @@ class Domains:
                 return None
             raise translate(error, "look a domain up") from error
 
-    def all_of_the_lab(self) -> list[LibvirtInstance]:
-        """Every domain that bears the lab's labels. Raises DriverError."""
+    def all_of_the_lab(self, connected: Connected) -> list[LibvirtInstance]:
+        """Every domain that bears the lab's labels, to be asked by way of `connected`. Raises DriverError."""
         found = []
         with translated("list the domains"):
             domains = self.connection.listAllDomains(0)
         for domain in domains:
-            # One that ends while it is looked at, or has no labels of the lab's, is no instance.
-            with contextlib.suppress(sdk().libvirtError):
+            try:
                 labels = labels_of(domain.metadata(sdk().VIR_DOMAIN_METADATA_ELEMENT, LABELS_URI, 0))
                 xml = domain.XMLDesc(0)
-                found.append(LibvirtInstance(self, domain, labels=labels, endpoint=endpoint_of(xml), xml=xml))
+            except sdk().libvirtError as error:
+                if is_missing(error):
+                    continue  # it bears no labels of the lab's, or ended while it was looked at
+                raise translate(error, "read a domain's labels") from error
+            found.append(LibvirtInstance(connected, domain, labels=labels, endpoint=endpoint_of(xml), xml=xml))
         return found
 
     def close(self) -> None:
@@ -108,12 +111,16 @@ class Domains:
             self._ended[identity].set()
 
 
+Connected = Callable[[], Domains]
+"""The connection as it is now: opened anew where the daemon went away in between."""
+
+
 class LibvirtInstance:
     """One domain: this process's own launch (with its `console`), or one found by its labels."""
 
     def __init__(
         self,
-        domains: Domains,
+        connected: Connected,
         domain: libvirt.virDomain,
         *,
         labels: Mapping[str, str],
@@ -125,7 +132,7 @@ class LibvirtInstance:
         self.labels = labels
         self.endpoint = endpoint
         self.name = domain.name()
-        self._domains = domains
+        self._connected = connected
         self._console = console
         self._console_path = console_of(xml)
         self._process: Process | None = None
@@ -137,14 +144,14 @@ class LibvirtInstance:
     def stop(self, *, timeout_s: float) -> None:
         """Ask the guest's init by its console, then destroy; returns when libvirt has let go of the domain."""
         self._remember_process()
-        if self._domains.find(self.id) is None:
+        if self._connected().find(self.id) is None:
             return
         asked = (
             self._console.write(STOP_LINE)
             if self._console
             else self._console_path is not None and type_into(self._console_path, STOP_LINE)
         )
-        if not asked or not self._domains.await_end(self.id, timeout_s):
+        if not asked or not self._connected().await_end(self.id, timeout_s):
             self._destroy()
 
     def delete(self) -> None:
@@ -152,13 +159,13 @@ class LibvirtInstance:
         try:
             self._remember_process()
             self._destroy()
+            self._connected().unwatch(self.id)
         except DriverError as error:
             raise CleanupError(
                 f"the domain {self.name} could not be removed: {error.brief}",
                 details=error.details,
                 resolution=error.resolution or f"virsh destroy {self.name}",
             ) from error
-        self._domains.unwatch(self.id)
         if self._process is not None and not self._process.wait(_DESTROY_S):
             raise CleanupError(
                 f"QEMU's process {self._process.pid} outlives its domain {self.name}",
@@ -182,16 +189,16 @@ class LibvirtInstance:
                 return
 
     def _destroy(self) -> None:
-        domain = self._domains.find(self.id)
+        domain = self._connected().find(self.id)
         if domain is None:
             return
         try:
             domain.destroy()
         except sdk().libvirtError as error:
             # It may have ended by itself just now, which libvirt tells in several ways: what counts is that it is gone.
-            if not self._domains.await_end(self.id, 1.0):
+            if not self._connected().await_end(self.id, 1.0):
                 raise translate(error, "destroy the domain") from error
-        if not self._domains.await_end(self.id, _DESTROY_S):
+        if not self._connected().await_end(self.id, _DESTROY_S):
             raise CleanupError(
                 f"libvirt still lists the domain {self.name} after destroying it",
                 resolution=f"virsh destroy {self.name}",

@@ -26,7 +26,7 @@ from drivers.libvirt import LibvirtDriver
 from drivers.libvirt.media import disk_path
 from drivers.libvirt.rootfs import write_disk
 from lab.driver import Context, Role
-from lab.errors import DriverUnavailable, LaunchError
+from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.image import open_image
 from lab.service.build import available_compilers
 from lab.session import Session
@@ -36,6 +36,7 @@ from lab.timeline import Phase, Source, SystemClock, Timeline
 pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.timeout(300)]
 VARIANTS = ("microvm", "q35", "pc")
 READY_S = 120
+SYSTEM_SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 
 MakeContext = Callable[..., Context]
 
@@ -262,6 +263,94 @@ def test_a_daemon_that_does_not_answer_is_one_clear_line(
             ask()
         assert "libvirt" in raised.value.brief and "\n" not in raised.value.brief
         assert raised.value.resolution
+
+
+class Gate:
+    """A door before libvirt's own socket, that can be shut as if the daemon had died, and opened again."""
+
+    def __init__(self, path: Path, behind: Path) -> None:
+        self.path, self._behind = path, behind
+        self._open: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+
+    def open(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        assert self._listener is not None
+        for connection in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        self._open.clear()
+        self.path.unlink(missing_ok=True)
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                front, _ = listener.accept()
+            except OSError:
+                return
+            back = socket.socket(socket.AF_UNIX)
+            back.connect(str(self._behind))
+            self._open += [front, back]
+            for source, target in ((front, back), (back, front)):
+                threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_daemon_that_stops_in_the_middle_gives_clear_lines_and_is_found_again(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str], tmp_path: Path
+) -> None:
+    behind = next((path for path in SYSTEM_SOCKETS if os.access(path, os.W_OK)), None)
+    if behind is None:
+        return  # this user has a libvirt of its own, started and ended by the library itself
+    gate = Gate(tmp_path / "gate", behind)
+    gate.open()
+    driver = make_driver("microvm", **{"libvirt-uri": f"qemu+unix:///system?socket={gate.path}"})
+    with launched(driver, Spec(labels=labels)) as session:
+        gate.shut()
+        calls: dict[str, tuple[type[Exception], Callable[[], object]]] = {
+            "info": (DriverUnavailable, driver.info),
+            "list": (DriverUnavailable, lambda: driver.list_instances({})),
+            "launch": (
+                DriverUnavailable,
+                lambda: driver.launch(session.spec.for_launch(), session.instance.endpoint, Silent()),
+            ),
+            "stop": (DriverUnavailable, lambda: session.instance.stop(timeout_s=5)),
+            "delete": (CleanupError, session.instance.delete),
+        }
+        for name, (kind, call) in calls.items():
+            with pytest.raises(kind) as raised:
+                call()
+            assert isinstance(raised.value, DriverError)
+            assert "libvirt" in raised.value.brief and "\n" not in raised.value.brief, name
+        assert get(session, "/facts")["cpus_online"] == 1, "the guest does not care"
+        gate.open()
+        assert [found.id for found in driver.list_instances({"lab.run": labels["lab.run"]})] == [session.instance.id]
+        session.stop(timeout_s=30)
+        session.delete()
+    assert not list(driver._context.run_dir.glob("lab-microvm-*"))
+    gate.shut()
+
+
+def test_labels_of_any_text_come_back_as_they_were(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver("q35")
+    hostile = {**labels, "lab.note": '</metadata><x a="\'">&amp;]]>\n é'}
+    with launched(driver, Spec(labels=hostile)) as session:
+        (found,) = driver.list_instances({"lab.run": labels["lab.run"]})
+        assert dict(found.labels) == dict(session.spec.labels)
 
 
 # A foreign image ---------------------------------------------------------------------------------------------------
