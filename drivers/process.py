@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lab import cgroup, procs
@@ -38,7 +39,6 @@ class ProcessDriver:
             raise BadInput(f"'process' has no variant '{variant}'", resolution="write 'process'")
         self._context = context
         self._programs: tuple[Path, Path] | None = None
-        self._places = cgroup.places()
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -129,6 +129,10 @@ class ProcessDriver:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    @cached_property
+    def _places(self) -> cgroup.Places:
+        return cgroup.places()
 
     def _built(self) -> tuple[Path, Path]:
         if self._programs is None:

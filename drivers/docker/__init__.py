@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from drivers.docker import images
 from drivers.docker.errors import translated
@@ -68,6 +69,11 @@ class DockerDriver:
         """What the engine says of itself. Raises DriverUnavailable where it is not there, or lacks the runtime."""
         with translated("ask the engine what it is", DriverUnavailable):
             told = self._api().info()
+        if self._is_remote() and self._network != "none":
+            raise DriverUnavailable(
+                "this Docker engine is another machine's, and publishes ports on that machine's loopback only",
+                resolution="run the lab on that machine, or leave DOCKER_HOST unset",
+            )
         self._local = self._is_local(told)
         runtime = self._runtime or told.get("DefaultRuntime", "runc")
         _require_runtime(runtime, told)
@@ -107,7 +113,7 @@ class DockerDriver:
         self._followed_events().connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
-        """Create, attach, start. Raises LaunchError after removing the container."""
+        """Create, attach, start. Raises LaunchError, after removing the container, whose log is in its details."""
         self._require_network(spec)
         if endpoint is None and self._network != "none":
             raise LaunchError("a container needs an endpoint on this host to publish its port at")
@@ -307,10 +313,15 @@ class DockerDriver:
             return Endpoint(environment["LAB_HOST"], int(environment["LAB_PORT"]))
         return None
 
+    def _is_remote(self) -> bool:
+        """Whether the engine is reached over a network (the SDK calls a Unix socket 'localhost')."""
+        url = urlsplit(self._api().base_url)
+        return url.hostname not in ("localhost", "127.0.0.1", "::1")
+
     def _is_local(self, told: Mapping[str, Any]) -> bool:
-        """Whether the engine's processes are this host's: not so over a network, nor in Docker Desktop's VM."""
-        socket = self._api().base_url == "http+docker://localhost"  # what the SDK calls a Unix socket
-        return socket and told.get("Name") == platform.node() and told.get("KernelVersion") == platform.release()
+        """Whether the engine's processes are this host's: not so on another machine, nor in Docker Desktop's VM."""
+        same = told.get("Name") == platform.node() and told.get("KernelVersion") == platform.release()
+        return same and not self._is_remote()
 
     def _require_network(self, spec: Spec) -> None:
         if self._network == "host" and not spec.builtin:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import socket
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -330,6 +331,21 @@ def test_files_that_are_no_images_are_bad_input(
     for image in (str(path), str(tmp_path / "absent.tar")):
         with pytest.raises(BadInput, match=Path(image).name):
             make_driver().prepare(Spec(image=image, labels=labels))
+
+
+def test_an_image_that_cannot_be_had_is_one_clear_line(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    with pytest.raises(DriverError, match=r"the image '127.0.0.1:1/no/such:1' is not here") as raised:
+        make_driver().prepare(Spec(image="127.0.0.1:1/no/such:1", labels=labels))
+    assert "\n" not in raised.value.brief and raised.value.resolution
+
+
+def test_an_engine_on_another_machine_is_told_apart(make_driver: MakeDriver) -> None:
+    driver = make_driver()
+    driver._api().base_url = "http://192.0.2.1:2375"
+    assert driver._is_remote()
+    assert not driver._is_local({"Name": platform.node(), "KernelVersion": platform.release()})
+    driver._api().base_url = "http+docker://localhost"
+    assert not driver._is_remote()
 
 
 def test_a_runtime_that_is_not_listed_is_named_with_those_that_are(make_driver: MakeDriver) -> None:
