@@ -38,7 +38,10 @@ class Request:
 
 
 def run_scenario(request: Request) -> int:
-    """Returns the exit code: 0 done, 1 a target failed, 130 interrupted. Raises LabError."""
+    """Returns the exit code: 0 done, 1 a target failed, 2 one was left out for bad input, 130 interrupted.
+
+    Raises LabError.
+    """
     errors = Console(stderr=True)
     given = dict(request.given)
     if request.config is None and given["targets"] is None:
@@ -55,6 +58,8 @@ def run_scenario(request: Request) -> int:
     _show_result(errors, record, request)
     if status is RunStatus.INTERRUPTED:
         return 130
+    if any(entrant.bad_input for entrant in plan.entrants):
+        return 2
     return 1 if _failed(record) else 0
 
 

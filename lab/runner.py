@@ -63,13 +63,15 @@ class Progress(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Entrant:
-    """One target in the run: its driver (None when it could not even be made) and what became of it."""
+    """One target in the run: its driver (None when it could not even be made) and what became of it; `bad_input`
+    where it was skipped because of what the user gave."""
 
     target: Target
     driver: Driver | None
     info: Info | None
     record: TargetRecord
     failures_in_a_row: int = 0
+    bad_input: bool = False
 
     @property
     def running(self) -> bool:
@@ -125,6 +127,7 @@ class Runner:
             except StoreError:
                 raise
             except LabError as error:
+                entrant.bad_input = isinstance(error, BadInput)
                 self._end_target(entrant, Outcome.SKIPPED, error)
 
     def _rounds(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from lab import __version__
 from lab.cold import cold_label, make_cold, require_cold
 from lab.driver import Coldable, Context, Driver, Info
-from lab.errors import BadInput, LabError, Unsupported
+from lab.errors import BadInput, DriverError, LabError, Unsupported
 from lab.host import Steal, host_facts
 from lab.noise import host_warnings
 from lab.options import RunOptions
@@ -68,7 +68,8 @@ class Intent:
 def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str]) -> Iterator[Intent]:
     """Resolve the targets and ask their engines; the run's own directory lives as long as this context.
 
-    Raises BadInput for a target that does not exist. An engine that is not there becomes a skipped target.
+    Raises BadInput for a target that does not exist. An engine that is not there becomes a skipped target, and so
+    does one for which the user's input is bad: the others go on.
     """
     targets = options.parsed_targets()
     run_id = new_run_id()
@@ -123,22 +124,24 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
     info: Info | None = None
     try:
         driver = make_driver(target, context)
+    except DriverError as error:
+        return Entrant(target=target, driver=None, info=None, record=_skipped(target, None, error))
+    try:
         info = driver.info()
         missing = scenario.requires - info.features
         if missing:
             raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
-        record = TargetRecord(target=str(target), outcome=Outcome.OK, info=info_json(info))
-    except BadInput:
-        raise
     except LabError as error:
-        record = TargetRecord(
-            target=str(target),
-            outcome=Outcome.SKIPPED,
-            reason=error.brief,
-            remedy=error.resolution,
-            info=info_json(info),
-        )
+        record = _skipped(target, info, error)
+        return Entrant(target=target, driver=driver, info=info, record=record, bad_input=isinstance(error, BadInput))
+    record = TargetRecord(target=str(target), outcome=Outcome.OK, info=info_json(info))
     return Entrant(target=target, driver=driver, info=info, record=record)
+
+
+def _skipped(target: Target, info: Info | None, error: LabError) -> TargetRecord:
+    return TargetRecord(
+        target=str(target), outcome=Outcome.SKIPPED, reason=error.brief, remedy=error.resolution, info=info_json(info)
+    )
 
 
 def _make_cold(driver: Driver, spec: Spec) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
-from lab.errors import DriverError, LaunchError, Unsupported
+from lab.errors import BadInput, DriverError, LaunchError, Unsupported
 from lab.host import boot_id, time_namespace
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source
@@ -75,7 +75,7 @@ class FakeDriver:
 
     def __init__(self, variant: str, context: Context) -> None:
         if variant not in self.variants():
-            raise Unsupported(f"fake has no variant '{variant}'")
+            raise BadInput(f"fake has no variant '{variant}'")
         self.name = "fake"
         self.engine = engine_of(context)
 

@@ -58,7 +58,7 @@ class Rig:
 
 
 def _make(target: Target, context: Context) -> Driver:
-    cls = FakeDriver if target == FAKE else driver_class(target.driver)
+    cls = FakeDriver if target.driver == FAKE.driver else driver_class(target.driver)
     return cls(target.variant, context)  # type: ignore[call-arg]
 
 

@@ -1,0 +1,47 @@
+"""An image's files, unpacked to a directory with their owners, modes, times and extended attributes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lab.image import ImageArchive
+from lab.layers import Entry, Kind
+
+
+def unpack(image: ImageArchive, root: Path) -> None:
+    """Write the image's files under `root`, which must be empty; needs root. Raises OSError."""
+    names: dict[int, Path] = {}
+    entries = list(image.entries())
+    for entry in entries:
+        path = root / entry.path
+        if entry.inode in names:
+            os.link(names[entry.inode], path, follow_symlinks=False)
+            continue
+        if entry.kind is not Kind.DIRECTORY and entry.inode:
+            names[entry.inode] = path
+        _make(image, entry, path)
+        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+        if entry.kind is not Kind.SYMLINK:
+            path.chmod(entry.mode)  # after chown, which takes set-id bits away
+        for name, value in entry.xattrs.items():
+            os.setxattr(path, name, value, follow_symlinks=False)
+    for entry in reversed(entries):  # a directory after what is in it
+        os.utime(root / entry.path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
+
+
+def _make(image: ImageArchive, entry: Entry, path: Path) -> None:
+    match entry.kind:
+        case Kind.DIRECTORY:
+            path.mkdir()
+        case Kind.FILE:
+            with image.open(entry) as source, path.open("xb") as target:
+                shutil.copyfileobj(source, target)
+        case Kind.SYMLINK:
+            path.symlink_to(entry.target)
+        case Kind.FIFO:
+            os.mkfifo(path)
+        case Kind.CHARACTER | Kind.BLOCK:
+            kind = 0o020000 if entry.kind is Kind.CHARACTER else 0o060000  # S_IFCHR, S_IFBLK
+            os.mknod(path, kind | entry.mode, os.makedev(*entry.device))

@@ -1,0 +1,167 @@
+"""The runtime's program: found, asked, and told what to do; its refusals become the lab's errors here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from lab.errors import DriverError, DriverUnavailable
+
+KNOWN = ("runc", "crun")
+"""Looked for in this order where the user names none."""
+
+_TIMEOUT_S = 60.0
+_EXEC_BYTES = 16 * 1024 * 1024
+_VERSION = re.compile(r"version:? (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An OCI runtime with the command line that runc and crun share."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its program's name."""
+        return self.path.name
+
+    def version(self) -> str:
+        """What it says of itself. Raises DriverUnavailable for what is no OCI runtime."""
+        try:
+            told = subprocess.run([str(self.path), "--version"], capture_output=True, timeout=_TIMEOUT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise DriverUnavailable(f"{self.path} cannot be asked for its version: {error}") from error
+        text = told.stdout.decode(errors="replace")
+        found = _VERSION.search(text)
+        if told.returncode != 0 or found is None or "spec:" not in text:
+            raise DriverUnavailable(f"{self.path} is not an OCI runtime with runc's command line", details=text)
+        return found[1]
+
+    def create(self, container: Container, output: IO[bytes] | int) -> None:
+        """Make the container up to its program, which inherits `output`. Raises DriverError."""
+        paths = ["--bundle", str(container.bundle), "--pid-file", str(container.pid_file)]
+        self._run(container, ["create", *paths, container.id], output)
+
+    def start(self, container: Container) -> None:
+        """Let its program begin. Raises DriverError."""
+        self._run(container, ["start", container.id])
+
+    def kill(self, container: Container, number: str) -> None:
+        """Signal its first process. Raises DriverError."""
+        self._run(container, ["kill", container.id, number])
+
+    def delete(self, container: Container) -> None:
+        """Kill what runs and forget it; nothing happens when it is not known. Raises DriverError."""
+        self._run(container, ["delete", "--force", container.id])
+
+    def exec(self, container: Container, argv: Sequence[str], *, timeout_s: float) -> tuple[int, bytes, bytes]:
+        """Run `argv` in it: exit code, output, errors. Raises DriverError; TimeoutExpired, and it may then still run."""
+        container.log.unlink(missing_ok=True)
+        command = self._command(container, ["exec", "--pid-file", str(container.exec_pid_file), container.id, *argv])
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            ended = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, timeout=timeout_s, check=False
+            )
+            if problem := container.problem():
+                raise DriverError(f"{self.name} could not run '{argv[0]}' in the container: {problem}")
+            return ended.returncode, _read(output), _read(errors)
+
+    def _run(self, container: Container, arguments: Sequence[str], output: IO[bytes] | int | None = None) -> None:
+        container.log.unlink(missing_ok=True)
+        with tempfile.TemporaryFile() as said:
+            where = said if output is None else output
+            try:
+                ended = subprocess.run(
+                    self._command(container, arguments),
+                    stdin=subprocess.DEVNULL,
+                    stdout=where,
+                    stderr=where,
+                    cwd=container.bundle,
+                    timeout=_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise DriverError(f"{self.name} {arguments[0]} did not end within {_TIMEOUT_S:g} s") from error
+            except OSError as error:
+                raise DriverUnavailable(f"{self.path} cannot be run: {error.strerror}", details=str(error)) from error
+            text = _read(said).decode(errors="replace") if output is None else ""
+        if ended.returncode != 0:
+            problem = container.problem() or " ".join(text.split()) or f"it ended with code {ended.returncode}"
+            raise DriverError(f"{self.name} could not {arguments[0]} the container: {problem}", details=text)
+
+    def _command(self, container: Container, arguments: Sequence[str]) -> list[str]:
+        log = ["--log", str(container.log), "--log-format", "json"]
+        return [str(self.path), "--root", str(container.state), *log, *arguments]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container's name and the paths in its bundle, which is also where the runtime keeps its state."""
+
+    id: str
+    bundle: Path
+
+    @property
+    def state(self) -> Path:
+        """The runtime's `--root`: one for each launch, so that no other's damage is in the way."""
+        return self.bundle / "state"
+
+    @property
+    def pid_file(self) -> Path:
+        """Where the runtime writes the pid of the first process."""
+        return self.bundle / "pid"
+
+    @property
+    def exec_pid_file(self) -> Path:
+        """Where the runtime writes the pid of what runs inside beside it."""
+        return self.bundle / "exec-pid"
+
+    @property
+    def log(self) -> Path:
+        """Where the runtime says what went wrong."""
+        return self.bundle / "log.json"
+
+    def problem(self) -> str:
+        """The last error in the log, on one line; empty when there is none."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        told = [entry for entry in map(_entry, lines) if entry.get("level") in ("error", "fatal")]
+        return " ".join(str(told[-1].get("msg", "")).split()) if told else ""
+
+
+def find(name: str) -> Runtime:
+    """The runtime `name`, or for `""` the first known one. Raises DriverUnavailable with the remedy."""
+    for candidate in [name] if name else KNOWN:
+        if path := shutil.which(candidate):
+            return Runtime(Path(path))
+    wanted = name or "runc"
+    raise DriverUnavailable(
+        f"there is no OCI runtime '{name}' on this host" if name else "there is no OCI runtime on this host",
+        resolution=f"sudo apt-get install {wanted}" if wanted in KNOWN else f"oci or oci:NAME, of {', '.join(KNOWN)}",
+    )
+
+
+def _entry(line: str) -> dict[str, object]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {"level": "error", "msg": line}
+    return value if isinstance(value, dict) else {}
+
+
+def _read(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    data = file.read(_EXEC_BYTES + 1)
+    if len(data) > _EXEC_BYTES:
+        raise DriverError(f"the command wrote more than {_EXEC_BYTES} bytes")
+    return data
