@@ -16,12 +16,16 @@ COLOURS = {  # of a step, by the phase that ends it: told apart also by those wh
     "listening": "#CC79A7",
     "ready": "#009E73",
 }
+_DARK = frozenset({"init", "ready"})
+_INK = "#1c2330"
 _OTHER_COLOUR = "#E69F00"
 _POINT = "#0072B2"
 _ROW_PX = 54
 _AROUND_PX = 110
-_LOG_SPAN = 10.0
-"""Targets whose medians lie further apart than this are drawn on a logarithmic axis."""
+_OWN_AXIS_PX = 100
+_BETWEEN_PX = 42  # room for the axis below each
+_NEAR = 5.0
+"""Rows whose medians are within this factor share an axis."""
 
 
 def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
@@ -51,6 +55,7 @@ def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
                 text=figures.quantity(step.median, "s") if part > 0.08 else "",
                 textposition="inside",
                 insidetextanchor="middle",
+                insidetextfont={"color": "white" if step.end in _DARK else _INK},
                 hovertemplate=f"{_plain(told)}<extra></extra>",
             )
             named.add(step.end)
@@ -64,32 +69,43 @@ def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
 
 
 def distributions(rows: Sequence[Series]) -> Any:
-    """Every value of each row as a point beside its box; times are in the unit that suits the axis."""
-    import plotly.graph_objects as go
+    """Every value of each row as a point over its box: on one axis where the medians are near each other, and else each
+    row on its own, or nothing of its spread could be seen."""
+    from plotly.subplots import make_subplots
 
     medians = [stats.estimate(row.values).median for row in rows]
-    wide = min(medians) > 0 and max(medians) / min(medians) > _LOG_SPAN and all(min(row.values) > 0 for row in rows)
-    factor, unit = figures.scale(min(medians) if wide else max(medians), rows[0].unit)
-    figure = go.Figure()
-    for row in rows:
-        name = " ".join([row.label, *(f"{k}={v}" for k, v in row.dimensions.items() if k != figures.WAIT_METHOD)])
+    apart = len(rows) > 1 and (min(medians) <= 0 or max(medians) / min(medians) > _NEAR)
+    axes = len(rows) if apart else 1
+    figure = make_subplots(rows=axes, cols=1, vertical_spacing=_BETWEEN_PX / (_OWN_AXIS_PX * axes) if apart else 0)
+    for place, row in enumerate(rows):
+        factor, unit = figures.scale(medians[place] if apart else max(medians), row.unit)
         figure.add_box(
             x=[value / factor for value in row.values],
-            name=_plain(name),
+            name=_plain(" ".join([row.label, *_apart_by(row)])),
             orientation="h",
             boxpoints="all",
-            jitter=0.5,
+            jitter=0.6,
             pointpos=0,
             fillcolor="rgba(0,114,178,0.12)",
             line={"color": "#44506a", "width": 1},
-            marker={"color": _POINT, "size": 5, "opacity": 0.7},
+            marker={"color": _POINT, "size": 5, "opacity": 0.6},
             showlegend=False,
             hovertemplate=f"%{{x:.4g}} {_plain(unit)}<extra></extra>",
+            row=place + 1 if apart else 1,
+            col=1,
         )
-    axis: dict[str, Any] = {"title": f"{_plain(rows[0].metric)} ({_plain(unit)}{', logarithmic' if wide else ''})"}
-    axis |= {"type": "log", "dtick": 1} if wide else {"rangemode": "tozero"}
-    figure.update_layout(**_layout(len(rows)), xaxis=axis)
+        figure.update_xaxes(ticksuffix=f" {_plain(unit)}", nticks=8, row=place + 1 if apart else 1, col=1)
+    layout = _layout(len(rows))
+    if apart:
+        layout["height"] = _AROUND_PX + _OWN_AXIS_PX * axes
+    yaxis = layout.pop("yaxis")
+    figure.update_layout(**layout)
+    figure.update_yaxes(**yaxis)
     return figure
+
+
+def _apart_by(row: Series) -> list[str]:
+    return [f"{key}={value}" for key, value in row.dimensions.items() if key != figures.WAIT_METHOD]
 
 
 def _layout(rows: int) -> dict[str, Any]:
@@ -97,7 +113,7 @@ def _layout(rows: int) -> dict[str, Any]:
         "template": "plotly_white",
         "height": _AROUND_PX + _ROW_PX * rows,
         "margin": {"l": 10, "r": 20, "t": 40, "b": 50},
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2330"},
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": _INK},
         "yaxis": {"automargin": True, "autorange": "reversed", "fixedrange": True, "ticksuffix": "  "},
     }
 

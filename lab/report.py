@@ -59,11 +59,11 @@ def render(record: RunRecord) -> str:
         f"<h1>{_text(title)}</h1>",
         *_lead(record),
         *_totals(record, rows),
+        *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
         *_spread(rows),
         *_rest(rows),
         *_failures(record),
-        *_list("What a reader must know", notes.of_run(record, rows)),
         *_list("How it was measured", METHOD),
         *_facts("Parameters of the run", record.run.parameters),
         *_targets(record),
@@ -121,7 +121,9 @@ def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
             kind = "between the chains" if row.metric == "lead_s" else row.dimensions.get("chain", "")
             body.append([row.label, kind, row.name, *_figures(row)])
     yield _details(
-        "All phases", _table(["target", "chain", "phase", "median", "95 % interval", "range or quantiles", "n"], body)
+        "All phases",
+        _table(["target", "chain", "phase", "median", "95 % interval", "range or quantiles", "n"], body),
+        opened=True,
     )
 
 
@@ -130,7 +132,10 @@ def _spread(rows: Sequence[Series]) -> Iterator[str]:
     for metric in metrics:
         shown = [row for row in rows if row.metric == metric]
         yield f"<h2>Every launch: {_text(metric)}</h2>"
-        yield "<p>Each point is one launch; the box spans the quartiles, and its line is the median.</p>"
+        yield (
+            "<p>Each point is one launch; the box spans the quartiles, and its line is the median. "
+            "Targets that are far apart have an axis each.</p>"
+        )
         yield _chart(f"spread-{metrics.index(metric)}", distributions(shown))
 
 
@@ -209,8 +214,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, figures
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _details(title: str, inside: str) -> str:
-    return f"<details><summary>{_text(title)}</summary>{inside}</details>"
+def _details(title: str, inside: str, *, opened: bool = False) -> str:
+    return f"<details{' open' if opened else ''}><summary>{_text(title)}</summary>{inside}</details>"
 
 
 def _chart(name: str, figure: Any) -> str:
@@ -218,12 +223,13 @@ def _chart(name: str, figure: Any) -> str:
     data = figure.to_json().replace("<", "\\u003c").replace("&", "\\u0026")
     return (
         f'<div id="{name}" class="chart"></div><script>{{const f = {data};'
-        f'Plotly.newPlot("{name}", f.data, f.layout, {{responsive: true, displaylogo: false}});}}</script>'
+        f'Plotly.newPlot("{name}", f.data, f.layout, {{responsive: true, displayModeBar: false}});}}</script>'
     )
 
 
 def _text(text: str) -> str:
-    return html.escape(text)
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return html.escape(shown)
 
 
 _PAGE = """<!DOCTYPE html>

@@ -15,7 +15,7 @@ from lab.sample import Sample
 from lab.timeline import Clock, MarkRecord, Phase, Source, Timeline
 
 MS = 1_000_000
-HOST = {"cpu": {"model": "Test CPU", "cores": 2}, "kernel": "6.1.0", "load": [0.1, 0.2, 0.3]}
+HOST = {"cpu": {"model": "Test CPU", "cores": 2}, "kernel": {"release": "6.1.0"}, "load": [0.1, 0.2, 0.3]}
 SPEC = {"image": "stratalab/service", "cpus": 1.0, "memory_bytes": 128 * 1024 * 1024}
 
 # Milliseconds from `requested`, as seen on a real host; the engine's chain is beside the service's.
@@ -114,7 +114,7 @@ def make_record() -> MakeRecord:
             status=RunStatus.DONE,
             owner="machine:boot:1:1",
             lab_version="0.1.0",
-            parameters={"seed": seed, "rounds": n, "spec": SPEC},
+            parameters={"seed": seed, "rounds": n, "warmup": warmup, "spec": SPEC},
             order=order,
         )
         targets = [

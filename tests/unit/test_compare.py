@@ -163,7 +163,8 @@ def test_a_target_that_fails_now_is_a_regression_and_a_skipped_one_is_not(make_r
 
 def test_what_differs_is_named_and_what_always_changes_is_not(make_record: Make) -> None:
     a, b = make_record("a"), make_record("b", lab_version="0.2.0")
-    host = {**b.host, "kernel": "6.2.0", "load": [9], "volatile": {"boot_id": "x"}, "memory": {"available_bytes": 1}}
+    volatile = {"load": [9], "volatile": {"boot_id": "x"}, "memory": {"available_bytes": 1}}
+    host = {**b.host, **volatile, "kernel": {"release": "6.2.0"}}
     spec = {**b.run.parameters["spec"], "port": 80, "nonce": "x"}
     parameters = {**b.run.parameters, "spec": spec, "cold": True, "seed": 77, "stopped_by": "time"}
     targets = [replace(t, info={**t.info, "version": "99"}) if t.target == "docker" else t for t in b.targets]
@@ -171,7 +172,7 @@ def test_what_differs_is_named_and_what_always_changes_is_not(make_record: Make)
     found = compare_runs(a, b)
     assert {d.fact: (d.a, d.b) for d in found.differences} == {
         "lab_version": ("0.1.0", "0.2.0"),
-        "host.kernel": ("6.1.0", "6.2.0"),
+        "host.kernel.release": ("6.1.0", "6.2.0"),
         "spec.port": (None, 80),
         "run.cold": (None, True),
         "docker.version": ("20.10.24", "99"),
