@@ -1,0 +1,307 @@
+"""The bare OCI runtime: a container from the same image with no daemon, which is what Docker starts in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from drivers.oci import bundle as bundles
+from drivers.oci import runtime as runtimes
+from drivers.oci.instance import (
+    CGROUPS,
+    EmptyGroup,
+    OciContainer,
+    Output,
+    Record,
+    container_id,
+    group_names,
+    remove_folders,
+)
+from drivers.oci.relay import Relay
+from drivers.oci.rootfs import unpack
+from drivers.oci.runtime import Container, Runtime
+from lab import cgroup
+from lab.archive import machine_architecture
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.errors import DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
+from lab.image import Process, fetch_image, open_image, process_of, service_archive
+from lab.ownership import Owner
+from lab.service.build import build_service
+from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
+from lab.timeline import Phase, Source
+
+BUNDLES = Path("/run/stratalab-oci")
+"""Where bundles and the runtimes' own state lie: known to every later lab of this boot, after which they are void."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image:
+    """An unpacked image, and how to run it; `process` lacks what only a launch knows."""
+
+    files: Path
+    process: Process
+    stop_signal: str
+
+
+class OciDriver:
+    """One OCI runtime with runc's command line, found in PATH; '' is runc, or else the first known one.
+
+    The lab's own service runs in the host's network, on 127.0.0.1: there is no bridge without a daemon. Any other
+    image, which may listen on every address, gets a network of its own and a relay.
+    """
+
+    name = "oci"
+
+    def __init__(self, variant: str, context: Context) -> None:
+        self._context = context
+        self._variant = variant
+        self._images: dict[str, _Image] = {}
+        self._kernel: bundles.Kernel | None = None
+
+    @classmethod
+    def variants(cls) -> Mapping[str, str]:
+        """The default; any other variant is the name of a runtime, looked up in PATH."""
+        return {"": "a container by runc with no daemon; oci:NAME uses another OCI runtime, such as crun"}
+
+    def info(self) -> Info:
+        """What the runtime is, after it has made a container here. Raises DriverUnavailable with the reason."""
+        runtime = runtimes.find(self._variant)
+        version = runtime.version()
+        if os.geteuid() != 0:
+            raise DriverUnavailable(f"{runtime.name} without a daemon needs root", resolution="run the lab with sudo")
+        self._prove(runtime)
+        limits = cgroup.places().limits
+        _, missing = bundles.allowed_capabilities()
+        return Info(
+            engine=runtime.name,
+            version=version,
+            isolation=f"namespaces ({runtime.name}, no daemon)",
+            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}),
+            facts={
+                "program": str(runtime.path),
+                "network": "the host's for the lab's own service; for other images their own, through a relay",
+                "capabilities_missing": missing,
+                "seccomp": "no filter, where Docker has one by default",
+                "mandatory_access_control": "no profile, where Docker has one by default",
+                "storage": "overlay over one copy of the image's files for each run",
+                "limits": dict(limits),
+            },
+            qualifiers={"network": "no bridge"},
+        )
+
+    def prepare(self, spec: Spec) -> None:
+        """Unpack the image's files once for the run. Raises Unsupported, BadInput, DriverError."""
+        self._image(spec)
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        """Write the bundle, create, start. Raises LaunchError after removing what it had made."""
+        if endpoint is None:
+            raise LaunchError("a container needs an endpoint on this host to answer at")
+        runtime, image = runtimes.find(self._variant), self._image(spec)
+        bundle = _make_bundle(spec)
+        record = Record(
+            labels=dict(spec.labels),
+            runtime=str(runtime.path),
+            scratch=str(self._folder() / container_id(spec.labels)),
+            host=endpoint.host,
+            port=endpoint.port,
+            stop_signal=image.stop_signal,
+        )
+        instance = OciContainer(bundle, record)
+        try:
+            self._write(spec, endpoint, image, bundle, record)
+            instance = self._run(runtime, spec, bundle, record, mark)
+        except BaseException as error:
+            problems = _undo(instance)
+            if isinstance(error, OSError):
+                raise LaunchError(
+                    f"the bundle cannot be written: {error.strerror}", details="\n".join([str(error), *problems])
+                ) from error
+            if isinstance(error, DriverError):
+                error.details = "\n".join(filter(None, [error.details, *problems]))
+                if not isinstance(error, LaunchError | DriverUnavailable):
+                    raise LaunchError(error.brief, details=error.details, resolution=error.resolution) from error
+            raise
+        return instance
+
+    def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
+        """Those that have a bundle, in whatever state."""
+        return [
+            OciContainer(bundle, record)
+            for bundle in _bundles()
+            if bears((record := Record.read(bundle)).labels, labels)
+        ]
+
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
+        """Cgroups that no bundle tells of."""
+        known = {bundle.name for bundle in _bundles()}
+        return [EmptyGroup(name) for name in sorted(group_names() - known) if bears(cgroup.labels_of(name), labels)]
+
+    def launch_files(self, spec: Spec) -> Sequence[Path]:
+        """The image's files and the runtime. Raises DriverError."""
+        return [self._image(spec).files, runtimes.find(self._variant).path]
+
+    def others_running(self) -> Sequence[str]:
+        """The containers in the runtime's usual place, where others that use it bare have theirs."""
+        usual = Path("/run") / runtimes.find(self._variant).name
+        return sorted(path.name for path in usual.iterdir() if path.is_dir()) if usual.is_dir() else ()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _prove(self, runtime: Runtime) -> None:
+        """Have the runtime make a container whose program is an empty file, and remove it: a version says nothing of
+        whether it can on this kernel, with these cgroups. Raises DriverUnavailable."""
+        spec = Spec(labels={"lab.run": "probe", "lab.scenario": "probe", "lab.owner": str(Owner.current())})
+        spec = spec.for_launch()
+        files = self._folder() / f"probe-{new_nonce()}"
+        record = Record(labels=dict(spec.labels), runtime=str(runtime.path), scratch=str(files), host="", port=0)
+        try:
+            for name in ("rootfs", "upper", "work"):
+                (files / name).mkdir(parents=True)
+            (files / "rootfs" / "probe").touch(mode=0o755)
+            bundle = _make_bundle(spec)
+            process = Process(argv=("/probe",), environment={}, cwd="/", uid=0, gid=0, groups=(0,))
+            record.write(bundle)
+            place = bundles.Place(lower=files / "rootfs", upper=files / "upper", work=files / "work")
+            self._write_config(spec, process, place, bundle, own_network=False)
+        except OSError as error:
+            raise DriverUnavailable(f"a bundle cannot be written: {error}", resolution="free space in /run") from error
+        instance = OciContainer(bundle, record)
+        try:
+            runtime.create(Container(instance.id, bundle), subprocess.DEVNULL)
+        except DriverError as error:
+            raise DriverUnavailable(
+                f"{runtime.name} makes no container on this host: {error.brief}",
+                details=error.details,
+                resolution="try another runtime, such as oci:runc" if runtime.name != "runc" else "",
+            ) from error
+        finally:
+            instance.delete()
+
+    def _image(self, spec: Spec) -> _Image:
+        if spec.image not in self._images:
+            self._images[spec.image] = self._provide(spec)
+        return self._images[spec.image]
+
+    def _provide(self, spec: Spec) -> _Image:
+        cache = self._context.cache_dir
+        name = "service" if spec.builtin else hashlib.sha256(spec.image.encode()).hexdigest()[:12]
+        files = self._folder() / f"image-{name}"
+        if spec.builtin:
+            archive = self._folder() / "service.tar"
+            if not archive.exists():
+                archive.write_bytes(service_archive(build_service(cache), tag=SERVICE_IMAGE, labels={}))
+        else:
+            archive = fetch_image(spec.image, cache)
+        with open_image(archive) as image:
+            if image.config.architecture not in ("", machine_architecture()):
+                raise Unsupported(
+                    f"the image '{spec.image}' is for {image.config.architecture}, and this host is not",
+                    resolution=f"give an image for {machine_architecture()}",
+                )
+            process = process_of(image, command=spec.command, environment=spec.environment)
+            if not files.exists():
+                try:
+                    unpacked = files.with_name(f".{files.name}-{new_nonce()}")
+                    unpacked.mkdir(mode=0o755)
+                    unpack(image, unpacked)
+                    unpacked.rename(files)
+                except OSError as error:
+                    raise DriverError(f"the image '{spec.image}' cannot be unpacked: {error}") from error
+            return _Image(files=files, process=process, stop_signal=image.config.stop_signal)
+
+    def _folder(self) -> Path:
+        """This driver's directory in the run's own, with which it goes."""
+        folder = self._context.run_dir / "oci"
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return folder
+
+    def _write(self, spec: Spec, endpoint: Endpoint, image: _Image, bundle: Path, record: Record) -> None:
+        scratch = Path(record.scratch)
+        for directory in (scratch, scratch / "upper", scratch / "work"):
+            directory.mkdir(mode=0o755)
+        record.write(bundle)
+        own = spec.service_environment(host=endpoint.host, port=endpoint.port)
+        process = replace(image.process, environment={**image.process.environment, **own})
+        place = bundles.Place(lower=image.files, upper=scratch / "upper", work=scratch / "work")
+        self._write_config(spec, process, place, bundle, own_network=not spec.builtin)
+
+    def _write_config(
+        self, spec: Spec, process: Process, place: bundles.Place, bundle: Path, *, own_network: bool
+    ) -> None:
+        if self._kernel is None:
+            places = cgroup.places()
+            held, _ = bundles.allowed_capabilities()
+            self._kernel = bundles.Kernel(
+                unified=Path("/sys/fs/cgroup/cgroup.controllers").exists(),
+                limits=frozenset(limit for limit, how in places.limits.items() if how.startswith("cgroup")),
+                capabilities=held,
+            )
+        written = bundles.config(
+            spec,
+            process,
+            self._kernel,
+            place=place,
+            hostname=spec.labels["lab.launch"][:12],
+            cgroups_path=f"/{CGROUPS}/{bundle.name}",
+            own_network=own_network,
+        )
+        (bundle / "config.json").write_text(json.dumps(written))
+
+    def _run(self, runtime: Runtime, spec: Spec, bundle: Path, record: Record, mark: Mark) -> OciContainer:
+        container = Container(container_id(spec.labels), bundle)
+        endpoint = Endpoint(record.host, record.port)
+        reading, writing = os.pipe()
+        output = Output(reading, mark)
+        relay: Relay | None = None
+        try:
+            with os.fdopen(writing, "wb") as pipe:
+                runtime.create(container, pipe)
+            mark(Phase.CREATED, source=Source.RETURN)
+            if not spec.builtin:
+                relay = Relay(endpoint, int(container.pid_file.read_text()), spec.port)
+            runtime.start(container)
+            mark(Phase.STARTED, source=Source.RETURN)
+        except BaseException as error:
+            if relay is not None:
+                relay.close()
+            if isinstance(error, DriverError):
+                error.details = "\n".join(filter(None, [error.details, output.tail().decode(errors="replace")]))
+            raise
+        return OciContainer(bundle, record, output=output, relay=relay)
+
+
+def _make_bundle(spec: Spec) -> Path:
+    """A new bundle whose name tells its labels, so that it is found whenever the lab dies after this call."""
+    try:
+        BUNDLES.mkdir(mode=0o700, exist_ok=True)
+        bundle = BUNDLES / cgroup.name_of(spec.labels)
+        bundle.mkdir(mode=0o700)
+        (bundle / "rootfs").mkdir()
+    except OSError as error:
+        raise LaunchError(f"a bundle cannot be made in {BUNDLES}: {error.strerror}", details=str(error)) from error
+    return bundle
+
+
+def _bundles() -> list[Path]:
+    try:
+        return sorted(path for path in BUNDLES.iterdir() if "lab.run" in cgroup.labels_of(path.name))
+    except FileNotFoundError:
+        return []
+    except PermissionError:  # root's, as all that is in it; this user can have launched nothing
+        return []
+
+
+def _undo(instance: OciContainer) -> list[str]:
+    try:
+        instance.delete()
+    except LabError as error:
+        return [f"not cleaned up: {error}"]
+    remove_folders()
+    return []

@@ -1,0 +1,241 @@
+"""One container of a bare runtime, found again by its bundle; and the cgroups that a dead launch may leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from drivers.oci.relay import Relay
+from drivers.oci.runtime import Container, Runtime
+from lab import cgroup, procs
+from lab.driver import ExecResult, Mark, Role
+from lab.errors import CleanupError, DriverError
+from lab.lines import Lines
+from lab.procfs import read_mounts, read_text
+from lab.procs import Process
+from lab.spec import Endpoint
+from lab.timeline import Source
+
+CGROUPS = "stratalab-oci"
+"""The cgroup of each hierarchy in which the containers' own lie: not that of bare processes."""
+
+_RECORD = "lab.json"
+_LOG_BYTES = 65_536
+_GONE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What the lab must know again of a launch after it died; it lies in the bundle. `scratch` is the directory of
+    the container's own writable layer."""
+
+    labels: Mapping[str, str]
+    runtime: str
+    scratch: str
+    host: str
+    port: int
+    stop_signal: str = "SIGTERM"
+
+    def write(self, bundle: Path) -> None:
+        """Keep it in `bundle`. Raises OSError."""
+        (bundle / _RECORD).write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, bundle: Path) -> Record:
+        """What `bundle` holds; where a launch died before it was written, what the directory's name tells."""
+        try:
+            return cls(**json.loads((bundle / _RECORD).read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls(labels=cgroup.labels_of(bundle.name), runtime="", scratch="", host="", port=0)
+
+
+class OciContainer:
+    """A container whose bundle is at `bundle`; `id` is the runtime's name for it."""
+
+    def __init__(
+        self, bundle: Path, record: Record, *, output: Output | None = None, relay: Relay | None = None
+    ) -> None:
+        self.labels = record.labels
+        self.endpoint = Endpoint(record.host, record.port) if record.host else None
+        self.id = container_id(record.labels)
+        self._container = Container(self.id, bundle)
+        self._record = record
+        self._output = output
+        self._relay = relay
+        self._group = group_of(bundle.name)
+
+    def logs(self) -> bytes:
+        """What the service wrote; empty where another lab launched it, whose pipe it was."""
+        return self._output.tail() if self._output else b""
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """The container's processes: nothing of the runtime's own stays."""
+        return {process.pid: Role.SERVICE for process in self._members()}
+
+    def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run `argv` in it, with 16 MiB of output at most; what does not end in time is killed. Raises DriverError."""
+        runtime = self._runtime()
+        if runtime is None:
+            raise DriverError(f"the runtime of container {self.id} is not known")
+        try:
+            code, output, errors = runtime.exec(self._container, argv, timeout_s=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            process = _process_in(self._container.exec_pid_file, self._group)
+            if process is not None:
+                process.send(signal.SIGKILL)
+            raise DriverError(f"'{argv[0]}' did not end in the container within {timeout_s:g} s") from error
+        return ExecResult(code, output, errors)
+
+    def stop(self, *, timeout_s: float) -> None:
+        """The image's stop signal to the first process; after `timeout_s` SIGKILL, which ends all in it."""
+        main, runtime = _process_in(self._container.pid_file, self._group), self._runtime()
+        if main is not None and main.alive():
+            if runtime is not None:
+                try:
+                    runtime.kill(self._container, self._record.stop_signal)
+                except DriverError:
+                    if main.alive():  # else it has ended by itself just now
+                        raise
+            main.wait(timeout_s)
+        self._kill()
+
+    def delete(self) -> None:
+        """Have the runtime remove it, then see that processes, cgroups and files are gone, and remove what is not."""
+        problems = ""
+        runtime = self._runtime()
+        if runtime is not None and self._container.state.exists():
+            try:
+                runtime.delete(self._container)
+            except DriverError as error:  # a launch that died half-way: what follows does without the runtime
+                problems = str(error)
+        try:
+            self._kill()
+            self._group.remove(timeout_s=_GONE_TIMEOUT_S)
+        except (PermissionError, DriverError) as error:
+            raise CleanupError(
+                f"container {self.id} cannot be removed: {error}",
+                details=problems,
+                resolution="run the command with sudo",
+            ) from error
+        if self._relay is not None:
+            self._relay.close()
+        if self._output is not None:
+            self._output.close()
+        remove_folders()
+        for directory in filter(None, [self._record.scratch, str(self._container.bundle)]):
+            shutil.rmtree(directory, ignore_errors=True)
+            if Path(directory).exists():
+                raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
+
+    def _runtime(self) -> Runtime | None:
+        path = Path(self._record.runtime)
+        return Runtime(path) if self._record.runtime and path.exists() else None
+
+    def _kill(self) -> None:
+        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        while members := self._members():
+            for member in members:
+                member.send(signal.SIGKILL)
+            if procs.all_ended(members, deadline - time.monotonic()):
+                raise DriverError(f"container {self.id} does not end, though it was killed")
+
+    def _members(self) -> set[Process]:
+        return {process for pid in self._group.pids() if (process := Process.of(pid)) is not None}
+
+
+class Output:
+    """The reading end of a container's output: a thread hands each line to `mark` as it comes."""
+
+    def __init__(self, descriptor: int, mark: Mark) -> None:
+        self._descriptor = descriptor
+        self._mark = mark
+        self._tail = b""
+        self._thread = threading.Thread(target=self._read, name="output of a container", daemon=True)
+        self._thread.start()
+
+    def tail(self) -> bytes:
+        """The last 64 KiB so far."""
+        return self._tail
+
+    def close(self) -> None:
+        """Wait for the end, which is there once every writer is dead."""
+        self._thread.join(_GONE_TIMEOUT_S)
+
+    def _read(self) -> None:
+        lines = Lines()
+        with open(self._descriptor, "rb", buffering=0) as pipe:  # noqa: PTH123  a descriptor, not a path
+            while data := pipe.read(_LOG_BYTES):
+                for line in lines.feed(data):
+                    self._mark.line(line, source=Source.LOG)
+                self._tail = (self._tail + data)[-_LOG_BYTES:]
+        for line in lines.end():
+            self._mark.line(line, source=Source.LOG)
+
+
+class EmptyGroup:
+    """A cgroup whose bundle is gone; `id` is its path in the first of its hierarchies."""
+
+    kind = "cgroup"
+
+    def __init__(self, name: str) -> None:
+        self.labels: Mapping[str, str] = cgroup.labels_of(name)
+        self._group = group_of(name)
+        self.id = str(self._group.directories[0].path)
+
+    def delete(self) -> None:
+        """Remove it. Raises CleanupError."""
+        self._group.remove()
+        remove_folders()
+
+
+def container_id(labels: Mapping[str, str]) -> str:
+    """The runtime's name for the launch that `labels` tell."""
+    return f"lab-{labels.get('lab.launch', 'unlabelled')}"
+
+
+def group_of(name: str) -> cgroup.Group:
+    """The cgroups called `name`, in every hierarchy: runtimes make theirs in all of them."""
+    return cgroup.Group(
+        name,
+        tuple(cgroup.Directory(folder / name, version, frozenset()) for folder, version in _folders()),
+        cgroup.labels_of(name),
+    )
+
+
+def group_names() -> set[str]:
+    """The names of the cgroups that are there and hold the lab's labels."""
+    found: set[str] = set()
+    for folder, _ in _folders():
+        with contextlib.suppress(FileNotFoundError):
+            found.update(path.name for path in folder.iterdir() if path.is_dir())
+    return {name for name in found if "lab.run" in cgroup.labels_of(name)}
+
+
+def remove_folders() -> None:
+    """Remove the directories around the containers' cgroups where they are empty."""
+    for folder, _ in _folders():
+        with contextlib.suppress(OSError):  # another container's is in it, or it is gone
+            folder.rmdir()
+
+
+def _folders() -> list[tuple[Path, int]]:
+    mounts = read_mounts(Path("/"))
+    versions = {"cgroup": 1, "cgroup2": 2}
+    points = {mount.point: versions[mount.type] for mount in mounts if mount.type in versions}
+    return [(Path(point) / CGROUPS, version) for point, version in points.items()]
+
+
+def _process_in(pid_file: Path, group: cgroup.Group) -> Process | None:
+    """The process that `pid_file` names, if it is one of the container's, which a later one with its pid is not."""
+    text = read_text(pid_file) or ""
+    if not text.isdigit() or int(text) not in group.pids():
+        return None
+    return Process.of(int(text))
