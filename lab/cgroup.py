@@ -320,11 +320,15 @@ def _read_memory(directory: Directory) -> tuple[int | None, int | None]:
 
 
 def _read_cpus(directory: Directory) -> float | None:
-    if directory.version == 2:
-        quota, period = (directory.path / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    quota_us = int((directory.path / "cpu.cfs_quota_us").read_text())
-    return None if quota_us < 0 else quota_us / int((directory.path / "cpu.cfs_period_us").read_text())
+    try:
+        if directory.version == 2:
+            quota, period = (directory.path / "cpu.max").read_text().split()
+        else:
+            quota = (directory.path / "cpu.cfs_quota_us").read_text().strip()
+            period = (directory.path / "cpu.cfs_period_us").read_text()
+    except FileNotFoundError:  # a root, or a cgroup to which the controller is not passed on
+        return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def _read_number(path: Path) -> int | None:

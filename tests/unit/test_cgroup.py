@@ -75,7 +75,7 @@ def test_a_v1_hierarchy_is_found_with_the_controllers_mounted_together(tmp_path:
         tmp_path, kind="cgroup", options="rw,cpu,cpuacct", own="3:cpu,cpuacct:/docker/abc\n0::/x\n", root="/docker/abc"
     )
     (found,) = cgroup.hierarchies(mountinfo)
-    assert (found.version, found.controllers) == (1, {"cpu"})
+    assert (found.version, found.controllers) == (1, frozenset({"cpu"}))
     assert found.locate(table) == found.mount
 
 
@@ -125,7 +125,9 @@ def test_the_topmost_delegated_group_is_used_and_not_the_users_above_it(
     allowed = mount / delegated
     monkeypatch.setattr(os, "access", lambda path, _: Path(path).is_relative_to(allowed))
     where = cgroup.places(mountinfo, table)
-    assert [(found.path, found.controllers) for found in where.directories] == [(allowed, {"memory", "pids"})]
+    assert [(found.path, found.controllers) for found in where.directories] == [
+        (allowed, frozenset({"memory", "pids"}))
+    ]
     assert where.limits["cpus"].startswith("not set")
 
 
@@ -180,6 +182,11 @@ def test_no_limit_reads_as_none_in_both_versions(tmp_path: Path) -> None:
     every = frozenset(cgroup.CONTROLLERS)
     assert Group("x", (Directory(v1, 1, every),)).limits() == Limits()
     assert Group("x", (Directory(v2, 2, every),)).limits() == Limits()
+
+
+def test_a_group_without_the_controllers_files_has_no_limits_of_its_own(tmp_path: Path) -> None:
+    for version in (1, 2):
+        assert Group("x", (Directory(tmp_path, version, frozenset(cgroup.CONTROLLERS)),)).limits() == Limits()
 
 
 def test_a_group_that_stays_occupied_is_a_clear_error(tmp_path: Path) -> None:

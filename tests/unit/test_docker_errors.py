@@ -14,7 +14,7 @@ import urllib3
 from drivers.docker.errors import is_engine_error, start_remedy, translate, translated
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
 
-_ARGUMENTS = {
+_ARGUMENTS: dict[type[Exception], tuple[object, ...]] = {
     docker.errors.ContainerError: ("container", 1, "command", "image", b"stderr"),
     docker.errors.BuildError: ("reason", []),
     urllib3.exceptions.MaxRetryError: (None, "/url", None),
