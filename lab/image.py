@@ -187,8 +187,11 @@ def fetch_image(reference: str, cache_dir: Path) -> Path:
     DriverUnavailable when there is no engine to ask.
     """
     given = Path(reference)
-    if given.is_file():
-        return given
+    try:
+        if given.is_file():
+            return given
+    except OSError as error:
+        raise BadInput(f"'{reference}' cannot be looked at: {error.strerror}") from error
     if not _REFERENCE.fullmatch(reference):
         raise BadInput(f"'{reference}' is neither a file nor an image's name")
     socket_path = _engine_socket()
