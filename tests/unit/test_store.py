@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -27,29 +28,30 @@ from lab.timeline import Timeline
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A private PostgreSQL server's URL; its socket is in a directory of its own, and it listens on no address."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     initdb, control = shutil.which("initdb"), shutil.which("pg_ctl")
     if initdb is None or control is None:
         pytest.skip("PostgreSQL's initdb is not installed")
-    home = tmp_path_factory.mktemp("pg")
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        shutil.chown(home, "nobody", "nogroup")
-        for parent in home.parents[:2]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    options = {"cwd": home, "timeout": 60, "capture_output": True, **as_user}
-    subprocess.run([initdb, "-D", home / "data", "-U", "lab", "-A", "trust", "-N", "-E", "UTF8"], check=True, **options)
-    settings = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
-    # Without a log file the server would keep this test's pipes open, and the wait for them would never end.
-    start = [control, "-D", home / "data", "-o", settings, "-l", home / "log", "-w", "start"]
-    subprocess.run(start, check=True, **{**options, "capture_output": False})
-    try:
-        yield f"postgresql+psycopg://lab@/postgres?host={home}"
-    finally:
-        subprocess.run([control, "-D", home / "data", "-m", "immediate", "-w", "stop"], check=True, **options)
+    # pytest's own directories are closed to other users, and the server refuses to run as root.
+    with tempfile.TemporaryDirectory(prefix="lab-test-pg-") as home:
+        as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(home, "nobody", "nogroup")
+        options = {"cwd": home, "timeout": 60, "stdin": subprocess.DEVNULL, **as_user}
+        make = [initdb, "-D", f"{home}/data", "-U", "lab", "-A", "trust", "-N", "-E", "UTF8"]
+        made = subprocess.run(make, check=False, capture_output=True, text=True, **options)
+        assert made.returncode == 0, made.stderr
+        settings = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
+        # Without a log file the server would keep this test's pipes open, and the wait for them would never end.
+        start = [control, "-D", f"{home}/data", "-o", settings, "-l", f"{home}/log", "-w", "start"]
+        subprocess.run(start, check=True, **options)
+        try:
+            yield f"postgresql+psycopg://lab@/postgres?host={home}"
+        finally:
+            subprocess.run([control, "-D", f"{home}/data", "-m", "immediate", "-w", "stop"], check=True, **options)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -318,26 +320,27 @@ def test_another_labs_tables_are_refused(url: str, monkeypatch: pytest.MonkeyPat
         Store.open(url)
 
 
-def test_a_file_without_permission_is_named(tmp_path: Path, make_record: Any) -> None:
-    path = tmp_path / "lab.db"
-    with Store.open(str(path)) as store:
-        store.begin(make_record("a", n=0).run, {})
-    if os.geteuid() != 0:
-        path.chmod(0)
-        with pytest.raises(StoreError, match="Permission denied"):
-            Store.open(str(path))
-        return
+def test_a_file_without_permission_is_named(make_record: Any) -> None:
     code = textwrap.dedent("""
         import os, sys
         from lab.errors import StoreError
         from lab.store import Store
-        os.setgid(65534); os.setuid(65534)
+        if os.geteuid() == 0:  # whom no mode keeps out
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
         try: Store.open(sys.argv[1])
         except StoreError as error: print(error)
     """)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    shown = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=60)
+    with tempfile.TemporaryDirectory(prefix="lab-test-") as home:
+        Path(home).chmod(0o755)
+        path = Path(home) / "lab.db"
+        with Store.open(str(path)) as store:
+            store.begin(make_record("a", n=0).run, {})
+        path.chmod(0o600 if os.geteuid() == 0 else 0)
+        shown = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=60
+        )
     assert "Permission denied" in shown.stdout, shown.stderr
 
 
