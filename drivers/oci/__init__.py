@@ -22,6 +22,7 @@ from drivers.oci.instance import (
     group_names,
     remove_folders,
 )
+from drivers.oci.overlay import Overlay
 from drivers.oci.relay import Relay
 from drivers.oci.rootfs import unpack
 from drivers.oci.runtime import Container, Runtime
@@ -155,26 +156,29 @@ class OciDriver:
         """Nothing is held open."""
 
     def _prove(self, runtime: Runtime) -> None:
-        """Have the runtime make a container whose program is an empty file, and remove it: a version says nothing of
+        """Have the runtime make a container whose program is an empty file, and remove it: a version does not tell
         whether it can on this kernel, with these cgroups. Raises DriverUnavailable."""
         spec = Spec(labels={"lab.run": "probe", "lab.scenario": "probe", "lab.owner": str(Owner.current())})
         spec = spec.for_launch()
         files = self._folder() / f"probe-{new_nonce()}"
         record = Record(labels=dict(spec.labels), runtime=str(runtime.path), scratch=str(files), host="", port=0)
+        bundle = _make_bundle(spec)
+        instance = OciContainer(bundle, record)
         try:
             for name in ("rootfs", "upper", "work"):
                 (files / name).mkdir(parents=True)
             (files / "rootfs" / "probe").touch(mode=0o755)
-            bundle = _make_bundle(spec)
-            process = Process(argv=("/probe",), environment={}, cwd="/", uid=0, gid=0, groups=(0,))
             record.write(bundle)
-            place = bundles.Place(lower=files / "rootfs", upper=files / "upper", work=files / "work")
-            self._write_config(spec, process, place, bundle, own_network=False)
-        except OSError as error:
-            raise DriverUnavailable(f"a bundle cannot be written: {error}", resolution="free space in /run") from error
-        instance = OciContainer(bundle, record)
-        try:
+            process = Process(argv=("/probe",), environment={}, cwd="/", uid=0, gid=0, groups=(0,))
+            self._write_config(spec, process, bundle, own_network=False)
+            Overlay(lower=files / "rootfs", upper=files / "upper", work=files / "work").mount(bundle / "rootfs")
             runtime.create(Container(instance.id, bundle), subprocess.DEVNULL)
+        except OSError as error:
+            raise DriverUnavailable(
+                f"no bundle can be made on this host: {error.strerror}",
+                details=str(error),
+                resolution=f"see that {files.parent} lies on a disk with room, which overlay can use",
+            ) from error
         except DriverError as error:
             raise DriverUnavailable(
                 f"{runtime.name} makes no container on this host: {error.brief}",
@@ -229,12 +233,10 @@ class OciDriver:
         record.write(bundle)
         own = spec.service_environment(host=endpoint.host, port=endpoint.port)
         process = replace(image.process, environment={**image.process.environment, **own})
-        place = bundles.Place(lower=image.files, upper=scratch / "upper", work=scratch / "work")
-        self._write_config(spec, process, place, bundle, own_network=not spec.builtin)
+        self._write_config(spec, process, bundle, own_network=not spec.builtin)
+        Overlay(lower=image.files, upper=scratch / "upper", work=scratch / "work").mount(bundle / "rootfs")
 
-    def _write_config(
-        self, spec: Spec, process: Process, place: bundles.Place, bundle: Path, *, own_network: bool
-    ) -> None:
+    def _write_config(self, spec: Spec, process: Process, bundle: Path, *, own_network: bool) -> None:
         if self._kernel is None:
             places = cgroup.places()
             held, _ = bundles.allowed_capabilities()
@@ -247,7 +249,6 @@ class OciDriver:
             spec,
             process,
             self._kernel,
-            place=place,
             hostname=spec.labels["lab.launch"][:12],
             cgroups_path=f"/{CGROUPS}/{bundle.name}",
             own_network=own_network,

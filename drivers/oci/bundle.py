@@ -74,21 +74,6 @@ _NUMBERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a container's files lie: the image's own, shared and never written to, and its own two for an overlay."""
-
-    lower: Path
-    upper: Path
-    work: Path
-
-    def overlay(self) -> dict[str, Any]:
-        """The mount that makes the container's root file system: as under Docker's overlay2, what it writes is its
-        own. The runtime makes it in the container's mount namespace, so that it goes with the container."""
-        options = [f"lowerdir={self.lower}", f"upperdir={self.upper}", f"workdir={self.work}"]
-        return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """What this host's kernel lets a container have; `limits` are the names of those that can be set."""
 
@@ -102,7 +87,6 @@ def config(
     process: Process,
     kernel: Kernel,
     *,
-    place: Place,
     hostname: str,
     cgroups_path: str,
     own_network: bool,
@@ -125,7 +109,6 @@ def config(
         "root": {"path": "rootfs", "readonly": False},
         "hostname": hostname,
         "mounts": [
-            place.overlay(),
             *(_mount(*mount) for mount in _MOUNTS),
             _mount("/tmp", "tmpfs", "tmpfs", scratch),  # noqa: S108  the container's
         ],

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
 from lab import cgroup, procs
@@ -119,7 +120,8 @@ class OciContainer:
         try:
             self._kill()
             self._group.remove(timeout_s=_GONE_TIMEOUT_S)
-        except (PermissionError, DriverError) as error:
+            unmount(self._container.rootfs)
+        except (OSError, DriverError) as error:
             raise CleanupError(
                 f"container {self.id} cannot be removed: {error}",
                 details=problems,

@@ -63,7 +63,7 @@ class Runtime:
         self._run(container, ["delete", "--force", container.id])
 
     def exec(self, container: Container, argv: Sequence[str], *, timeout_s: float) -> tuple[int, bytes, bytes]:
-        """Run `argv` in it: exit code, output, errors. Raises DriverError; TimeoutExpired, and then it may still run."""
+        """Run `argv` in it: exit code, output, errors. Raises DriverError, TimeoutExpired (it may still run)."""
         container.log.unlink(missing_ok=True)
         command = self._command(container, ["exec", "--pid-file", str(container.exec_pid_file), container.id, *argv])
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -108,6 +108,11 @@ class Container:
 
     id: str
     bundle: Path
+
+    @property
+    def rootfs(self) -> Path:
+        """Where its root file system is mounted."""
+        return self.bundle / "rootfs"
 
     @property
     def state(self) -> Path:
