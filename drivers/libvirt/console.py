@@ -34,6 +34,8 @@ class Console:
         self._pending = b""
         self._kernel_seen = False
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
+        self._closed = False
         for end in fifos(path):
             os.mkfifo(end, 0o600)
         # Read-write, so that neither end of a FIFO ever waits for the other, nor sees the end of the file.
@@ -49,18 +51,23 @@ class Console:
 
     def write(self, data: bytes) -> bool:
         """Type `data` into the guest; False when it does not take it."""
-        try:
-            return os.write(self._input, data) == len(data)
-        except OSError:
-            return False
+        with self._closing:
+            if self._closed:
+                return False
+            try:
+                return os.write(self._input, data) == len(data)
+            except BlockingIOError:
+                return False
 
     def close(self) -> None:
         """Read what is left, end the reader and remove the FIFOs. Idempotent."""
-        if self._reader.is_alive():
-            os.write(self._wake_write, b"x")
-            self._reader.join()
-            for descriptor in (self._output, self._input, self._wake_read, self._wake_write):
-                os.close(descriptor)
+        with self._closing:  # also: a descriptor's number may be another file's once it is closed
+            if not self._closed:
+                self._closed = True
+                os.write(self._wake_write, b"x")
+                self._reader.join()
+                for descriptor in (self._output, self._input, self._wake_read, self._wake_write):
+                    os.close(descriptor)
         remove_fifos(self.path)
 
     def _read(self) -> None:

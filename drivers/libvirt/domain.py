@@ -7,15 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lxml import etree
-
-from lab.errors import LaunchError, Unsupported
+from drivers.libvirt.xml import element as _e
+from drivers.libvirt.xml import parsed, text_of
+from lab.errors import Unsupported
 from lab.spec import Endpoint, Spec
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 LABELS_URI = "urn:stratalab:labels:1"
 QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
-MACHINES = {"microvm": "microvm", "q35": "q35", "pc": "pc"}
 GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
 """What QEMU's user-mode network gives its guest (qemu-system(1), -netdev user)."""
 _PERIOD_US = 100_000
@@ -23,10 +26,6 @@ _TB_CACHE_MIB = 32
 _DISK_SLOT, _NETWORK_SLOT = "0x10", "0x11"
 """Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
-
-_LABELS = f"{{{LABELS_URI}}}labels"
-_PREFIXES = {"qemu": QEMU_URI, "lab": LABELS_URI}
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,7 @@ def domain_xml(plan: Plan) -> str:
         *([_quota(spec.cpus)] if plan.cpu_quota else []),
         _e(
             "os",
-            _e("type", "hvm", arch="x86_64", machine=MACHINES[plan.variant]),
+            _e("type", "hvm", arch="x86_64", machine=plan.variant),
             _e("kernel", str(plan.kernel)),
             _e("initrd", str(plan.initramfs)),
             _e("cmdline", plan.command_line),
@@ -78,9 +77,10 @@ def domain_xml(plan: Plan) -> str:
         *(_e(name, "destroy") for name in ("on_poweroff", "on_reboot", "on_crash")),
         _devices(plan),
         _qemu_arguments(plan),
+        prefixes={"qemu": QEMU_URI},
         type="kvm" if plan.accel == "kvm" else "qemu",
     )
-    return etree.tostring(domain, encoding="unicode")
+    return text_of(domain)
 
 
 def command_line(variant: str, accel: str, spec: Spec, *, disk: bool, tsc_khz: int | None = None) -> str:
@@ -109,22 +109,20 @@ def vcpus(cpus: float) -> int:
 
 def labels_element(labels: Mapping[str, str]) -> etree._Element:
     """The labels in the lab's own namespace, for `<metadata>`."""
-    return _e(
-        f"{{{LABELS_URI}}}labels",
-        *(_e(f"{{{LABELS_URI}}}label", name=name, value=value) for name, value in sorted(labels.items())),
-    )
+    each = (_e(f"{{{LABELS_URI}}}label", name=name, value=value) for name, value in sorted(labels.items()))
+    return _e(f"{{{LABELS_URI}}}labels", *each, prefixes={"lab": LABELS_URI})
 
 
 def labels_of(metadata: str) -> dict[str, str]:
     """The inverse of `labels_element`, of the text that libvirt gives."""
-    root = etree.fromstring(metadata, _PARSER)
+    root = parsed(metadata)
     labels = root.iter(f"{{{LABELS_URI}}}label", "label")
     return {label.get("name", ""): label.get("value", "") for label in labels}
 
 
 def endpoint_of(xml: str) -> Endpoint | None:
     """The host's side of the forwarding in a running domain's XML."""
-    root = etree.fromstring(xml, _PARSER)
+    root = parsed(xml)
     for argument in root.iter(f"{{{QEMU_URI}}}arg"):
         found = re.search(r"hostfwd=tcp:([0-9.]+):(\d+)-", argument.get("value", ""))
         if found:
@@ -134,24 +132,10 @@ def endpoint_of(xml: str) -> Endpoint | None:
 
 def console_of(xml: str) -> Path | None:
     """The FIFO pair's common path in a running domain's XML."""
-    root = etree.fromstring(xml, _PARSER)
+    root = parsed(xml)
     source = root.find("devices/serial/source")
     path = source.get("path") if source is not None else None
     return Path(path) if path else None
-
-
-def _e(tag: str, *children: etree._Element | str, **attributes: str) -> etree._Element:
-    """An element with text or children. Raises LaunchError for characters that XML cannot hold."""
-    try:
-        element = etree.Element(tag, attributes, nsmap=_PREFIXES if tag in ("domain", _LABELS) else None)
-        for child in children:
-            if isinstance(child, str):
-                element.text = child
-            else:
-                element.append(child)
-    except ValueError as error:
-        raise LaunchError(f"a domain's <{tag}> cannot hold what it was given: {error}") from error
-    return element
 
 
 def _features(plan: Plan) -> etree._Element:
@@ -194,9 +178,10 @@ def _disk(plan: Plan) -> etree._Element:
         type="file",
         device="disk",
     )
-    # An address of our own on the root bus, or libvirt puts the disk behind PCI Express ports that nothing else needs.
-    pci = {"type": "pci", "domain": "0x0000", "bus": "0x00", "slot": _DISK_SLOT, "function": "0x0"}
-    disk.append(_e("address", **({"type": "virtio-mmio"} if plan.variant == "microvm" else pci)))
+    if plan.variant == "microvm":
+        disk.append(_e("address", type="virtio-mmio"))
+    else:  # a place of our own on the root bus, or libvirt adds PCI Express ports that nothing else needs
+        disk.append(_e("address", type="pci", domain="0", bus="0", slot=_DISK_SLOT, function="0"))
     return disk
 
 

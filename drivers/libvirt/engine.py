@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree
-
+from drivers.libvirt.xml import parsed
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 
 if TYPE_CHECKING:
@@ -37,9 +36,10 @@ def sdk() -> Any:
     global _loop  # noqa: PLW0603  libvirt's event loop is the process's
     try:
         import libvirt
+        import lxml.etree  # noqa: F401  with it, or there are no domains to be made
     except ImportError as error:
         raise DriverUnavailable(
-            "the Python package libvirt-python is not installed",
+            f"the Python package {'lxml' if error.name == 'lxml' else 'libvirt-python'} is not installed",
             details=str(error),
             resolution="pip install 'stratalab[libvirt]'",
         ) from error
@@ -132,8 +132,7 @@ def find_emulator(connection: libvirt.virConnect, machine: str) -> Emulator:
     libvirt = sdk()
 
     def capabilities(accel: str) -> Any:
-        text = connection.getDomainCapabilities(None, "x86_64", machine, accel, 0)
-        return etree.fromstring(text.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
+        return parsed(connection.getDomainCapabilities(None, "x86_64", machine, accel, 0))
 
     try:
         version = dotted(connection.getVersion())

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from drivers.libvirt import kernel as kernels
-from drivers.libvirt.domain import MACHINES
 from drivers.libvirt.engine import SYSTEM_URI, Emulator, find_emulator
 from drivers.libvirt.kvm import Proof, prove
 from lab.cgroup import hierarchies
@@ -45,7 +44,7 @@ def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel
         )
     if accel and accel not in ACCELS:
         raise BadInput(f"'{accel}' is no accelerator", resolution="give --accel kvm, --accel tcg, or neither")
-    emulator = find_emulator(connection, MACHINES[variant])
+    emulator = find_emulator(connection, variant)
     proof = _proof(emulator, kernel_option, cache_dir)
     if accel == "kvm" and not proof.proven:
         raise DriverUnavailable(

@@ -125,6 +125,8 @@ def _fetch(cache_dir: Path) -> GuestKernel:
             resolution=f"sudo apt-get update, or {_NO_KERNEL}",
         )
     image = _dependency(meta, "linux-image-")
+    if not _show(image):
+        raise DriverUnavailable(f"the package {meta} names no kernel that apt has", resolution="sudo apt-get update")
     packages = [image, *filter(None, [_dependency(image, "linux-modules-")])]
     stanza = _show(image)
     kernels = cache_dir / "kernels"
@@ -148,6 +150,8 @@ def _dependency(package: str, prefix: str) -> str:
 
 def _show(package: str) -> dict[str, str]:
     """The candidate version's stanza of apt's verified index, by field name; empty when there is none."""
+    if not package:
+        return {}
     done = subprocess.run(
         ["apt-cache", "--no-all-versions", "show", package],
         capture_output=True,
