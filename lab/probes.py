@@ -14,6 +14,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,11 @@ class Answer:
 
 
 class Waiter:
-    """A thread that waits for the first complete answer of one launch; started before the launch is asked for."""
+    """A thread that waits for the first complete answer of one launch; started before the launch is asked for.
+
+    What can be done ahead is: the first attempt's socket, request and parser are made by `start`, and the thread that
+    hears the marker sends that request itself, so that no hand-over between threads counts as the platform's time.
+    """
 
     def __init__(self, spec: Spec, clock: HostClock, *, marker: bool) -> None:
         self._spec = spec
@@ -66,12 +71,16 @@ class Waiter:
         self._done = threading.Event()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
+        self._prepared: deque[_Attempt] = deque()
+        self._begun: deque[_Attempt] = deque()
         self._cpu = _WaitCpu()
         self._thread = threading.Thread(target=self._run, name="lab-waiter", daemon=True)
 
     def start(self, endpoint: Endpoint | None) -> None:
         """Begin; `endpoint` is None where the engine will choose it (see `set_endpoint`)."""
         self._endpoint = endpoint
+        if endpoint is not None:
+            self._prepared.append(_Attempt.prepare(endpoint, self._spec))
         self._thread.start()
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
@@ -80,8 +89,9 @@ class Waiter:
         self._wake()
 
     def listening(self) -> None:
-        """The service said that it listens: attempts make sense from now on."""
-        self._attempting = True
+        """The service said that it listens: the first attempt leaves now, more may follow."""
+        self._begin_prepared()
+        self._attempting = True  # not before: the thread would begin an attempt of its own beside that one
         self._wake()
 
     def wait(self, timeout_s: float) -> Answer:
@@ -101,12 +111,25 @@ class Waiter:
         self._wake()
         if self._thread.ident is not None:
             self._thread.join()
+        for unused in (*self._prepared, *self._begun):
+            unused.connection.close()
         self._wake_in.close()
         self._wake_out.close()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # a full pipe wakes as well, and a closed one has nobody to wake
             self._wake_in.send(b"\0")
+
+    def _begin_prepared(self) -> bool:
+        """Begin the prepared attempt, if it is there and still meant; from any thread."""
+        with contextlib.suppress(IndexError):  # another thread took it, or there is none
+            attempt = self._prepared.pop()
+            if attempt.endpoint == self._endpoint:
+                attempt.begin(self._clock)
+                self._begun.append(attempt)
+                return True
+            attempt.connection.close()
+        return False
 
     def _run(self) -> None:
         try:
@@ -126,13 +149,16 @@ class Waiter:
             active = self._attempting and self._endpoint is not None
             for connection in [c for c, a in attempts.items() if now - a.started > ABANDON_AFTER_S]:
                 _drop(selector, attempts, connection)
-            if active and now >= next_start:
+            if active and not self._begun and now >= next_start and not self._begin_prepared():
                 assert self._endpoint is not None  # noqa: S101  implied by `active`
-                attempt = _Attempt.open(self._endpoint, self._spec)
+                self._begun.append(_Attempt.prepare(self._endpoint, self._spec))
+                self._begun[-1].begin(self._clock)
+            while self._begun:
+                attempt = self._begun.popleft()
                 connections.callback(attempt.connection.close)
                 attempts[attempt.connection] = attempt
-                selector.register(attempt.connection, selectors.EVENT_WRITE, attempt.connection)
-                count, next_start = count + 1, now + ATTEMPT_EVERY_S
+                selector.register(attempt.connection, attempt.awaits, attempt.connection)
+                count, next_start = count + 1, attempt.started + ATTEMPT_EVERY_S
             timeout = max(0.0, next_start - time.monotonic()) if active else None
             for key, _ in selector.select(timeout):
                 if key.fileobj is self._wake_out:
@@ -176,28 +202,42 @@ def reserve_port(wanted: int | None = None) -> int:
 class _Attempt:
     """One connection, its request and as much of the answer as came."""
 
+    endpoint: Endpoint
     connection: socket.socket
+    parser: h11.Connection
     request: bytes
-    started: float
+    started: float = 0.0
     sent_ns: int = 0
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
     over: bool = False
     complete: bool = False
-    parser: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
 
     @classmethod
-    def open(cls, endpoint: Endpoint, spec: Spec) -> _Attempt:
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.connect_ex((endpoint.host, endpoint.port))
-        attempt = cls(connection, b"", time.monotonic())
+    def prepare(cls, endpoint: Endpoint, spec: Spec) -> _Attempt:
+        """All of an attempt that needs no service yet. Raises OSError."""
+        parser = h11.Connection(h11.CLIENT)
         headers = [("Host", str(endpoint)), ("Connection", "close")]
         if spec.builtin:
             headers.append(("X-Lab-Nonce", spec.nonce))
-        request = h11.Request(method="GET", target=spec.ready_path, headers=headers)
-        attempt.request = (attempt.parser.send(request) or b"") + (attempt.parser.send(h11.EndOfMessage()) or b"")
-        return attempt
+        request = parser.send(h11.Request(method="GET", target=spec.ready_path, headers=headers)) or b""
+        request += parser.send(h11.EndOfMessage()) or b""
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return cls(endpoint, connection, parser, request)
+
+    @property
+    def awaits(self) -> int:
+        """What the connection must be ready for next."""
+        return selectors.EVENT_READ if self.sent_ns else selectors.EVENT_WRITE
+
+    def begin(self, clock: HostClock) -> None:
+        """Connect, and send at once: over loopback the connection stands when `connect` returns, whatever it says.
+        Where it does not stand yet, or not at all, `advance` sees to it."""
+        self.started = time.monotonic()
+        self.connection.connect_ex((self.endpoint.host, self.endpoint.port))
+        with contextlib.suppress(OSError):
+            self._send(clock)
 
     def advance(self, selector: selectors.BaseSelector, clock: HostClock) -> int | None:
         """Send or receive what is possible now; the instant of the last reception once the answer is complete."""
@@ -206,8 +246,7 @@ class _Attempt:
                 failure = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if failure:
                     raise OSError(failure, os.strerror(failure))
-                self.sent_ns = clock.now_ns()
-                self.connection.sendall(self.request)
+                self._send(clock)
                 selector.modify(self.connection, selectors.EVENT_READ, self.connection)
                 return None
             data = self.connection.recv(65536)
@@ -219,6 +258,11 @@ class _Attempt:
             self.over = True
             return None
         return received_ns if self.complete else None
+
+    def _send(self, clock: HostClock) -> None:
+        sent_ns = clock.now_ns()
+        self.connection.sendall(self.request)
+        self.sent_ns = sent_ns
 
     def good(self, spec: Spec) -> bool:
         """Whether the answer is this launch's: a complete 200, and of the lab's own service one with the nonce."""

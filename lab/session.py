@@ -81,8 +81,7 @@ class Session:
             error.details = "\n".join(part for part in (error.details, self.logs().decode(errors="replace")) if part)
             raise
         finally:
-            if self._network:
-                waiter.cancel()
+            waiter.cancel()
         if abs(self._slept_ns() - slept_before) > _SLEPT_NS:
             raise MeasurementError("the host slept during this launch")
         self._read_service_clock()
@@ -191,10 +190,10 @@ class _Marks:
             return
         phase = Phase(found[2].decode())
         self.told.setdefault(phase, (int(found[3]), arrived_ns))
+        self._timeline.add(MarkRecord(phase=phase, ns=arrived_ns, clock=Clock.HOST, source=source))
         if phase is Phase.LISTENING:
             self.on_listening()
             self.listening.set()
-        self._timeline.add(MarkRecord(phase=phase, ns=arrived_ns, clock=Clock.HOST, source=source))
 
 
 def _proves_shared(told: Mapping[str, Any], answer: Answer) -> bool:

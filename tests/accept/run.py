@@ -1,0 +1,104 @@
+"""Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
+
+    python tests/accept/run.py [--only waiting,docker,qemu,alarms] [--pairs N] [--seed N]
+
+It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
+missing says so and is not run. Exit code 1 where a goal was missed, or a part failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from docker_pairs import docker_pairs
+from programs import ProgramFailed
+from qemu_pairs import qemu_pairs
+from verdict import Verdict, say
+from waiting import waiting
+
+from lab.errors import BadInput, DriverUnavailable, LabError, Unsupported
+from lab.lock import host_lock
+
+ROUNDS = 40
+DOCKER_PAIRS = 30
+QEMU_PAIRS = 12
+ALARMS_TIMEOUT_S = 900.0
+
+TITLES = {
+    "waiting": "What the lab's waiting adds (process and docker)",
+    "docker": "Docker by the lab against a separate program (raw HTTP, a request every 2 ms)",
+    "qemu": "libvirt against QEMU by hand",
+    "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(TITLES), help="parts, by comma")
+    parser.add_argument("--pairs", type=int, help="rounds or pairs of each measured part")
+    parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of every order")
+    options = parser.parse_args()
+    parts = options.only.split(",")
+    if unknown := set(parts) - set(TITLES):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are: {', '.join(TITLES)}")
+    signal.signal(signal.SIGTERM, _interrupt)  # what was made is removed
+    chance = random.Random(options.seed)
+    verdicts = {Verdict.MET: 0, Verdict.MISSED: 0, Verdict.INCONCLUSIVE: 0, Verdict.NOT_RUN: 0}
+    say(f"seed {options.seed}; load {', '.join(f'{one:.2f}' for one in os.getloadavg())} on {os.cpu_count()} CPUs")
+    measured: dict[str, Callable[[], list[Verdict]]] = {
+        "waiting": lambda: waiting(options.pairs or ROUNDS, chance),
+        "docker": lambda: docker_pairs(options.pairs or DOCKER_PAIRS, chance),
+        "qemu": lambda: qemu_pairs(options.pairs or QEMU_PAIRS, chance),
+        "alarms": _alarms,
+    }
+    with host_lock("accept", wait=True, on_wait=lambda holder: say(f"waiting: {holder}")):
+        for part in [part for part in TITLES if part in parts]:
+            say(f"\n{TITLES[part]}")
+            begun = time.monotonic()
+            for verdict in _attempt(measured[part]):
+                verdicts[verdict] += 1
+            say(f"  ({time.monotonic() - begun:.0f} s)")
+    say("\n" + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
+    return 1 if verdicts[Verdict.MISSED] else 0
+
+
+def _attempt(part: Callable[[], list[Verdict]]) -> list[Verdict]:
+    """A part's verdicts; a missing engine is `not run`, any other failure counts as missed."""
+    try:
+        return part()
+    except (DriverUnavailable, Unsupported, BadInput) as error:
+        say(f"  not run: {error}")
+        return [Verdict.NOT_RUN]
+    except (LabError, ProgramFailed, OSError) as error:
+        details = error.details if isinstance(error, LabError) else ""
+        say(f"  failed: {error}{details and chr(10) + details} -> missed")
+        return [Verdict.MISSED]
+
+
+def _alarms() -> list[Verdict]:
+    """The other program prints its own lines and verdicts."""
+    program = Path(__file__).with_name("alarms.py")
+    try:
+        code = subprocess.run([sys.executable, str(program)], timeout=ALARMS_TIMEOUT_S, check=False).returncode
+    except subprocess.TimeoutExpired:
+        say(f"  it did not end within {ALARMS_TIMEOUT_S:g} s -> not run")
+        return [Verdict.NOT_RUN]
+    return [Verdict.MISSED if code else Verdict.MET]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

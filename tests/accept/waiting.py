@@ -1,0 +1,97 @@
+"""What the lab's own waiting adds: the time from `listening` to `ready`, and its CPU until then."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from labside import LabSide, Prepared, lab_side
+from verdict import UNDER_1_MS, UNDER_2_PERCENT, Verdict, report, say
+
+from lab.errors import LabError
+from lab.probes import Waiter
+from lab.session import Session
+from lab.timeline import Phase, Source, SystemClock
+
+TARGETS = ("process", "docker")
+REQUESTS = 30
+
+
+def waiting(rounds: int, chance: random.Random) -> list[Verdict]:
+    """Measure and print. Raises LabError where a launch fails."""
+    verdicts: list[Verdict] = []
+    with lab_side() as side:
+        prepared = _prepare(side, verdicts)
+        found: dict[str, list[dict[str, float]]] = {one.target: [] for one in prepared}
+        for number in range(rounds + 1):
+            chance.shuffle(prepared)
+            for one in prepared:
+                with one.launched() as session:
+                    if number:  # the first warms up
+                        found[one.target].append(_figures(session))
+        requests = {one.target: _plain_requests(one) for one in prepared}
+    for target in sorted(found, reverse=True):
+        verdicts += _print(target, found[target], requests[target])
+    return verdicts
+
+
+def _prepare(side: LabSide, verdicts: list[Verdict]) -> list[Prepared]:
+    prepared = []
+    for target in TARGETS:
+        try:
+            prepared.append(side.prepare(target))
+        except LabError as error:
+            say(f"  {target}: not run: {error}")
+            verdicts.append(Verdict.NOT_RUN)
+    return prepared
+
+
+def _figures(session: Session) -> dict[str, float]:
+    """Milliseconds of one launch."""
+    timeline, answer = session.timeline, session.answer
+    assert answer is not None
+    listening_ns = timeline.mark(Phase.LISTENING).ns
+    heard_ns = next(m.ns for m in timeline if m.phase is Phase.LISTENING and m.source is Source.LOG)
+    return {
+        "boot": timeline.duration_s(Phase.REQUESTED, Phase.READY) * 1e3,
+        "ready": timeline.duration_s(Phase.LISTENING, Phase.READY) * 1e3,
+        "heard": (heard_ns - listening_ns) / 1e6,
+        "sent": (answer.sent_ns - heard_ns) / 1e6,
+        "answered": (answer.received_ns - answer.sent_ns) / 1e6,
+        "cpu": answer.wait_cpu_ns / 1e6,
+    }
+
+
+def _plain_requests(prepared: Prepared) -> list[float]:
+    """The CPU, in ms, of the lab's own request to a service that listens already: a wait that waits for nothing."""
+    found = []
+    with prepared.launched() as session:
+        assert session.instance is not None
+        for _ in range(REQUESTS):
+            waiter, heard = Waiter(session.spec, SystemClock(), marker=True), threading.Event()
+            # Another thread hears the marker, as in a launch.
+            listener = threading.Thread(target=lambda w=waiter, h=heard: (h.wait(), w.listening()))
+            listener.start()
+            try:
+                waiter.start(session.instance.endpoint)
+                heard.set()
+                found.append(waiter.wait(10).wait_cpu_ns / 1e6)
+            finally:
+                heard.set()
+                listener.join()
+                waiter.cancel()
+    return found
+
+
+def _print(target: str, launches: list[dict[str, float]], requests: list[float]) -> list[Verdict]:
+    verdicts = [report(f"{target}: ready - listening", [one["ready"] for one in launches], "ms", UNDER_1_MS)]
+    report(f"  of it: {target}'s line on its way to the lab", [one["heard"] for one in launches], "ms")
+    report("  of it: the lab, until its request leaves", [one["sent"] for one in launches], "ms")
+    report("  of it: until the answer is complete", [one["answered"] for one in launches], "ms")
+    report(f"{target}: boot", [one["boot"] for one in launches], "ms")
+    report(f"{target}: the lab's CPU while waiting", [one["cpu"] for one in launches], "ms")
+    report(f"{target}: CPU of one plain request", requests, "ms")
+    request = sorted(requests)[len(requests) // 2]
+    beyond = [(one["cpu"] - request) / one["boot"] * 100 for one in launches]
+    verdicts.append(report(f"{target}: CPU beyond one request, of the boot", beyond, "%", UNDER_2_PERCENT))
+    return [verdict for verdict in verdicts if verdict is not None]
