@@ -4,9 +4,10 @@
  *     service watch --host A --port P --seconds S [--interval-ms N] [...]
  *     both:         [--path /healthz] [--nonce N] [--timeout-ms T]
  *
- * `load` sends R requests a second for S seconds on connections that it keeps open, at most C at a time. `watch` sends
- * one every N ms (10), each on a new connection. A is a numeric address. The client ends by itself soon after S
- * seconds, whatever happens to whoever started it; SIGTERM ends it early, and it still tells what it saw.
+ * `load` sends R requests a second for S seconds (at most three decimals) on connections that it keeps open, at most C
+ * at a time. `watch` sends one every N ms (10), each on a new connection. A is a numeric address. The client ends by
+ * itself soon after S seconds, whatever happens to whoever started it; SIGTERM ends it early, and it still tells what
+ * it saw.
  *
  * stdout, after the last request: one JSON object a line for each request of the plan, in order of its instant:
  *     {"intended_ns":..,"sent_ns":..,"done_ns":..,"status":200,"version":"..","late":false}
@@ -35,8 +36,8 @@
 #define START_DELAY_NS (5 * NS_PER_MS)
 
 struct arguments {
-    const char *host, *path, *nonce;
-    uint64_t port, rate, seconds, connections, timeout_ms, interval_ms;
+    const char *host, *path, *nonce, *seconds;
+    uint64_t port, rate, duration_ms, connections, timeout_ms, interval_ms;
 };
 
 static char out_bytes[65536];
@@ -67,6 +68,23 @@ static bool printable(const char *string, size_t max)
     return true;
 }
 
+/* Seconds with at most three decimals, as ms. */
+static bool parse_seconds(const char *string, uint64_t *ms)
+{
+    const char *point = strchr(string, '.');
+    size_t whole = point ? (size_t)(point - string) : strlen(string), decimals = point ? strlen(point + 1) : 0;
+    uint64_t seconds, fraction = 0;
+    if (!parse_number(string, whole, MAX_SECONDS, &seconds) || decimals > 3 ||
+        (point && !parse_number(point + 1, decimals, 999, &fraction))) {
+        return false;
+    }
+    for (; decimals > 0 && decimals < 3; decimals++) {
+        fraction *= 10;
+    }
+    *ms = seconds * 1000 + fraction;
+    return *ms > 0 && *ms <= MAX_SECONDS * 1000;
+}
+
 static bool parse_arguments(int argc, char **argv, struct arguments *into)
 {
     struct {
@@ -78,7 +96,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *into)
                    {"--nonce", &into->nonce, NULL, 0},
                    {"--port", NULL, &into->port, 65535},
                    {"--rate", NULL, &into->rate, MAX_RATE},
-                   {"--seconds", NULL, &into->seconds, MAX_SECONDS},
+                   {"--seconds", &into->seconds, NULL, 0},
                    {"--connections-cap", NULL, &into->connections, MAX_CLIENT_CONNECTIONS},
                    {"--timeout-ms", NULL, &into->timeout_ms, MAX_MS},
                    {"--interval-ms", NULL, &into->interval_ms, MAX_MS}};
@@ -100,6 +118,10 @@ static bool parse_arguments(int argc, char **argv, struct arguments *into)
             return false;
         }
     }
+    if (into->seconds && !parse_seconds(into->seconds, &into->duration_ms)) {
+        complain("--seconds", "is no number of seconds, or beyond its cap");
+        return false;
+    }
     return true;
 }
 
@@ -111,7 +133,7 @@ static bool make_plan(const char *command, const struct arguments *arguments, st
         complain(command, "unknown command: load or watch");
         return false;
     }
-    if (!arguments->seconds || !arguments->port || !arguments->host || (load && !arguments->rate)) {
+    if (!arguments->duration_ms || !arguments->port || !arguments->host || (load && !arguments->rate)) {
         complain(command, load ? "needs --host, --port, --seconds and --rate" : "needs --host, --port and --seconds");
         return false;
     }
@@ -124,15 +146,16 @@ static bool make_plan(const char *command, const struct arguments *arguments, st
         return false;
     }
     plan->reuse = load;
-    plan->seconds = arguments->seconds;
-    plan->count = load ? arguments->rate * plan->seconds : plan->seconds * 1000 / arguments->interval_ms;
+    plan->spacing_ns = load ? NS_PER_S : arguments->interval_ms * NS_PER_MS;
+    plan->spacing_of = load ? arguments->rate : 1;
+    plan->count = arguments->duration_ms * NS_PER_MS * plan->spacing_of / plan->spacing_ns;
     plan->connections = arguments->connections;
     plan->timeout_ns = arguments->timeout_ms * NS_PER_MS;
     if (plan->count == 0 || plan->count > MAX_REQUESTS) {
         complain(command, "must plan from 1 to 1000000 requests");
         return false;
     }
-    plan->late_ns = plan->seconds * NS_PER_S / plan->count / 2;
+    plan->late_ns = plan->spacing_ns / plan->spacing_of / 2;
     plan->late_ns = plan->late_ns < NS_PER_MS ? NS_PER_MS : plan->late_ns;
 
     bool bracketed = strchr(arguments->host, ':') != NULL;
@@ -237,7 +260,7 @@ int client(int argc, char **argv)
     }
     struct sigaction action = {.sa_handler = overdue};
     sigaction(SIGALRM, &action, NULL);
-    alarm((unsigned)(plan.seconds + arguments.timeout_ms / 1000 + GRACE_S));
+    alarm((unsigned)((arguments.duration_ms + arguments.timeout_ms) / 1000 + GRACE_S));
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
     action.sa_handler = stop_schedule;

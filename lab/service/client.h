@@ -13,7 +13,8 @@ struct plan {
     socklen_t address_length;
     const char *request; /* the bytes of every request */
     size_t request_length;
-    uint64_t count, seconds, connections, timeout_ns, late_ns;
+    uint64_t count, connections, timeout_ns, late_ns;
+    uint64_t spacing_ns, spacing_of; /* `spacing_of` requests every `spacing_ns` */
     bool reuse; /* keep connections open between requests */
 };
 

@@ -54,7 +54,7 @@ const char *version_name(uint8_t version)
 
 uint64_t intended_ns(const struct plan *of, uint64_t start_ns, uint64_t index)
 {
-    return start_ns + index * of->seconds * NS_PER_S / of->count; /* at most 1e6 * 3600 * 1e9: no overflow */
+    return start_ns + index * of->spacing_ns / of->spacing_of; /* at most 1e6 * 60e9: no overflow */
 }
 
 static uint8_t intern(const char *at, size_t length)
