@@ -17,7 +17,10 @@ class Phase(enum.StrEnum):
 
     REQUESTED = "requested"
     CREATED = "created"
+    SCHEDULED = "scheduled"
+    POD_IP = "pod_ip"
     STARTED = "started"
+    ENGINE_READY = "engine_ready"
     KERNEL = "kernel"
     INIT = "init"
     MAIN = "main"
@@ -47,7 +50,14 @@ class Clock(enum.StrEnum):
     GUEST = "guest"
 
 
-ENGINE_CHAIN = (Phase.REQUESTED, Phase.CREATED, Phase.STARTED)
+ENGINE_CHAIN = (
+    Phase.REQUESTED,
+    Phase.CREATED,
+    Phase.SCHEDULED,  # an orchestrator gave it a node
+    Phase.POD_IP,  # and an address there
+    Phase.STARTED,
+    Phase.ENGINE_READY,  # the orchestrator's own word, by event; `ready` is the client's
+)
 SERVICE_CHAIN = (Phase.REQUESTED, Phase.KERNEL, Phase.INIT, Phase.MAIN, Phase.LISTENING, Phase.READY)
 TEARDOWN_CHAIN = (Phase.STOP_REQUESTED, Phase.STOPPED, Phase.DELETED)
 CHAINS = (ENGINE_CHAIN, SERVICE_CHAIN, TEARDOWN_CHAIN)
