@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import shutil
 import threading
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     import libvirt
 
 SYSTEM_URI, SESSION_URI = "qemu:///system", "qemu:///session"
-_SYSTEM_SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
+_GROUP = "libvirt"
+"""Whose members the system's libvirt lets in, by polkit's rules of Debian, Ubuntu and Fedora."""
 _BROKEN = (
     "NO_CONNECT", "INVALID_CONN", "RPC", "AUTH_CANCELLED", "AUTH_FAILED", "AUTH_UNAVAILABLE", "ACCESS_DENIED",
     "OPERATION_DENIED", "NO_SERVER", "NO_CLIENT", "GNUTLS_ERROR", "LIBSSH", "SSH", "UNKNOWN_HOST", "DBUS_SERVICE",
@@ -60,20 +62,33 @@ def _run_loop(libvirt: Any) -> None:
 
 
 def connect(uri: str) -> libvirt.virConnect:
-    """Open `uri`, or where it is empty the system's libvirt, else the user's own. Raises DriverUnavailable."""
+    """Open `uri`; where it is empty, the system's libvirt for root and members of its group, else the user's own.
+
+    Which one is decided before it is tried: a daemon that is down must not look like one without domains, and asking
+    without being in the group may open a password dialogue. Raises DriverUnavailable.
+    """
     libvirt = sdk()
-    wanted = (uri,) if uri else (SYSTEM_URI, SESSION_URI) if os.geteuid() else (SYSTEM_URI,)
-    first: DriverUnavailable | None = None
-    for candidate in wanted:
-        try:
-            connection = libvirt.open(candidate)
-        except libvirt.libvirtError as error:
-            first = first or _unreachable(candidate, error)
-            continue
-        with contextlib.suppress(libvirt.libvirtError):  # a connection without a daemon has no keep-alive
-            connection.setKeepAlive(5, 3)
-        return connection
-    raise first or DriverUnavailable("libvirt gave no connection")
+    wanted = uri or (SYSTEM_URI if _may_use_system() else SESSION_URI)
+    try:
+        connection = libvirt.open(wanted)
+    except libvirt.libvirtError as error:
+        raise DriverUnavailable(
+            f"libvirt does not answer at {wanted}: {_last_line(error)}",
+            details=str(error.get_error_message()),
+            resolution=start_command(),
+        ) from error
+    with contextlib.suppress(libvirt.libvirtError):  # a connection without a daemon has no keep-alive
+        connection.setKeepAlive(5, 3)
+    return connection
+
+
+def _may_use_system() -> bool:
+    if os.geteuid() == 0:
+        return True
+    try:
+        return grp.getgrnam(_GROUP).gr_gid in (os.getegid(), *os.getgroups())
+    except KeyError:
+        return False  # this system's libvirt has no such group
 
 
 @contextlib.contextmanager
@@ -95,7 +110,7 @@ def translate(error: libvirt.libvirtError, doing: str) -> DriverError:
     import libvirt
 
     code, text = error.get_error_code(), str(error.get_error_message() or error)
-    line = text.strip().splitlines()[-1] if text.strip() else "libvirt gave no message"
+    line = _last_line(error)
     if code in _codes(libvirt, _BROKEN) or error.get_error_domain() == libvirt.VIR_FROM_RPC:
         return DriverUnavailable(
             f"libvirt does not answer: {line}", details=f"while trying to {doing}: {text}", resolution=start_command()
@@ -162,21 +177,20 @@ def dotted(version: int) -> str:
 
 def start_command() -> str:
     """The command that starts the daemon on this host: by systemd where that runs, by hand elsewhere."""
-    if not shutil.which("libvirtd") and not shutil.which("virtqemud"):
+    daemon = next(filter(_find_program, ("libvirtd", "virtqemud")), None)
+    if daemon is None:
         return "sudo apt-get install libvirt-daemon-system qemu-system-x86"
-    daemon = "libvirtd" if shutil.which("libvirtd") else "virtqemud"
     if Path("/run/systemd/system").is_dir():
         return f"sudo systemctl start {daemon}"
     return f"sudo virtlogd -d; sudo {daemon} -d"
 
 
-def _unreachable(uri: str, error: libvirt.libvirtError) -> DriverUnavailable:
-    text = str(error.get_error_message() or error)
-    sockets = [path for path in _SYSTEM_SOCKETS if path.exists()]
-    if uri == SYSTEM_URI and any(not os.access(path, os.W_OK) for path in sockets):
-        return DriverUnavailable(
-            "this user may not use the system's libvirt",
-            details=text,
-            resolution='sudo usermod -aG libvirt "$USER", and log in again',
-        )
-    return DriverUnavailable(f"libvirt does not answer at {uri}", details=text, resolution=start_command())
+def _find_program(name: str) -> str | None:
+    """Daemons lie where an ordinary user's PATH does not lead."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def _last_line(error: libvirt.libvirtError) -> str:
+    """The end of libvirt's message: where QEMU has spoken, its own last words."""
+    lines = str(error.get_error_message() or error).strip().splitlines()
+    return lines[-1] if lines else "libvirt gave no message"

@@ -43,12 +43,12 @@ def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel
             resolution="choose another target; see `lab targets`",
         )
     if accel and accel not in ACCELS:
-        raise BadInput(f"'{accel}' is no accelerator", resolution="give --accel kvm, --accel tcg, or neither")
+        raise BadInput(f"'{accel}' is no accelerator", resolution="give -o accel=kvm, -o accel=tcg, or neither")
     emulator = find_emulator(connection, variant)
     proof = _proof(emulator, kernel_option, cache_dir)
     if accel == "kvm" and not proof.proven:
         raise DriverUnavailable(
-            f"KVM is not proven on this host: {proof.reason}", resolution="leave --accel out, for emulation"
+            f"KVM is not proven on this host: {proof.reason}", resolution="leave -o accel=kvm out, for emulation"
         )
     return Host(
         emulator=emulator,

@@ -57,7 +57,7 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Pat
 
 def disk_path(spec: Spec, run_dir: Path) -> Path:
     """Where the root disk of `spec`'s image lies for all launches of a run."""
-    return run_dir / _FOLDER / f"root-{_digest(spec.image)}.ext4"
+    return run_dir / _FOLDER / f"root-{_digest(spec.image)}.img"
 
 
 def fast_kernel(kernel: GuestKernel, cache_dir: Path) -> Path:
