@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lab import figures, stats
+from lab import figures, notes, stats
 from lab.errors import IncomparableRuns
 from lab.figures import EXPLAINING, Series
 from lab.run import Outcome, RunRecord, TargetRecord
@@ -94,6 +94,8 @@ class RunComparison:
     alpha: float
     rows: Sequence[Row]
     differences: Sequence[Difference]
+    warnings: Sequence[str]
+    """What of either host, while its run lasted, can make a difference of its own."""
 
     @property
     def alarms(self) -> list[Row]:
@@ -122,6 +124,7 @@ class RunComparison:
             "regression": bool(self.regressions),
             "rows": [asdict(row) for row in self.rows],
             "differences": [asdict(difference) for difference in self.differences],
+            "warnings": list(self.warnings),
         }
 
 
@@ -150,6 +153,7 @@ def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComp
         alpha=alpha,
         rows=sorted(rows, key=lambda row: not row.can_alarm),
         differences=list(_differences(a, b)),
+        warnings=[f"{name}: {text}" for name, run in (("A", a), ("B", b)) for text in notes.passing_warnings(run)],
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lab import figures, stats
 from lab.figures import EXPLAINING, WAIT_METHOD, Series
-from lab.noise import host_warnings
+from lab.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
 from lab.run import Run, RunRecord, RunStatus
 
 if TYPE_CHECKING:
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 TCG = (
     "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
+)
+_PASSING = frozenset(
+    {
+        WarningCode.BATTERY,
+        WarningCode.LOAD,
+        WarningCode.LOW_MEMORY,
+        WarningCode.STEAL,
+        WarningCode.SWAP,
+        WarningCode.THROTTLED,
+    }
 )
 _STOPPED = {
     "precision": "The run stopped itself when all intervals were as narrow as --until-ci asked.",
@@ -47,14 +57,12 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
 
 def warnings(record: RunRecord) -> list[str]:
     """What of the host makes the figures weak: as found when the run began, else from its stored facts."""
-    stored = record.host.get("warnings")
-    if stored is None:
-        stored = [{"text": found.text, "remedy": found.remedy} for found in host_warnings(record.host)]
-    told = [f"{found['text']} ({found['remedy']})" if found.get("remedy") else str(found["text"]) for found in stored]
-    steal = record.run.parameters.get("steal_fraction")
-    if isinstance(steal, float) and steal >= 0.01:
-        told.append(f"a hypervisor took {steal:.1%} of the CPU time while the run lasted")
-    return [f"Host: {text}" for text in told]
+    return [f"Host: {_with_remedy(found)}" for found in _warnings(record)]
+
+
+def passing_warnings(record: RunRecord) -> list[str]:
+    """Those of them that may be different in the next run on the same host."""
+    return [_with_remedy(found) for found in _warnings(record) if found.get("code") in _PASSING]
 
 
 def conclusion(comparison: RunComparison) -> str:
@@ -79,6 +87,22 @@ def _ending(run: Run) -> Iterator[str]:
         yield _STOPPED[stopped_by]
     elif run.status is RunStatus.INTERRUPTED:
         yield "The run was interrupted; what it had measured by then is shown."
+
+
+def _warnings(record: RunRecord) -> list[dict[str, Any]]:
+    stored = record.host.get("warnings")
+    found = [dict(warning) for warning in stored] if stored is not None else []
+    if stored is None:
+        found = [{"code": w.code, "text": w.text, "remedy": w.remedy} for w in host_warnings(record.host)]
+    steal = record.run.parameters.get("steal_fraction")
+    if isinstance(steal, float) and steal >= HIGH_STEAL_FRACTION:
+        text = f"a hypervisor took {steal:.1%} of the CPU time while the run lasted"
+        found.append({"code": WarningCode.STEAL, "text": text, "remedy": ""})
+    return found
+
+
+def _with_remedy(found: Mapping[str, Any]) -> str:
+    return f"{found['text']} ({found['remedy']})" if found.get("remedy") else str(found["text"])
 
 
 def _absent(rows: Sequence[Series]) -> Iterator[str]:

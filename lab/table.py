@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,8 +29,10 @@ LOOKS = {  # of a step in a bar, by the phase that ends it: a glyph for paper, a
 }
 _OTHER_LOOK = ("▞", "yellow")
 _MAX_BAR = 100
+_RATIO = f"x {figures.CONTROL}"
 _WHOLE = 26  # characters: "libvirt:microvm (tcg)" and some more
 _FAILURES_SHOWN = 3
+_COMPARED_RATIO = "B / A"
 _SHORT = {"no difference seen": "none seen"}  # below the heading "difference"
 
 
@@ -70,20 +73,20 @@ def render_comparison(comparison: RunComparison) -> RenderableType:
     title = f"{comparison.scenario}: B = {comparison.b} against A = {comparison.a}"
     parts: list[RenderableType] = [_line(title, "bold"), Text()]
     totals = [row for row in comparison.rows if row.can_alarm or not row.metric]
-    parts.append(
-        _compared(totals, f"Totals: at most {comparison.alpha:.0%} of comparisons of equals alarm", by_target=False)
-    )
+    parts.append(_compared_totals(totals, f"Totals: at most {comparison.alpha:.0%} of comparisons of equals alarm"))
     phases = [row for row in comparison.rows if not row.can_alarm and row.metric]
     if phases:
         parts += [
             Text(),
-            _compared(phases, "What explains them: corrected on their own, and alarm nobody", by_target=True),
+            _compared_phases(phases, "What explains them: corrected on their own, and alarm nobody"),
         ]
     if comparison.differences:
         table = _table("also differs", "A", "B")
         for difference in comparison.differences:
             table.add_row(*(_cell(_value(value)) for value in (difference.fact, difference.a, difference.b)))
         parts += [Text(), table]
+    if comparison.warnings:
+        parts += [Text(), *(_line(f"- {text}", "") for text in comparison.warnings)]
     return Group(*parts, Text(), _line(notes.conclusion(comparison), "bold"))
 
 
@@ -123,7 +126,7 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
     if failed:
         table.add_column("failed", justify="right")
     if related:
-        table.add_column(f"x {figures.CONTROL}", justify="right")
+        table.add_column(_RATIO, justify="right")
     for row in shown:
         found = stats.estimate(row.values)
         spread = [_quantile(row, q) for q in quantiles] or [
@@ -145,7 +148,7 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
         seen = any(row.target == target.target for row in rows)
         if seen and not any(row.target == target.target for row in shown):
             table.add_row(_cell(figures.label(target)), _cell("absent"))
-    _keep_whole(table, 0)
+    _wrap_only(table, _RATIO)
     return table
 
 
@@ -213,24 +216,44 @@ def _failed_launches(record: RunRecord) -> Iterator[str]:
             yield f"{target.target}: {len(failed) - _FAILURES_SHOWN} more failed; lab export {record.run.id}"
 
 
-def _compared(rows: Sequence[Row], title: str, *, by_target: bool) -> RenderableType:
-    table = _table("", "A", "B", "B / A", "p (Holm)", "difference")
-    before = ""
+def _compared_totals(rows: Sequence[Row], title: str) -> RenderableType:
+    table = _compared_table()
     for row in rows:
-        if by_target and row.target != before:
-            table.add_row(Text(printable(row.target), "bold"))
-            before = row.target
-        name = f"  {row.name}" if by_target else row.target
-        medians = [figures.quantity(found.median, row.unit) if found else "" for found in (row.a, row.b)]
-        if not by_target:
-            failed = (f" ({count} failed)" if count else "" for count in (row.failed_a, row.failed_b))
-            medians = [median + count for median, count in zip(medians, failed, strict=True)]
-        ratio = figures.times(row.ratio) if row.ratio else ""
-        p = "" if row.p_corrected is None else notes.probability(row.p_corrected)
-        told = _SHORT.get(row.verdict, row.verdict.value)
-        table.add_row(*map(_cell, (name, *medians, ratio, p, f"{told}: {row.reason}" if row.reason else told)))
-    _keep_whole(table, 0, 3)
+        told = f"{_SHORT.get(row.verdict, row.verdict.value)}: {row.reason}" if row.reason else ""
+        failed = [f" ({count} failed)" if count else "" for count in (row.failed_a, row.failed_b)]
+        table.add_row(_cell(row.target), *_compared_cells(row, failed, told))
+    _wrap_only(table, _COMPARED_RATIO)
     return Group(_line(title, "bold"), table)
+
+
+def _compared_phases(rows: Sequence[Row], title: str) -> RenderableType:
+    table = _compared_table()
+    absent = []
+    for target, group in itertools.groupby(rows, key=lambda row: row.target):
+        mine = list(group)
+        reasons = {row.reason for row in mine}
+        if len(reasons) == 1 and "" not in reasons:
+            absent.append(_line(f"{target}: {reasons.pop()}", ""))
+            continue
+        table.add_row(_line(target, "bold"))
+        for row in mine:
+            told = "too few" if row.p is None and row.ratio else row.reason
+            table.add_row(_cell(f"  {row.name}"), *_compared_cells(row, ("", ""), told))
+    _wrap_only(table, _COMPARED_RATIO)
+    return Group(_line(title, "bold"), table, *absent)
+
+
+def _compared_table() -> Table:
+    return _table("", "A", "B", _COMPARED_RATIO, "p (Holm)", "difference")
+
+
+def _compared_cells(row: Row, beside: Sequence[str], told: str) -> list[Text]:
+    medians = [figures.quantity(found.median, row.unit) if found else "" for found in (row.a, row.b)]
+    both = [median + words for median, words in zip(medians, beside, strict=True)]
+    ratio = figures.times(row.ratio) if row.ratio else ""
+    p = "" if row.p_corrected is None else notes.probability(row.p_corrected)
+    verdict = _SHORT.get(row.verdict, row.verdict.value)
+    return [_cell(cell) for cell in (*both, ratio, p, told or verdict)]
 
 
 def _table(*headings: str, text_columns: int = 1) -> Table:
@@ -241,12 +264,11 @@ def _table(*headings: str, text_columns: int = 1) -> Table:
     return table
 
 
-def _keep_whole(table: Table, *places: int) -> None:
-    """Let these columns wrap last, unless what they hold is unusually long."""
-    for place in places:
-        column = table.columns[place]
+def _wrap_only(table: Table, heading: str) -> None:
+    """Let the column of that heading wrap where there is no room for all, and others only where they hold a lot."""
+    for column in table.columns:
         longest = max((cell.cell_len for cell in column.cells if isinstance(cell, Text)), default=0)
-        column.min_width = min(longest, _WHOLE)
+        column.no_wrap = column.header != heading and longest <= _WHOLE
 
 
 def _title(row: Series) -> str:

@@ -185,3 +185,12 @@ def test_is_the_same_each_time_and_goes_into_json(make_record: Make) -> None:
     told = json.loads(json.dumps(first.to_json()))
     assert told["alarm"] is bool(first.alarms)
     assert {"target", "metric", "dimensions", "ratio", "p", "p_corrected", "verdict"} <= set(told["rows"][0])
+
+
+def test_a_loaded_host_is_named_beside_the_result(make_record: Make) -> None:
+    a, b = make_record("a"), make_record("b", seed=2)
+    load = {"code": "load", "text": "load average is 5.2 on 2 cores", "remedy": "wait"}
+    smt = {"code": "smt", "text": "SMT is on", "remedy": ""}
+    found = compare_runs(a, replace(b, host={**b.host, "warnings": [load, smt]}))
+    assert list(found.warnings) == ["B: load average is 5.2 on 2 cores (wait)"]
+    assert not found.differences

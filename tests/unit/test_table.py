@@ -225,5 +225,17 @@ def test_a_comparison_says_what_it_found(make_record: Make) -> None:
     assert same.rstrip().endswith("No difference seen in the totals.")
 
 
+def test_a_target_of_one_run_has_one_line(make_record: Make) -> None:
+    a = make_record("a")
+    b = replace(a, targets=a.targets[:2], samples=[s for s in a.samples if s.target != "libvirt:q35"])
+    text = shown(render_comparison(compare_runs(a, b)), 80)
+    assert "\nlibvirt:q35 (tcg): not in B\n" in re.sub(" +\n", "\n", text)
+    assert "not compared: not in B" in " ".join(text.split())
+    assert text.count("kernel → init") == 0
+    assert max(map(len, text.splitlines())) <= 80
+    # A ratio for each but the signed difference between the chains, which has none.
+    assert text.count("none seen") == text.count("1.00x") + 1
+
+
 def test_no_runs_yet() -> None:
     assert "no runs yet" in shown(render_runs([]))
