@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from drivers.docker import images
-from drivers.docker.errors import translated
-from drivers.docker.instance import Container, Remnant
-from drivers.docker.streams import Events, Output
+from drivers.dockerapi import images
+from drivers.dockerapi.client import connect, is_local, is_remote, label_filter
+from drivers.dockerapi.container import Container, Remnant
+from drivers.dockerapi.errors import translated
+from drivers.dockerapi.streams import Events, Output
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.spec import Endpoint, Spec
@@ -25,8 +22,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 _NETWORKS = {"": "bridge", "host": "host", "none": "none"}
-_TIMEOUT_S = 60
-_LOAD_TIMEOUT_S = 900
+_PHASES = {"create": Phase.CREATED, "start": Phase.STARTED}
 _ISOLATION = {
     "runsc": "user-space kernel (gVisor)",
     "kata": "virtual machine (Kata Containers)",
@@ -69,12 +65,12 @@ class DockerDriver:
         """What the engine says of itself. Raises DriverUnavailable where it is not there, or lacks the runtime."""
         with translated("ask the engine what it is", DriverUnavailable):
             told = self._api().info()
-        if self._is_remote() and self._network != "none":
+        if is_remote(self._api()) and self._network != "none":
             raise DriverUnavailable(
                 "this Docker engine is another machine's, and publishes ports on that machine's loopback only",
                 resolution="run the lab on that machine, or leave DOCKER_HOST unset",
             )
-        self._local = self._is_local(told)
+        self._local = is_local(self._api(), told)
         runtime = self._runtime or told.get("DefaultRuntime", "runc")
         _require_runtime(runtime, told)
         security = [one.removeprefix("name=") for one in told.get("SecurityOptions") or ()]
@@ -109,7 +105,7 @@ class DockerDriver:
         """Give the engine the image: the lab's own service, a file that `docker save` wrote, one that the engine has,
         or else its registry's. Raises Unsupported, BadInput, DriverError."""
         self._require_network(spec)
-        self._images[spec.image] = self._provide(spec)
+        self._images[spec.image] = images.provide(self._context, spec)
         self._followed_events().connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
@@ -123,7 +119,7 @@ class DockerDriver:
         made: str | None = None
         output: Output | None = None
         try:
-            events.watch(launch, mark)
+            events.watch(launch, lambda action, _: mark(_PHASES[action], source=Source.EVENT))
             with translated("create the container", LaunchError):
                 made = self._create(spec, image, endpoint)
             mark(Phase.CREATED, source=Source.RETURN)
@@ -143,14 +139,14 @@ class DockerDriver:
         """Every container of the lab's Docker targets, in whatever variant and state."""
         found: list[Instance] = []
         with translated("list containers"):
-            for told in self._api().containers(all=True, filters={"label": _filter(labels)}):
+            for told in self._api().containers(all=True, filters={"label": label_filter(labels)}):
                 if bears(told["Labels"], labels) and _is_ours(told["Labels"]):
                     found.append(self._instance(told["Id"], told["Labels"], self._endpoint_of(told["Id"])))
         return found
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
         """Images, networks and volumes of the lab's."""
-        api, wanted = self._api(), {"label": _filter(labels)}
+        api, wanted = self._api(), {"label": label_filter(labels)}
         with translated("list images, networks and volumes"):
             listed = [
                 *(("image", one["Id"], one["Labels"]) for one in api.images(filters=wanted)),
@@ -194,33 +190,8 @@ class DockerDriver:
 
     def _api(self) -> APIClient:
         if self._client is None:
-            self._client = self._connect(_TIMEOUT_S)
+            self._client = connect(self._context)
         return self._client
-
-    def _connect(self, timeout_s: int) -> APIClient:
-        try:
-            import docker
-        except ImportError as error:
-            raise DriverUnavailable(
-                "the Docker SDK for Python is not installed",
-                details=str(error),
-                resolution="pip install 'stratalab[docker]'",
-            ) from error
-        host = self._context.options.get("docker-host")
-        with translated("reach the engine", DriverUnavailable):
-            environment = {**os.environ, "DOCKER_HOST": host} if host else None
-            return docker.from_env(timeout=timeout_s, environment=environment).api
-
-    def _provide(self, spec: Spec) -> str:
-        """Make sure that the engine has the image of `spec`; returns what it knows it by."""
-        with contextlib.closing(self._connect(_LOAD_TIMEOUT_S)) as api:
-            if spec.builtin:
-                return images.provide_service(api, spec, self._context)
-            if images.is_file(spec.image):
-                return images.provide_file(api, spec, self._context)
-            if not images.layers(api, spec.image):
-                images.pull(api, spec.image)
-        return spec.image
 
     def _reference(self, spec: Spec) -> str:
         if spec.image not in self._images:
@@ -287,7 +258,7 @@ class DockerDriver:
     ) -> Container:
         if self._local is None:
             with translated("ask the engine what it is"):
-                self._local = self._is_local(self._api().info())
+                self._local = is_local(self._api(), self._api().info())
         events = self._events
 
         def forget() -> None:
@@ -313,16 +284,6 @@ class DockerDriver:
             return Endpoint(environment["LAB_HOST"], int(environment["LAB_PORT"]))
         return None
 
-    def _is_remote(self) -> bool:
-        """Whether the engine is reached over a network (the SDK calls a Unix socket 'localhost')."""
-        url = urlsplit(self._api().base_url)
-        return url.hostname not in ("localhost", "127.0.0.1", "::1")
-
-    def _is_local(self, told: Mapping[str, Any]) -> bool:
-        """Whether the engine's processes are this host's: not so on another machine, nor in Docker Desktop's VM."""
-        same = told.get("Name") == platform.node() and told.get("KernelVersion") == platform.release()
-        return same and not self._is_remote()
-
     def _require_network(self, spec: Spec) -> None:
         if self._network == "host" and not spec.builtin:
             raise Unsupported(
@@ -340,10 +301,6 @@ def _require_runtime(runtime: str, told: Mapping[str, Any]) -> None:
             f"Docker has no OCI runtime '{runtime}'; it lists {', '.join(listed)}",
             resolution=f"install it, put {entry} in /etc/docker/daemon.json, then: sudo kill -HUP $(pidof dockerd)",
         )
-
-
-def _filter(labels: Mapping[str, str]) -> list[str]:
-    return ["lab.run", *(f"{key}={value}" for key, value in labels.items())]
 
 
 def _is_ours(labels: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ import docker
 import pytest
 
 from drivers.docker import DockerDriver
+from drivers.dockerapi.client import is_local, is_remote
 from lab import cgroup
 from lab.driver import Context, Execs, Feature, Role
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError, Unsupported
@@ -340,12 +341,11 @@ def test_an_image_that_cannot_be_had_is_one_clear_line(make_driver: MakeDriver, 
 
 
 def test_an_engine_on_another_machine_is_told_apart(make_driver: MakeDriver) -> None:
-    driver = make_driver()
-    driver._api().base_url = "http://192.0.2.1:2375"
-    assert driver._is_remote()
-    assert not driver._is_local({"Name": platform.node(), "KernelVersion": platform.release()})
-    driver._api().base_url = "http+docker://localhost"
-    assert not driver._is_remote()
+    api, told = make_driver()._api(), {"Name": platform.node(), "KernelVersion": platform.release()}
+    api.base_url = "http://192.0.2.1:2375"
+    assert is_remote(api) and not is_local(api, told)
+    api.base_url = "http+docker://localhost"
+    assert is_local(api, told) and not is_remote(api)
 
 
 def test_a_runtime_that_is_not_listed_is_named_with_those_that_are(make_driver: MakeDriver) -> None:

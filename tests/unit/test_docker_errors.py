@@ -11,7 +11,7 @@ import pytest
 import requests
 import urllib3
 
-from drivers.docker.errors import is_engine_error, start_remedy, translate, translated
+from drivers.dockerapi.errors import is_engine_error, start_remedy, translate, translated
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
 
 _ARGUMENTS: dict[type[Exception], tuple[object, ...]] = {

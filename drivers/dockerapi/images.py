@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from drivers.docker.errors import translated
+from drivers.dockerapi.client import LOAD_TIMEOUT_S, connect
+from drivers.dockerapi.errors import translated
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, Unsupported
 from lab.image import service_archive
@@ -32,6 +34,19 @@ def is_file(image: str) -> bool:
     if image.startswith(("/", "./", "../", "~/")) and not path.is_file():
         raise BadInput(f"there is no file {image}", resolution="give the path of a `docker save` file, or a reference")
     return path.is_file()
+
+
+def provide(context: Context, spec: Spec) -> str:
+    """Make sure that the engine has the image of `spec`: the lab's own service, a file that `docker save` wrote, one
+    that it has, or else its registry's. Returns what the engine knows it by. Raises LabError."""
+    with contextlib.closing(connect(context, timeout_s=LOAD_TIMEOUT_S)) as api:
+        if spec.builtin:
+            return provide_service(api, spec, context)
+        if is_file(spec.image):
+            return provide_file(api, spec, context)
+        if not layers(api, spec.image):
+            pull(api, spec.image)
+    return spec.image
 
 
 def provide_service(api: APIClient, spec: Spec, context: Context) -> str:

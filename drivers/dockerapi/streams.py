@@ -6,15 +6,15 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from drivers.docker.errors import is_engine_error, translated
+from drivers.dockerapi.errors import is_engine_error, translated
 from lab.driver import Mark
 from lab.errors import DriverError, LaunchError
 from lab.lines import Lines
-from lab.timeline import Phase, Source
+from lab.timeline import Source
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct(">BxxxL")
 _READ_BYTES = 65_536
 _JOIN_TIMEOUT_S = 5.0
-_PHASES = {"create": Phase.CREATED, "start": Phase.STARTED}
+_ACTIONS = ("create", "start")
+
+Listener = Callable[[str, str], None]
+"""Told of a container's event as it arrives: 'create' or 'start', and the container's id."""
 
 
 class Frames:
@@ -80,14 +83,14 @@ class Output:
 
 
 class Events:
-    """The engine's own stream of events, read by one thread; marks `created` and `started` as their events arrive.
+    """The engine's own stream of events, read by one thread, which calls the listeners as events arrive.
 
-    An event finds its Mark by the label `lab.launch`, since it may come before the call that caused it returns.
+    An event finds its listener by the label `lab.launch`, since it may come before the call that caused it returns.
     """
 
     def __init__(self, api: APIClient) -> None:
         self._api = api
-        self._marks: dict[str, Mark] = {}
+        self._listeners: dict[str, Listener] = {}
         self._stream: Any = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -100,19 +103,19 @@ class Events:
             # The engine answers a moment before it subscribes this client; with `since` on its own clock it repeats
             # what fell between, so that an answered request misses nothing.
             since = datetime.fromisoformat(self._api.info()["SystemTime"])
-            filters = {"type": "container", "event": list(_PHASES), "label": "lab.launch"}
+            filters = {"type": "container", "event": list(_ACTIONS), "label": "lab.launch"}
             self._stream = self._api.events(since=int(since.timestamp()), filters=filters, decode=True)
         self._thread = threading.Thread(target=self._read, args=(self._stream,), name="docker events", daemon=True)
         self._thread.start()
 
-    def watch(self, launch: str, mark: Mark) -> None:
-        """Mark the events of `launch` from here on. Raises LaunchError."""
-        self._marks[launch] = mark
+    def watch(self, launch: str, listener: Listener) -> None:
+        """Tell `listener` of the events of `launch` from here on. Raises LaunchError."""
+        self._listeners[launch] = listener
         self.connect(LaunchError)
 
     def forget(self, launch: str) -> None:
-        """Mark nothing more of `launch`."""
-        self._marks.pop(launch, None)
+        """Tell of `launch` no more."""
+        self._listeners.pop(launch, None)
 
     def close(self) -> None:
         """Stop reading."""
@@ -126,9 +129,9 @@ class Events:
     def _read(self, stream: Any) -> None:
         try:
             for event in stream:
-                mark = self._marks.get(event["Actor"]["Attributes"].get("lab.launch", ""))
-                if mark is not None:
-                    mark(_PHASES[event["Action"]], source=Source.EVENT)
+                listener = self._listeners.get(event["Actor"]["Attributes"].get("lab.launch", ""))
+                if listener is not None:
+                    listener(event["Action"], event["Actor"]["ID"])
         except Exception as error:
             # The engine went away: the next `watch` connects again, or says so. And the SDK's reader, whose
             # connection `close` takes away, may fail in any manner.

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drivers.docker.errors import translated
-from drivers.docker.streams import Connection, Frames
+from drivers.dockerapi.errors import translated
+from drivers.dockerapi.streams import Connection, Frames
 from lab import procs
 from lab.driver import ExecResult, Role
 from lab.errors import CleanupError, DriverError

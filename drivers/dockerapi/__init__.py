@@ -1,0 +1,1 @@
+"""What the drivers of Docker Engine's API share: connecting, errors, images, streams, containers. No driver itself."""

@@ -1,0 +1,54 @@
+"""Connections to a Docker engine, and whether it is this host's."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from drivers.dockerapi.errors import translated
+from lab.driver import Context
+from lab.errors import DriverUnavailable
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+TIMEOUT_S = 60
+LOAD_TIMEOUT_S = 900
+"""For images, which may be large or come from far away."""
+
+
+def connect(context: Context, *, timeout_s: int = TIMEOUT_S) -> APIClient:
+    """The engine of the option `docker-host`, else of DOCKER_HOST or of the current context. Raises
+    DriverUnavailable."""
+    try:
+        import docker
+    except ImportError as error:
+        raise DriverUnavailable(
+            "the Docker SDK for Python is not installed",
+            details=str(error),
+            resolution="pip install 'stratalab[docker]'",
+        ) from error
+    host = context.options.get("docker-host")
+    with translated("reach the engine", DriverUnavailable):
+        environment = {**os.environ, "DOCKER_HOST": host} if host else None
+        return docker.from_env(timeout=timeout_s, environment=environment).api
+
+
+def is_remote(api: APIClient) -> bool:
+    """Whether the engine is reached over a network (the SDK calls a Unix socket 'localhost')."""
+    return urlsplit(api.base_url).hostname not in ("localhost", "127.0.0.1", "::1")
+
+
+def is_local(api: APIClient, told: Mapping[str, Any]) -> bool:
+    """Whether the processes of the engine that `told` this of itself are this host's: not so on another machine, nor
+    in Docker Desktop's VM."""
+    same = told.get("Name") == platform.node() and told.get("KernelVersion") == platform.release()
+    return same and not is_remote(api)
+
+
+def label_filter(labels: Mapping[str, str]) -> list[str]:
+    """The API's filter for what bears all `labels`; with none, for all of the lab's."""
+    return ["lab.run", *(f"{key}={value}" for key, value in labels.items())]
