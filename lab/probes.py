@@ -34,7 +34,7 @@ _BODY_LIMIT_BYTES = 1 << 20
 class Answer:
     """The first complete answer of this launch: when its request left, when its last byte came, what it said.
 
-    `wait_cpu_ns` is the CPU time that this process spent since the waiter started, less what the thread that
+    `wait_cpu_ns` is the CPU time that this process spent since the waiter was in place, less what the thread that
     launches spent; `attempts` counts the connections that it took.
     """
 
@@ -73,15 +73,18 @@ class Waiter:
         self._wake_in.setblocking(False)
         self._prepared: deque[_Attempt] = deque()
         self._begun: deque[_Attempt] = deque()
+        self._in_place = threading.Event()
         self._cpu = _WaitCpu()
         self._thread = threading.Thread(target=self._run, name="lab-waiter", daemon=True)
 
     def start(self, endpoint: Endpoint | None) -> None:
-        """Begin; `endpoint` is None where the engine will choose it (see `set_endpoint`)."""
+        """Begin, and return when the thread waits; `endpoint` is None where the engine will choose it (see
+        `set_endpoint`). From here on the lab's CPU counts as waiting, but for the calling thread's."""
         self._endpoint = endpoint
         if endpoint is not None:
             self._prepared.append(_Attempt.prepare(endpoint, self._spec))
         self._thread.start()
+        self._in_place.wait()
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
         """The engine chose where the service answers."""
@@ -135,10 +138,13 @@ class Waiter:
         try:
             with selectors.DefaultSelector() as selector, contextlib.ExitStack() as connections:
                 selector.register(self._wake_out, selectors.EVENT_READ)
+                self._cpu.begin()
+                self._in_place.set()
                 self._attempt_until_answered(selector, connections)
         except BaseException as error:
             self._failure = error
         finally:
+            self._in_place.set()
             self._done.set()
 
     def _attempt_until_answered(self, selector: selectors.BaseSelector, connections: contextlib.ExitStack) -> None:
@@ -284,18 +290,20 @@ class _Attempt:
 
 
 class _WaitCpu:
-    """This process's CPU time since it was made, less that of the thread that made it."""
+    """This process's CPU time from `begin` on, less that of the thread that made this."""
 
     def __init__(self) -> None:
         self._launcher_clock = time.pthread_getcpuclockid(threading.get_ident())
-        self._process_ns, self._launcher_ns = self._read()
+        self._before_ns = 0
+
+    def begin(self) -> None:
+        self._before_ns = self._read()
 
     def so_far_ns(self) -> int:
-        process_ns, launcher_ns = self._read()
-        return (process_ns - self._process_ns) - (launcher_ns - self._launcher_ns)
+        return self._read() - self._before_ns
 
-    def _read(self) -> tuple[int, int]:
-        return time.process_time_ns(), time.clock_gettime_ns(self._launcher_clock)
+    def _read(self) -> int:
+        return time.process_time_ns() - time.clock_gettime_ns(self._launcher_clock)
 
 
 def _drop(selector: selectors.BaseSelector, attempts: dict[socket.socket, _Attempt], connection: socket.socket) -> None:

@@ -2,9 +2,13 @@
 lab's, Python's standard library only.
 
 Reads one JSON object from stdin: socket, image, port (of 127.0.0.1), nonce, labels (an object), command ('' for the
-socket, else the path of the docker command). Prints one: boot_s, from just before the create request (or the command)
-to the first complete 200 of this nonce, requested every 2 ms on new connections from the same instant on; tries;
-create_s and start_s (by the socket); container, what the engine says of it. Then removes the container.
+socket, else the path of the docker command), early. Prints one: boot_s, from just before the create request (or the
+command) to the first complete 200 of this nonce, requested every 2 ms on new connections; tries; create_s and start_s
+(by the socket); container, what the engine says of it. Then removes the container.
+
+The requests begin once `start` (or the command) has returned, or with `early` before the create request. Early ones
+disturb what they watch: docker-proxy takes them while the container has no network yet, and the host's search for its
+address, once it has failed, is repeated only after a second or so.
 """
 
 from __future__ import annotations
@@ -35,17 +39,16 @@ TIMEOUT_S = 60.0
 def main() -> int:
     end_on_sigterm()
     given = json.load(sys.stdin)
-    launcher = ByCommand(given) if given["command"] else BySocket(given)
-    failed = threading.Event()
-    thread = threading.Thread(target=launcher.launch, args=(failed,))
+    launch, failed = Launch(given), threading.Event()
+    thread = threading.Thread(target=launch.run, args=(failed,))
+    thread.start()
     try:
-        begun_ns = time.monotonic_ns()
-        thread.start()
+        if not given["early"]:
+            thread.join()
         ended_ns, tries = first_answer(given["port"], given["nonce"], timeout_s=TIMEOUT_S, failed=failed)
         thread.join()
-        told = engine(given["socket"], "GET", f"/containers/{launcher.container}/json")
-        first_ns = launcher.begun_ns or begun_ns
-        found = {"boot_s": (ended_ns - first_ns) / 1e9, "tries": tries, "container": told, **launcher.steps}
+        told = engine(given["socket"], "GET", f"/containers/{launch.container}/json")
+        found = {"boot_s": (ended_ns - launch.begun_ns) / 1e9, "tries": tries, "container": told, **launch.steps}
     finally:
         thread.join()
         remove(given)
@@ -53,8 +56,8 @@ def main() -> int:
     return 0
 
 
-class BySocket:
-    """Two requests: create, start."""
+class Launch:
+    """By two requests, create and start, or by one command."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.container = ""
@@ -62,38 +65,28 @@ class BySocket:
         self.steps: dict[str, float] = {}
         self._given = given
 
-    def launch(self, failed: threading.Event) -> None:
-        wanted = wanted_container(self._given)
+    def run(self, failed: threading.Event) -> None:
         try:
-            self.begun_ns = time.monotonic_ns()
-            self.container = engine(self._given["socket"], "POST", "/containers/create", wanted)["Id"]
-            created_ns = time.monotonic_ns()
-            engine(self._given["socket"], "POST", f"/containers/{self.container}/start")
-            self.steps["create_s"] = (created_ns - self.begun_ns) / 1e9
-            self.steps["start_s"] = (time.monotonic_ns() - created_ns) / 1e9
+            if self._given["command"]:
+                self._by_command()
+            else:
+                self._by_socket()
         except BaseException:
             failed.set()
             raise
 
+    def _by_socket(self) -> None:
+        path, wanted = self._given["socket"], wanted_container(self._given)
+        self.begun_ns = time.monotonic_ns()
+        self.container = engine(path, "POST", "/containers/create", wanted)["Id"]
+        created_ns = time.monotonic_ns()
+        engine(path, "POST", f"/containers/{self.container}/start")
+        self.steps = {
+            "create_s": (created_ns - self.begun_ns) / 1e9,
+            "start_s": (time.monotonic_ns() - created_ns) / 1e9,
+        }
 
-class ByCommand:
-    """`docker run -d` with the same options."""
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.container = ""
-        self.begun_ns = 0
-        self.steps: dict[str, float] = {}
-        self._given = given
-
-    def launch(self, failed: threading.Event) -> None:
-        try:
-            self.begun_ns = time.monotonic_ns()
-            self.container = self._run()
-        except BaseException:
-            failed.set()
-            raise
-
-    def _run(self) -> str:
+    def _by_command(self) -> None:
         given = self._given
         labels = [word for key, value in given["labels"].items() for word in ("--label", f"{key}={value}")]
         environment = [word for entry in service_environment(given) for word in ("--env", entry)]
@@ -101,7 +94,9 @@ class ByCommand:
         words = ["run", "-d", "--network", "bridge", "--publish", f"127.0.0.1:{given['port']}:{LISTEN_PORT}/tcp"]
         words += [*limits, "--pids-limit", str(PIDS), "--tmpfs", f"/tmp:{TMPFS}", *labels, *environment]
         argv = [given["command"], "-H", f"unix://{given['socket']}", *words, given["image"]]
-        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout.strip()
+        self.begun_ns = time.monotonic_ns()
+        done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+        self.container = done.stdout.strip()
 
 
 def service_environment(given: dict[str, Any]) -> list[str]:

@@ -20,12 +20,14 @@ from lab.spec import SERVICE_IMAGE, new_nonce
 from lab.timeline import Phase
 
 PROGRAM_TIMEOUT_S = 90.0
+OTHERS_EVERY = 3
+"""What is measured for information only is measured in every third pair."""
 
 
 def docker_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
     """Measure and print. Raises LabError, ProgramFailed."""
     socket = _socket()
-    times: dict[str, list[float]] = {"lab": [], "hand": [], "command": []}
+    times: dict[str, list[float]] = {"lab": [], "hand": [], "early": [], "command": []}
     steps: dict[str, list[float]] = {"create": [], "start": [], "lab create": [], "lab start": []}
     command = shutil.which("docker") or ""
     with lab_side() as side:
@@ -50,18 +52,18 @@ def docker_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
             steps["start"].append(found["start_s"] * 1e3)
             return float(found["boot_s"])
 
-        def by_command() -> float:
-            given = _given(prepared, socket, image, command)
+        def for_information(command: str = "", *, early: bool = False) -> float:
+            given = {**_given(prepared, socket, image, command), "early": early}
             return float(run_program("docker_by_hand.py", given, timeout_s=PROGRAM_TIMEOUT_S)["boot_s"])
 
         ways: dict[str, Callable[[], float]] = {"lab": by_lab, "hand": by_hand}
+        others: dict[str, Callable[[], float]] = {"early": lambda: for_information(early=True)}
         if command:
-            ways["command"] = by_command
+            others["command"] = lambda: for_information(command)
         for pair in range(pairs + 1):
-            order = list(ways)
-            chance.shuffle(order)
-            for way in order:
-                seconds = ways[way]()
+            now = {**ways, **others} if pair % OTHERS_EVERY == 0 else ways
+            for way in chance.sample(list(now), len(now)):
+                seconds = now[way]()
                 if pair:  # the first warms up
                     times[way].append(seconds)
     _print_differences(seen)
@@ -82,6 +84,7 @@ def _print(times: Mapping[str, list[float]], steps: Mapping[str, list[float]]) -
             steps[name][1:],
             "ms",
         )
+    report("  for information: by hand, requests from before the create request on", milliseconds["early"], "ms")
     if times["command"]:
         report("  for information: `docker run -d`, exec to first 200", milliseconds["command"], "ms")
     else:
@@ -98,6 +101,7 @@ def _given(prepared: Prepared, socket: str, image: str, command: str) -> dict[st
         "nonce": new_nonce(),
         "labels": labels,
         "command": command,
+        "early": False,
     }
 
 
