@@ -177,8 +177,8 @@ class LibvirtDriver:
 
     def _media(self, spec: Spec) -> Media:
         if self._prepared is None or self._prepared[0] != _without_launch(spec):
-            found = kernel.obtain(self._option("kernel"), self._context.cache_dir)
             try:
+                found = kernel.obtain(self._option("kernel"), self._context.cache_dir)
                 media = prepare_media(
                     spec, self.variant, found, run_dir=self._context.run_dir, cache_dir=self._context.cache_dir
                 )
@@ -186,7 +186,7 @@ class LibvirtDriver:
                 raise DriverError(
                     f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",
                     details=str(error),
-                    resolution=f"make room in {self._context.run_dir}",
+                    resolution=f"see that there is room in {self._context.run_dir} and {self._context.cache_dir}",
                 ) from error
             self._prepared = (_without_launch(spec), media)
         return self._prepared[1]

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab.errors import DriverUnavailable, Unsupported
+from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.image import ImageArchive, fetch_image, open_image, process_of
 from lab.layers import Entry, Kind
 from lab.service.guest_config import GuestConfig
@@ -43,7 +43,7 @@ def foreign_root(spec: Spec, disk: Path, cache_dir: Path) -> GuestConfig:
     """Write the root disk of `spec.image` to `disk`, unless it is there, and tell how the image is run.
 
     Raises BadInput for what is no image, Unsupported where it does not suit a guest, DriverUnavailable where it cannot
-    be had or e2fsprogs is missing.
+    be had or e2fsprogs is missing, DriverError where its programs fail.
     """
     with open_image(fetch_image(spec.image, cache_dir)) as image:
         if image.config.architecture not in ("amd64", "") or image.config.os != "linux":
@@ -178,7 +178,7 @@ def _run(argv: Sequence[str], brief: str, *, quiet: bool = False) -> None:
             f"there is no {argv[0]} to make a guest's disk with", resolution="sudo apt-get install e2fsprogs"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise Unsupported(brief, details=str(error)) from error
+        raise DriverError(brief, details=str(error)) from error
     said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith(f"{argv[0]} 1."))
     if done.returncode != 0 or (quiet and said):
-        raise Unsupported(brief, details=said or f"{argv[0]} ended with {done.returncode}")
+        raise DriverError(brief, details=said or f"{argv[0]} ended with {done.returncode}")

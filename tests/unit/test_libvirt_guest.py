@@ -164,7 +164,7 @@ def test_a_name_that_debugfs_could_not_be_told_is_refused(tmp_path: Path) -> Non
 def test_a_word_of_debugfs_is_a_failure_and_without_it_the_remedy_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Unsupported) as raised:
+    with pytest.raises(DriverError) as raised:
         rootfs._run(["/bin/sh", "-c", "echo File not found >&2"], "owners", quiet=True)
     assert raised.value.details == "File not found"
     rootfs._run(["/bin/sh", "-c", "echo '/bin/sh 1.47.0' >&2"], "owners", quiet=True)
