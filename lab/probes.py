@@ -1,7 +1,9 @@
 """Waiting for `ready`: a new connection per attempt, equal for every target, and cheap (METHOD.md, rule 4).
 
 Where the service's own `listening` line reaches the lab, the first attempt follows it at once (`marker`). Where none
-can, attempts start every 20 ms, overlap, and are abandoned after 200 ms (`poll-20ms`).
+can, attempts start when the engine says that the instance runs, come every 20 ms, overlap, and are abandoned after
+200 ms (`poll-20ms`). Earlier ones would disturb what they watch: docker-proxy takes a connection while the container
+has no network yet, the host's search for its address fails, and is repeated only up to a second later.
 """
 
 from __future__ import annotations
@@ -60,11 +62,11 @@ class Waiter:
     hears the marker sends that request itself, so that no hand-over between threads counts as the platform's time.
     """
 
-    def __init__(self, spec: Spec, clock: HostClock, *, marker: bool) -> None:
+    def __init__(self, spec: Spec, clock: HostClock) -> None:
         self._spec = spec
         self._clock = clock
         self._endpoint: Endpoint | None = None
-        self._attempting = not marker
+        self._attempting = False
         self._cancelled = False
         self._answer: Answer | None = None
         self._failure: BaseException | None = None
@@ -91,8 +93,8 @@ class Waiter:
         self._endpoint = endpoint
         self._wake()
 
-    def listening(self) -> None:
-        """The service said that it listens: the first attempt leaves now, more may follow."""
+    def attempt(self) -> None:
+        """Attempts make sense from now on: the first leaves within this call, more may follow. From any thread."""
         self._begin_prepared()
         self._attempting = True  # not before: the thread would begin an attempt of its own beside that one
         self._wake()

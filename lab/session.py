@@ -64,8 +64,8 @@ class Session:
         Raises LaunchError, ReadyTimeout, DriverUnavailable, MeasurementError; what was made is removed by `delete`.
         """
         endpoint = self._reserve() if self._network else None
-        waiter = Waiter(self.spec, self._clock, marker=self._marker or not self._network)
-        self._marks.on_listening = waiter.listening
+        waiter = Waiter(self.spec, self._clock)
+        self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
         slept_before = self._slept_ns()
         if self._network:
             waiter.start(endpoint)
@@ -73,6 +73,8 @@ class Session:
             self._marks(Phase.REQUESTED, source=Source.LAB)
             self.instance = self._driver.launch(self.spec, endpoint, self._marks)
             if self._network:
+                if not self._marker:
+                    waiter.attempt()  # at the latest, where the driver has not marked `started`
                 self._await_answer(waiter, endpoint)
             elif not self._marks.listening.wait(self._timeout_s):
                 raise ReadyTimeout(f"the service did not say within {self._timeout_s:g} s that it listens")
@@ -175,13 +177,13 @@ class _Marks:
     def __init__(self, timeline: Timeline, spec: Spec, clock: HostClock) -> None:
         self.told: dict[Phase, tuple[int, int]] = {}
         self.listening = threading.Event()
-        self.on_listening: Callable[[], None] = lambda: None
+        self.heard: dict[Phase, Callable[[], None]] = {}
         self._timeline = timeline
         self._nonce = spec.nonce.encode()
         self._clock = clock
 
     def __call__(self, phase: Phase, *, source: Source) -> None:
-        self._timeline.add(MarkRecord(phase=phase, ns=self._clock.now_ns(), clock=Clock.HOST, source=source))
+        self._hear(phase, self._clock.now_ns(), source)
 
     def line(self, text: bytes, *, source: Source) -> None:
         arrived_ns = self._clock.now_ns()
@@ -190,10 +192,14 @@ class _Marks:
             return
         phase = Phase(found[2].decode())
         self.told.setdefault(phase, (int(found[3]), arrived_ns))
-        self._timeline.add(MarkRecord(phase=phase, ns=arrived_ns, clock=Clock.HOST, source=source))
+        self._hear(phase, arrived_ns, source)
         if phase is Phase.LISTENING:
-            self.on_listening()
             self.listening.set()
+
+    def _hear(self, phase: Phase, ns: int, source: Source) -> None:
+        self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
+        if phase in self.heard:
+            self.heard[phase]()
 
 
 def _proves_shared(told: Mapping[str, Any], answer: Answer) -> bool:

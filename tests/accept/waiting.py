@@ -66,11 +66,11 @@ def _figures(session: Session) -> dict[str, float]:
 def _plain_request_ms(session: Session) -> float:
     """The CPU, in ms, of the lab's own request to a service that listens already: a wait that waits for nothing."""
     assert session.instance is not None
-    waiter, heard = Waiter(session.spec, SystemClock(), marker=True), threading.Event()
+    waiter, heard = Waiter(session.spec, SystemClock()), threading.Event()
 
     def hear() -> None:  # in another thread than the one that launches, as in a launch
         heard.wait()
-        waiter.listening()
+        waiter.attempt()
 
     listener = threading.Thread(target=hear)
     listener.start()

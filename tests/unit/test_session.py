@@ -54,6 +54,7 @@ def test_without_a_marker_it_polls_on_new_connections(driver: FakeDriver, engine
 
     class Late(FakeDriver):
         def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            mark(Phase.STARTED, source=Source.EVENT)
             late.wait(0.3)
             return super().launch(spec, endpoint, mark)
 
@@ -76,6 +77,7 @@ def test_a_forwarder_that_accepts_early_is_not_ready(driver: FakeDriver, engine:
 
     class Forwarder(FakeDriver):
         def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            mark(Phase.STARTED, source=Source.EVENT)
             time.sleep(0.3)
             silent.close()
             return super().launch(spec, endpoint, mark)
@@ -87,6 +89,36 @@ def test_a_forwarder_that_accepts_early_is_not_ready(driver: FakeDriver, engine:
     with session:
         session.launch()
         assert session.answer is not None and session.answer.attempts > 3
+
+
+def test_no_attempt_precedes_what_the_engine_says_has_started(driver: FakeDriver, engine: FakeEngine) -> None:
+    """docker-proxy takes connections before the container has a network, which delays that one by up to a second."""
+    engine.features = frozenset({Feature.NETWORK})
+    early: list[str] = []
+
+    class Watched(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            assert endpoint is not None
+            with socket.socket() as proxy:
+                proxy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                proxy.bind((endpoint.host, endpoint.port))
+                proxy.listen(64)
+                proxy.settimeout(0.2)
+                mark(Phase.CREATED, source=Source.RETURN)
+                try:
+                    proxy.accept()[0].close()
+                    early.append("before `started`")
+                except TimeoutError:
+                    pass
+                mark(Phase.STARTED, source=Source.EVENT)
+                proxy.accept()[0].close()
+            return super().launch(spec, endpoint, mark)
+
+    watched = Watched("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    watched.engine = engine
+    with session_of(watched) as session:
+        session.launch()
+    assert not early
 
 
 def test_an_answer_without_this_launchs_nonce_is_not_ready(driver: FakeDriver, engine: FakeEngine) -> None:
