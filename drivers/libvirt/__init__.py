@@ -132,6 +132,7 @@ class LibvirtDriver:
             )
             domains.watch(identity, lambda: mark(Phase.STARTED, source=Source.EVENT))
             undo.callback(domains.unwatch, identity)
+            undo.callback(domains.abandon, identity)
             with translated("start the domain"):
                 domain = domains.connection.createXML(xml, 0)
             mark(Phase.STARTED, source=Source.RETURN)

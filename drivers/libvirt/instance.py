@@ -77,6 +77,14 @@ class Domains:
                 return None
             raise translate(error, "look a domain up") from error
 
+    def abandon(self, identity: str) -> None:
+        """Destroy what a launch that failed, or was interrupted, may have started. Raises nothing."""
+        # The launch's own error is the one to tell; what stays all the same is found by its labels.
+        with contextlib.suppress(DriverError, sdk().libvirtError):
+            domain = self.find(identity)
+            if domain is not None:
+                domain.destroy()
+
     def all_of_the_lab(self, connected: Connected) -> list[LibvirtInstance]:
         """Every domain that bears the lab's labels, to be asked by way of `connected`. Raises DriverError."""
         found = []

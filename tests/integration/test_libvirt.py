@@ -219,6 +219,26 @@ def test_a_qemu_that_ends_at_once_is_told_in_its_own_words(
     assert threading.active_count() == before
 
 
+def test_an_interrupted_launch_leaves_no_domain(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    class Interrupted(Silent):
+        def __call__(self, phase: Phase, *, source: Source) -> None:
+            if source is Source.RETURN:
+                raise KeyboardInterrupt
+
+    driver = make_driver("q35")
+    spec = Spec(labels=labels)
+    driver.prepare(spec)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = Endpoint("127.0.0.1", free.getsockname()[1])
+    with pytest.raises(KeyboardInterrupt):
+        driver.launch(spec.for_launch(), endpoint, Interrupted())
+    assert not driver.list_instances({"lab.run": labels["lab.run"]})
+    assert not list(driver._context.run_dir.glob("lab-q35-*"))
+
+
 def test_a_guest_that_panics_ends_and_is_removed(
     make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
 ) -> None:
