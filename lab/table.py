@@ -69,7 +69,7 @@ def render_runs(runs: Sequence[Run]) -> RenderableType:
 
 
 def render_comparison(comparison: RunComparison) -> RenderableType:
-    """B against A: the verdict, each total and each phase, and in what else the two runs differ."""
+    """B against A: each total with its numbers of values, each phase, in what else the runs differ, and the verdict."""
     title = f"{comparison.scenario}: B = {comparison.b} against A = {comparison.a}"
     parts: list[RenderableType] = [_line(title, "bold"), Text()]
     totals = [row for row in comparison.rows if row.can_alarm or not row.metric]
@@ -217,13 +217,18 @@ def _failed_launches(record: RunRecord) -> Iterator[str]:
 
 
 def _compared_totals(rows: Sequence[Row], title: str) -> RenderableType:
-    table = _compared_table()
+    table = _compared_table("n")
+    told = []
     for row in rows:
-        told = f"{_SHORT.get(row.verdict, row.verdict.value)}: {row.reason}" if row.reason else ""
-        failed = [f" ({count} failed)" if count else "" for count in (row.failed_a, row.failed_b)]
-        table.add_row(_cell(row.target), *_compared_cells(row, failed, told))
+        counts = ", ".join(str(found.n if found else 0) for found in (row.a, row.b))
+        table.add_row(_cell(row.target), _cell(counts), *_compared_cells(row, ""))
+        if row.reason:
+            told.append(_line(f"{row.target}: {row.reason}", ""))
+        failed = [f"{count} in {name}" for name, count in (("A", row.failed_a), ("B", row.failed_b)) if count]
+        if failed:
+            told.append(_line(f"{row.target}: launches failed, {' and '.join(failed)}", ""))
     _wrap_only(table, _COMPARED_RATIO)
-    return Group(_line(title, "bold"), table)
+    return Group(_line(title, "bold"), table, *told)
 
 
 def _compared_phases(rows: Sequence[Row], title: str) -> RenderableType:
@@ -238,22 +243,21 @@ def _compared_phases(rows: Sequence[Row], title: str) -> RenderableType:
         table.add_row(_line(target, "bold"))
         for row in mine:
             told = "too few" if row.p is None and row.ratio else row.reason
-            table.add_row(_cell(f"  {row.name}"), *_compared_cells(row, ("", ""), told))
+            table.add_row(_cell(f"  {row.name}"), *_compared_cells(row, told))
     _wrap_only(table, _COMPARED_RATIO)
     return Group(_line(title, "bold"), table, *absent)
 
 
-def _compared_table() -> Table:
-    return _table("", "A", "B", _COMPARED_RATIO, "p (Holm)", "difference")
+def _compared_table(*counts: str) -> Table:
+    return _table("", *counts, "A", "B", _COMPARED_RATIO, "p (Holm)", "difference")
 
 
-def _compared_cells(row: Row, beside: Sequence[str], told: str) -> list[Text]:
+def _compared_cells(row: Row, told: str) -> list[Text]:
     medians = [figures.quantity(found.median, row.unit) if found else "" for found in (row.a, row.b)]
-    both = [median + words for median, words in zip(medians, beside, strict=True)]
     ratio = figures.times(row.ratio) if row.ratio else ""
     p = "" if row.p_corrected is None else notes.probability(row.p_corrected)
     verdict = _SHORT.get(row.verdict, row.verdict.value)
-    return [_cell(cell) for cell in (*both, ratio, p, told or verdict)]
+    return [_cell(cell) for cell in (*medians, ratio, p, told or verdict)]
 
 
 def _table(*headings: str, text_columns: int = 1) -> Table:
@@ -264,11 +268,11 @@ def _table(*headings: str, text_columns: int = 1) -> Table:
     return table
 
 
-def _wrap_only(table: Table, heading: str) -> None:
-    """Let the column of that heading wrap where there is no room for all, and others only where they hold a lot."""
+def _wrap_only(table: Table, *headings: str) -> None:
+    """Let the columns of these headings wrap where there is no room for all, and others only where they hold a lot."""
     for column in table.columns:
         longest = max((cell.cell_len for cell in column.cells if isinstance(cell, Text)), default=0)
-        column.no_wrap = column.header != heading and longest <= _WHOLE
+        column.no_wrap = column.header not in headings and longest <= _WHOLE
 
 
 def _title(row: Series) -> str:
