@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,9 +62,11 @@ class Waiter:
     hears the marker sends that request itself, so that no hand-over between threads counts as the platform's time.
     """
 
-    def __init__(self, spec: Spec, clock: HostClock) -> None:
+    def __init__(self, spec: Spec, clock: HostClock, *, accept: Callable[[Answer], bool] | None = None) -> None:
+        """With `accept`, an answer that it refuses is passed over; it is called from the waiter's own thread."""
         self._spec = spec
         self._clock = clock
+        self._accept = accept
         self._endpoint: Endpoint | None = None
         self._attempting = False
         self._cancelled = False
@@ -175,14 +177,16 @@ class Waiter:
                 attempt = attempts[key.data]
                 received_ns = attempt.advance(selector, self._clock)
                 if attempt.good(self._spec) and received_ns is not None:
-                    self._answer = Answer(
+                    answer = Answer(
                         sent_ns=attempt.sent_ns,
                         received_ns=received_ns,
                         body=bytes(attempt.body),
                         attempts=count,
                         wait_cpu_ns=self._cpu.so_far_ns(),
                     )
-                    return
+                    if self._accept is None or self._accept(answer):
+                        self._answer = answer
+                        return
                 if attempt.over:
                     _drop(selector, attempts, attempt.connection)
 

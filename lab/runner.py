@@ -6,8 +6,10 @@ import contextlib
 import random
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import FrameType
@@ -51,7 +53,7 @@ class Plan:
 
 
 class Progress(Protocol):
-    """Who watches a run. Called from the runner's thread; `committed` only after the store has committed."""
+    """Who watches a run. One call at a time; `committed` only after the store has committed."""
 
     def preparing(self, target: str) -> None: ...
     def launching(self, target: str, iteration: int, warmup: bool) -> None: ...
@@ -162,6 +164,7 @@ class Runner:
                 self._end_target(entrant, Outcome.FAILED, error)
         else:
             entrant.failures_in_a_row = 0
+            bench.commit_rest()
             if not warmup:
                 self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)
 
@@ -200,50 +203,81 @@ class _Bench:
     """The `Bench` of one target in one round."""
 
     def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool) -> None:
+        assert entrant.info is not None  # noqa: S101  running entrants have both
         self.headline_values: list[float] = []
+        self.info = entrant.info
+        self.clock = runner.clock
         self._runner = runner
         self._entrant = entrant
         self._iteration = iteration
         self._warmup = warmup
         self._samples: list[Sample] = []
+        self._recorded_error: LabError | None = None
+        self._lock = threading.RLock()
 
     def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
-        qualifiers = self._entrant.info.qualifiers if self._entrant.info else {}
-        self._samples.append(
-            Sample(
-                target=str(self._entrant.target),
-                metric=metric,
-                value=value,
-                unit=unit,
-                iteration=self._iteration,
-                warmup=self._warmup,
-                dimensions={
-                    **qualifiers,
-                    **self._runner.plan.dimensions,
-                    **{key: str(text) for key, text in dimensions.items()},
-                },
-            )
+        sample = Sample(
+            target=str(self._entrant.target),
+            metric=metric,
+            value=value,
+            unit=unit,
+            iteration=self._iteration,
+            warmup=self._warmup,
+            dimensions={
+                **self.info.qualifiers,
+                **self._runner.plan.dimensions,
+                **{key: str(text) for key, text in dimensions.items()},
+            },
         )
-        if metric == self._runner.scenario.headline:
-            self.headline_values.append(value)
+        with self._lock:
+            self._samples.append(sample)
+            if metric == self._runner.scenario.headline:
+                self.headline_values.append(value)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, *, port: int | None = None, **changes: Any) -> Iterator[Session]:
+        with self._recorded(port, changes) as session:
+            session.launch()
+            yield session
+
+    @contextlib.contextmanager
+    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> Iterator[Sequence[Session]]:
+        with contextlib.ExitStack() as stack:
+            own = [stack.enter_context(contextlib.ExitStack()) for _ in range(count)]
+            begun = [each.enter_context(self._recorded(None, changes)) for each in own]
+            with ThreadPoolExecutor(parallel, thread_name_prefix="lab-launch") as pool:
+                asked = [pool.submit(session.ask) for session in begun]
+                try:
+                    served = [_served(*launch) for launch in zip(begun, own, asked, strict=True)]
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)  # one under way ends first: it must be removed
+                    raise
+            yield [session for session, good in zip(begun, served, strict=True) if good]
+
+    def commit_rest(self) -> None:
+        """Commit the samples that no launch took along."""
+        with self._lock:
+            samples, self._samples = self._samples, []
+            if samples:
+                self._runner.store.add_samples(self._runner.run.id, samples)
+
+    @contextlib.contextmanager
+    def _recorded(self, port: int | None, changes: Mapping[str, Any]) -> Iterator[Session]:
+        """A session not yet launched, whose record is committed at the end, whatever that is."""
         runner, entrant = self._runner, self._entrant
-        assert entrant.driver is not None and entrant.info is not None  # noqa: S101  running entrants have both
-        spec = replace(runner.spec, labels=runner._labels(entrant)).for_launch()
+        assert entrant.driver is not None  # noqa: S101  running entrants have one
+        spec = replace(runner.spec, labels=runner._labels(entrant), **changes).for_launch()
         facts = runner.plan.before_launch(entrant.driver, spec) if runner.plan.before_launch else {}
         session = Session(
             entrant.driver,
-            entrant.info,
+            self.info,
             spec,
             runner.clock,
             timeout_s=runner.plan.timeout_s,
-            port=runner.plan.host_port,
+            port=port or runner.plan.host_port,
         )
         try:
             with session:
-                session.launch()
                 yield session
         except BadInput:
             raise
@@ -253,19 +287,39 @@ class _Bench:
         self._commit(session, facts, None)
 
     def _commit(self, session: Session, facts: Mapping[str, Any], error: LabError | None) -> None:
-        launch = LaunchRecord(
-            target=str(self._entrant.target),
-            iteration=self._iteration,
-            warmup=self._warmup,
-            outcome=Outcome.FAILED if error else Outcome.OK,
-            timeline=session.timeline,
-            error=str(error) if error else "",
-            logs=(error.details or session.logs().decode(errors="replace")) if error else "",
-            facts={**session.facts(), **facts},
-        )
-        samples, self._samples = ([] if error else self._samples), []
-        self._runner.store.add_launch(self._runner.run.id, launch, samples)
-        self._runner.progress.committed(launch, samples)
+        with self._lock:
+            samples: list[Sample] = []
+            if error is None:
+                samples, self._samples = self._samples, []
+            elif error is self._recorded_error:  # on its way out it passes sessions that are not to blame for it
+                error = None
+            else:
+                self._recorded_error = error
+            launch = LaunchRecord(
+                target=str(self._entrant.target),
+                iteration=self._iteration,
+                warmup=self._warmup,
+                outcome=Outcome.FAILED if error else Outcome.OK,
+                timeline=session.timeline,
+                error=str(error) if error else "",
+                logs=(error.details or session.logs().decode(errors="replace")) if error else "",
+                facts={**session.facts(), **facts},
+            )
+            self._runner.store.add_launch(self._runner.run.id, launch, samples)
+            self._runner.progress.committed(launch, samples)
+
+
+def _served(session: Session, own: contextlib.ExitStack, asked: Future[None]) -> bool:
+    """Whether a launch that was asked for became ready; where it did not, its record is committed."""
+    try:
+        asked.result()
+        session.await_ready()
+    except BadInput:
+        raise
+    except LabError as error:
+        own.__exit__(type(error), error, error.__traceback__)
+        return False
+    return True
 
 
 class _Interrupts:

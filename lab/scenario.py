@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from lab.driver import Feature
+from lab.driver import Feature, Info
 from lab.session import Session
+from lab.timeline import HostClock
 
 
 class Bench(Protocol):
-    """What a scenario works with: one target in one round."""
+    """What a scenario works with: one target in one round. Its methods may be called from several threads."""
 
-    def session(self) -> AbstractContextManager[Session]:
-        """A launched session. On leaving it is deleted, and its timeline and the samples emitted within are
-        committed together. A failed launch is recorded and ends the round for this target."""
+    @property
+    def info(self) -> Info:
+        """What the target's engine said of itself before the run."""
+
+    @property
+    def clock(self) -> HostClock:
+        """The clock that every mark of the host's is read from."""
+
+    def session(self, *, port: int | None = None, **changes: Any) -> AbstractContextManager[Session]:
+        """A launched session; several may live at the same time. On leaving it is deleted, and its timeline and the
+        samples emitted since the last commit are committed together. A failed launch is recorded and raises.
+
+        `changes` are fields of the spec; `port` is the one on loopback, drawn without it.
+        """
+
+    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> AbstractContextManager[Sequence[Session]]:
+        """`count` launches asked for in a row, `parallel` at a time, without waiting for `ready` between them. Gives
+        those that became ready; those that failed are recorded, removed and left out."""
 
     def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
-        """Keep a sample of this target and round."""
+        """Keep a sample of this target and round. An error that leaves `measure` discards what is not committed."""
 
 
 class Scenario(Protocol):
-    """One question; its module's docstring says what each metric's start, end and unit are."""
+    """One question; its module's docstring says what each metric's start, end and unit are.
+
+    A scenario with parameters is a frozen pydantic dataclass: its fields are what `--param` gives.
+    """
 
     name: str
     question: str
@@ -30,3 +50,16 @@ class Scenario(Protocol):
 
     def measure(self, bench: Bench) -> None:
         """Measure one target once. Errors of launches are the bench's; anything else is a defect and propagates."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A scenario that launches more than one instance, for the plan that a user sees before the run."""
+
+    @property
+    def launches(self) -> int:
+        """The most launches per target and round."""
+
+    @property
+    def at_once(self) -> int:
+        """The most instances alive at the same time."""

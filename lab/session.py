@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -49,6 +49,8 @@ class Session:
         self._network = Feature.NETWORK in info.features
         self._marker = spec.builtin and Feature.MARKER in info.features
         self._marks = _Marks(self.timeline, spec, clock)
+        self._waiter: Waiter | None = None
+        self._slept_before_ns = 0
         self._logs = b""
 
     @property
@@ -59,32 +61,47 @@ class Session:
         return "marker" if self._marker else "poll-20ms"
 
     def launch(self) -> None:
-        """Launch, and wait until the first served request (without a network: until the service listens).
+        """`ask`, then `await_ready`."""
+        self.ask()
+        self.await_ready()
 
-        Raises LaunchError, ReadyTimeout, DriverUnavailable, MeasurementError; what was made is removed by `delete`.
+    def ask(self) -> None:
+        """Launch; returns when the engine has accepted it, a waiter being in place since before that was asked. The
+        calling thread must live until `await_ready` has returned: its CPU time does not count as waiting.
+
+        Raises LaunchError, DriverUnavailable; what was made is removed by `delete`.
         """
         endpoint = self._reserve() if self._network else None
-        waiter = Waiter(self.spec, self._clock)
+        waiter = self._waiter = Waiter(self.spec, self._clock)
         self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
-        slept_before = self._slept_ns()
+        self._slept_before_ns = self._slept_ns()
         if self._network:
             waiter.start(endpoint)
-        try:
+        with self._explained():
             self._marks(Phase.REQUESTED, source=Source.LAB)
             self.instance = self._driver.launch(self.spec, endpoint, self._marks)
-            if self._network:
-                if not self._marker:
-                    waiter.attempt()  # at the latest, where the driver has not marked `started`
-                self._await_answer(waiter, endpoint)
+            if self._network and self.instance.endpoint is None:
+                raise LaunchError("the engine gave the instance no address to answer at")
+            if self.instance.endpoint is not None and self.instance.endpoint != endpoint:
+                waiter.set_endpoint(self.instance.endpoint)
+            if not self._marker:
+                waiter.attempt()  # at the latest, where the driver has not marked `started`
+
+    def await_ready(self) -> None:
+        """Wait until the first served request of what was asked for (without a network: until the service listens).
+
+        Raises ReadyTimeout, MeasurementError.
+        """
+        with self._explained():
+            if self._network and self._waiter is not None:
+                self.answer = self._waiter.wait(self._timeout_s)
+                self.timeline.add(
+                    MarkRecord(phase=Phase.READY, ns=self.answer.received_ns, clock=Clock.HOST, source=Source.LAB)
+                )
             elif not self._marks.listening.wait(self._timeout_s):
                 raise ReadyTimeout(f"the service did not say within {self._timeout_s:g} s that it listens")
-        except LabError as error:
-            self._keep_logs()
-            error.details = "\n".join(part for part in (error.details, self.logs().decode(errors="replace")) if part)
-            raise
-        finally:
-            waiter.cancel()
-        if abs(self._slept_ns() - slept_before) > _SLEPT_NS:
+        self._cancel_waiter()
+        if abs(self._slept_ns() - self._slept_before_ns) > _SLEPT_NS:
             raise MeasurementError("the host slept during this launch")
         self._read_service_clock()
 
@@ -99,6 +116,7 @@ class Session:
 
     def delete(self) -> None:
         """Remove the instance, verified, marking `deleted`. Idempotent. Raises CleanupError."""
+        self._cancel_waiter()
         if self.instance is None or Phase.DELETED in self.timeline:
             return
         self._keep_logs()
@@ -135,16 +153,24 @@ class Session:
                 ) from error
             raise LaunchError(f"no port can be had on 127.0.0.1: {error.strerror}") from error
 
-    def _await_answer(self, waiter: Waiter, endpoint: Endpoint | None) -> None:
-        assert self.instance is not None  # noqa: S101  the driver has returned one
-        if self.instance.endpoint is None:
-            raise LaunchError("the engine gave the instance no address to answer at")
-        if self.instance.endpoint != endpoint:
-            waiter.set_endpoint(self.instance.endpoint)
-        self.answer = waiter.wait(self._timeout_s)
-        self.timeline.add(
-            MarkRecord(phase=Phase.READY, ns=self.answer.received_ns, clock=Clock.HOST, source=Source.LAB)
-        )
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Ends the waiting at an error, and puts what the instance wrote into its details."""
+        try:
+            yield
+        except LabError as error:
+            self._keep_logs()
+            error.details = "\n".join(part for part in (error.details, self.logs().decode(errors="replace")) if part)
+            self._cancel_waiter()
+            raise
+        except BaseException:
+            self._cancel_waiter()
+            raise
+
+    def _cancel_waiter(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
 
     def _read_service_clock(self) -> None:
         """Add the service's own marks, on the shared clock where this launch proves it and on a guest's elsewhere."""
