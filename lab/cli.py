@@ -109,7 +109,7 @@ def targets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def run(
-    scenario: Annotated[str, typer.Argument(help="The question: boot.")],
+    scenario: Annotated[str, typer.Argument(help="The question: boot, scale, rollout, recover, …")],
     targets: Annotated[
         list[str] | None, typer.Option("--targets", "-t", help="Comma-separated. Default: every driver's own default.")
     ] = None,
@@ -144,6 +144,10 @@ def run(
     host_port: Annotated[
         int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")
     ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
+    ] = None,
     kernel: Annotated[Path | None, typer.Option(help="The guests' kernel, instead of a found or fetched one.")] = None,
     option: OptionsOption = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options.")] = None,
@@ -175,6 +179,7 @@ def run(
         "scratch": scratch,
         "timeout": timeout,
         "host_port": host_port,
+        "param": param,
         "driver_options": [*(option or []), *([f"kernel={kernel}"] if kernel else [])] or None,
     }
     request = Request(

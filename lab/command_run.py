@@ -46,8 +46,8 @@ def run_scenario(request: Request) -> int:
     given = dict(request.given)
     if request.config is None and given["targets"] is None:
         given["targets"] = driver_names()
-    scenario = make_scenario(request.scenario)
     options = read_options(given, request.config)
+    scenario = make_scenario(request.scenario, options.param)
     with Store.open(request.store) as store, intent(scenario, options, options.driver_options) as plan:
         _show_plan(errors, plan)
         if request.dry_run:

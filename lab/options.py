@@ -86,6 +86,7 @@ class RunOptions(BaseModel):
     scratch: Annotated[Size, Field(ge=MIB)] = 16 * MIB
     host_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     driver_options: Pairs = Field(default_factory=dict)
+    param: Pairs = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> RunOptions:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, cast
 
@@ -38,9 +39,21 @@ def make_driver(target: Target, context: Context) -> Driver:
     return driver_class(target.driver)(target.variant, context)  # type: ignore[call-arg]  # a Protocol has no __init__
 
 
-def make_scenario(name: str) -> Scenario:
-    """The scenario that `name` names. Raises BadInput."""
-    return cast("Scenario", _load(_find(SCENARIOS, name, "scenario"))())
+def make_scenario(name: str, parameters: Mapping[str, str] | None = None) -> Scenario:
+    """The scenario that `name` names; `parameters` are its fields, as a user wrote them. Raises BadInput."""
+    from pydantic import ValidationError
+
+    made = _load(_find(SCENARIOS, name, "scenario"))
+    known = [field.name for field in dataclasses.fields(made)] if dataclasses.is_dataclass(made) else []
+    for key in parameters or {}:
+        if key not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise BadInput(f"{name} has no parameter '{key}'", resolution=there)
+    try:
+        return cast("Scenario", made(**(parameters or {})))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise BadInput(f"{name} cannot take these parameters: {problems}") from error
 
 
 def _find(group: str, name: str, kind: str) -> EntryPoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import make_driver
 from lab.run import Outcome, Run, RunStatus, TargetRecord
 from lab.runner import Entrant, Progress, Runner, new_run_id, now_iso
-from lab.scenario import Scenario
+from lab.scenario import Scenario, Sized
 from lab.spec import Spec, Target
 from lab.store import Store
 
@@ -43,25 +43,37 @@ class Intent:
     @property
     def launches(self) -> int:
         """The most launches that there can be."""
-        return (self.options.rounds + self.options.warmup) * sum(entrant.running for entrant in self.entrants)
+        return self._launches_per_round() * sum(entrant.running for entrant in self.entrants) * self._rounds()
 
     @property
     def peak_memory_bytes(self) -> int:
-        """One instance lives at a time, with the declared memory."""
-        return self.options.memory
+        """The declared memory of all the instances that live at the same time."""
+        return self.options.memory * self.at_once
 
     @property
     def likely_s(self) -> float:
         """A guess, for the plan only."""
         per_round = sum(_LIKELY_S.get(e.target.driver, 5.0) for e in self.entrants if e.running)
-        return per_round * (self.options.rounds + self.options.warmup)
+        return per_round * self._launches_per_round() * self._rounds()
 
     def changes(self) -> list[str]:
         """What the run does to this machine, in words."""
-        found = ["starts and removes instances of the service, one at a time, on 127.0.0.1 only"]
+        count = "one at a time" if self.at_once == 1 else f"up to {self.at_once} at a time"
+        found = [f"starts and removes instances of the service, {count}, on 127.0.0.1 only"]
         if self.options.cold:
             found.append("drops this machine's page cache before each launch: everything else gets slower for a while")
         return found
+
+    @property
+    def at_once(self) -> int:
+        """The most instances alive at the same time."""
+        return self.scenario.at_once if isinstance(self.scenario, Sized) else 1
+
+    def _launches_per_round(self) -> int:
+        return self.scenario.launches if isinstance(self.scenario, Sized) else 1
+
+    def _rounds(self) -> int:
+        return self.options.rounds + self.options.warmup
 
 
 @contextmanager
@@ -88,7 +100,12 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
             status=RunStatus.RUNNING,
             owner=labels["lab.owner"],
             lab_version=__version__,
-            parameters={**options.model_dump(exclude={"env", "seed"}), "seed": seed, "spec": _spec_json(spec)},
+            parameters={
+                **options.model_dump(exclude={"env", "seed", "param"}),
+                "scenario": asdict(scenario) if is_dataclass(scenario) else {},
+                "seed": seed,
+                "spec": _spec_json(spec),
+            },
         )
         yield Intent(run=run, scenario=scenario, options=options, spec=spec, entrants=entrants, labels=labels)
     finally:
