@@ -35,7 +35,7 @@ from lab.service.guest_config import GuestConfig
 
 NONCE = "5eed0000000000000000000000000001"
 WAIT_S = 20.0
-UNSHARE = ["unshare", "--pid", "--fork", "--mount", "--uts", "--net"]
+UNSHARE = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net"]
 
 
 @pytest.fixture(scope="session")
@@ -396,7 +396,7 @@ def test_as_pid_1_it_reaps_orphans_and_ends_at_sigterm(binary: Path) -> None:
     script = f"(sleep 0.2 & ) ; exec {binary}"
     port = free_port()
     process = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script],
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
         env={"LAB_PORT": str(port), "LAB_NONCE": NONCE, "PATH": os.environ["PATH"]},
         stdout=subprocess.DEVNULL,
     )
