@@ -3,7 +3,7 @@
     python tests/accept/run.py [--only waiting,docker,qemu,alarms] [--pairs N] [--seed N]
 
 It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
-missing says so and is not run. Exit code 1 where a goal was missed, or a part failed.
+missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -61,13 +61,17 @@ def main() -> int:
         "qemu": lambda: qemu_pairs(options.pairs or QEMU_PAIRS, chance),
         "alarms": _alarms,
     }
-    with host_lock("accept", wait=True, on_wait=lambda holder: say(f"waiting: {holder}")):
-        for part in [part for part in TITLES if part in parts]:
-            say(f"\n{TITLES[part]}")
-            begun = time.monotonic()
-            for verdict in _attempt(measured[part]):
-                verdicts[verdict] += 1
-            say(f"  ({time.monotonic() - begun:.0f} s)")
+    try:
+        with host_lock("accept", wait=True, on_wait=lambda holder: say(f"waiting: {holder}")):
+            for part in [part for part in TITLES if part in parts]:
+                say(f"\n{TITLES[part]}")
+                begun = time.monotonic()
+                for verdict in _attempt(measured[part]):
+                    verdicts[verdict] += 1
+                say(f"  ({time.monotonic() - begun:.0f} s)")
+    except KeyboardInterrupt:
+        say("interrupted; what was made has been removed")
+        return 130
     say("\n" + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
     return 1 if verdicts[Verdict.MISSED] else 0
 
