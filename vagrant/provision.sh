@@ -46,6 +46,10 @@ main() {
     [ -z "${PACKAGES[$group]// /}" ] || install_packages "$group" ${PACKAGES[$group]}
   done
   fix_kvm
+  # Without systemd a package may have started its daemon by an init script; that one is to be stopped too.
+  if [ -n "${PACKAGES[docker]}" ] && ! has_systemd && docker_there; then
+    note_pid dockerd "$(as_root cat "$SYSROOT/run/docker.pid")"
+  fi
   if wants docker && ! docker_there; then start_docker || warn "Docker is not running: its targets will be skipped"; fi
   if wants libvirt && ! libvirt_there; then start_libvirt || warn "libvirt is not running: its targets will be skipped"; fi
 }

@@ -236,6 +236,19 @@ def test_without_systemd_the_daemon_is_started_by_hand_and_stopped_again(machine
     assert machine.noted("started") == []
 
 
+def test_a_daemon_that_its_package_started_is_stopped_again(machine: Machine) -> None:
+    (machine.world / "postinst").mkdir()
+    (machine.world / "postinst/docker.io").write_text(
+        '"$REAL_PYTHON" "$PLAYED/docker-api.py" "$SYSROOT/run/docker.sock" >/dev/null 2>&1 &\n'
+        'echo $! >"$SYSROOT/run/docker.pid"\n'
+        "until [ -S $SYSROOT/run/docker.sock ]; do sleep 0.1; done\n"
+    )
+    machine.run("provision.sh", ENGINES="docker")
+    assert machine.noted("started")[:2] == ["pid", "dockerd"]
+    machine.run("uninstall.sh", "--stop")
+    assert not answers(machine.root / "run/docker.sock")
+
+
 def test_a_daemon_that_does_not_come_up_is_told_with_the_end_of_its_log(machine: Machine) -> None:
     machine.has_everything()
     machine.play("dockerd", "echo 'no storage driver fits' >&2; exit 1")
@@ -361,28 +374,7 @@ def test_the_kvm_device_is_changed_only_when_asked_and_given_back(machine: Machi
     assert device.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_user_without_access_runs_the_command_under_sudo(machine: Machine) -> None:
-    (machine.world / "uid").write_text("1000")
-    machine.listen("libvirt/libvirt-sock")
-    done = machine.run(
-        "with-access.sh", "sh", "-c", 'echo "$LAB_REQUIRE $XDG_STATE_HOME"; exit 3', expect=3, LAB_REQUIRE="docker"
-    )
-    assert done.stdout == f"docker {machine.root}/home/.local/state\n"
-    assert "under sudo" in done.stderr
-    given_back = " ".join(machine.calls("chown -h 1000:1000"))
-    assert f"{machine.root}/checkout" in given_back
-    assert f"{machine.root}/home/.local/state/stratalab" in given_back
-
-
-@pytest.mark.parametrize(("uid", "engines"), [("0", "libvirt"), ("1000", "process")])
-def test_a_user_with_access_runs_the_command_alone(machine: Machine, uid: str, engines: str) -> None:
-    (machine.world / "uid").write_text(uid)
-    machine.listen("libvirt/libvirt-sock")
-    assert machine.run("with-access.sh", "sh", "-c", "echo alone", ENGINES=engines).stdout == "alone\n"
-    assert not machine.calls("sudo")
-
-
-def test_a_rootless_docker_is_what_the_command_is_given(machine: Machine) -> None:
+def test_a_rootless_docker_is_what_a_command_is_given(machine: Machine) -> None:
     machine.serve_docker("run/user/1000/docker.sock")
     said = machine.run("with-access.sh", "sh", "-c", 'echo "$DOCKER_HOST"', ENGINES="docker").stdout
     assert said == "unix:///run/user/1000/docker.sock\n"
