@@ -8,11 +8,12 @@ driver makes carries `spec.labels` from the creating call on. Drivers never read
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lab.errors import DriverError
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source
 
@@ -25,6 +26,9 @@ class Mark(Protocol):
 
     def line(self, text: bytes, *, source: Source) -> None:
         """The service or its guest wrote this line just now; the lab finds the marks that it bears."""
+
+    def failed(self, error: DriverError) -> None:
+        """The engine tells that the accepted launch cannot succeed: who waits for it gets `error` at once."""
 
 
 class Driver(Protocol):
@@ -99,6 +103,7 @@ class Feature(enum.StrEnum):
     HOST_PIDS = "host-pids"
     COLD = "cold"
     REPLICAS = "replicas"
+    CLUSTER = "cluster"
     RESTART = "restart"  # honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words
 
 
@@ -180,6 +185,33 @@ class Replicates(Protocol):
 
     def update_policy(self) -> Mapping[str, str]:
         """How it replaces them: `order`, `readiness`, `grace`, `pre_stop`, in the engine's words."""
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """Of an instance whose engine tells its phases by events, some perhaps after the first answer."""
+
+    def settle(self, *, timeout_s: float) -> None:
+        """Return when the engine has told all that it tells of the launch, or after `timeout_s`."""
+
+
+@runtime_checkable
+class Clustered(Protocol):
+    """Feature.CLUSTER, of a driver: its engine is a cluster, which the lab can make on this host and uses again."""
+
+    def cluster_up(self, say: Callable[[str], None]) -> Mapping[str, Any]:
+        """Make the cluster, unless it is there; returns what it was made with, as JSON values. `say` is told each
+        step, in a line. Raises BadInput, DriverError."""
+
+    def cluster_down(self) -> bool:
+        """Remove the cluster; whether there was one. Raises BadInput where it is not the lab's; DriverError."""
+
+    def cluster_status(self) -> Mapping[str, Any]:
+        """What the cluster is, asked now, as JSON values. Raises DriverUnavailable with the remedy."""
+
+    def cluster_cost(self, spec: Spec, seen: Callable[[str], None]) -> None:
+        """Make another cluster with one instance of `spec`, and remove it. `seen` is called at the instants `api` (it
+        answers that it is ready), `node_ready`, `first_pod` (its container runs) and `removed`. Raises DriverError."""
 
 
 @runtime_checkable

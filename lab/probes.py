@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import selectors
@@ -101,8 +102,16 @@ class Waiter:
         self._attempting = True  # not before: the thread would begin an attempt of its own beside that one
         self._wake()
 
+    def fail(self, error: Exception) -> None:
+        """No answer will come: `wait` raises `error`, unless it has one. From any thread."""
+        if not self._done.is_set():
+            self._failure = error
+            self._cancelled = True
+            self._done.set()
+            self._wake()
+
     def wait(self, timeout_s: float) -> Answer:
-        """The first complete answer. Raises ReadyTimeout."""
+        """The first complete answer. Raises ReadyTimeout, and what `fail` was given."""
         if not self._done.wait(timeout_s):
             self.cancel()
             raise ReadyTimeout(f"no complete answer of this launch within {timeout_s:g} s")
@@ -191,15 +200,20 @@ class Waiter:
                     _drop(selector, attempts, attempt.connection)
 
 
+# Launches asked for at once get different ports, though none of them listens yet.
+_PLACES = itertools.count(int.from_bytes(os.urandom(2), "big"), 7)
+
+
 def reserve_port(wanted: int | None = None) -> int:
     """A loopback TCP port on which nothing listens, below the range that the kernel hands out by itself.
 
     Raises OSError (EADDRINUSE) when `wanted` is taken.
     """
-    low = 20_000
-    first = low + int.from_bytes(os.urandom(2), "big") % 12_000
+    first = 20_000 + next(_PLACES) % 12_000
     for port in [wanted] if wanted else range(first, first + 500):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # Closed connections of a service that just ended do not take the port; one that listens still does.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:

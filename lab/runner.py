@@ -203,9 +203,12 @@ class _Bench:
     """The `Bench` of one target in one round."""
 
     def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool) -> None:
-        assert entrant.info is not None  # noqa: S101  running entrants have both
+        assert entrant.info is not None and entrant.driver is not None  # noqa: S101  running entrants have both
         self.headline_values: list[float] = []
+        self.driver = entrant.driver
+        self.spec = replace(runner.spec, labels=runner._labels(entrant))
         self.info = entrant.info
+        self.spec = runner.spec
         self.clock = runner.clock
         self._runner = runner
         self._entrant = entrant
@@ -264,12 +267,11 @@ class _Bench:
     @contextlib.contextmanager
     def _recorded(self, port: int | None, changes: Mapping[str, Any]) -> Iterator[Session]:
         """A session not yet launched, whose record is committed at the end, whatever that is."""
-        runner, entrant = self._runner, self._entrant
-        assert entrant.driver is not None  # noqa: S101  running entrants have one
-        spec = replace(runner.spec, labels=runner._labels(entrant), **changes).for_launch()
-        facts = runner.plan.before_launch(entrant.driver, spec) if runner.plan.before_launch else {}
+        runner = self._runner
+        spec = replace(self.spec, **changes).for_launch()
+        facts = runner.plan.before_launch(self.driver, spec) if runner.plan.before_launch else {}
         session = Session(
-            entrant.driver,
+            self.driver,
             self.info,
             spec,
             runner.clock,

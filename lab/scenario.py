@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from lab.driver import Feature, Info
+from lab.driver import Driver, Feature, Info
 from lab.session import Session
+from lab.spec import Spec
+from lab.spec import Spec
 from lab.timeline import HostClock
 
 
@@ -17,6 +19,18 @@ class Bench(Protocol):
     @property
     def info(self) -> Info:
         """What the target's engine said of itself before the run."""
+
+    @property
+    def driver(self) -> Driver:
+        """The target's driver, for what is no launch: see the Protocols of `lab.driver`."""
+
+    @property
+    def spec(self) -> Spec:
+        """What is launched, with this target's labels; no launch's own."""
+
+    @property
+    def spec(self) -> Spec:
+        """What the run's launches have in common; no launch's own."""
 
     @property
     def clock(self) -> HostClock:

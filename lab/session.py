@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from lab.driver import Driver, Feature, Info, Instance
+from lab.driver import Driver, Feature, Info, Instance, Settles
 from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout
 from lab.host import boot_id, time_namespace
 from lab.probes import Answer, Waiter, reserve_port
@@ -19,6 +19,7 @@ from lab.timeline import Clock, HostClock, MarkRecord, Phase, Source, Timeline
 
 _LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|main|listening) (\d{1,19})")
 _SLEPT_NS = 1_000_000_000
+_SETTLE_S = 10.0
 
 
 class Session:
@@ -74,6 +75,7 @@ class Session:
         endpoint = self._reserve() if self._network else None
         waiter = self._waiter = Waiter(self.spec, self._clock)
         self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
+        self._marks.on_failed = waiter.fail
         self._slept_before_ns = self._slept_ns()
         if self._network:
             waiter.start(endpoint)
@@ -90,7 +92,7 @@ class Session:
     def await_ready(self) -> None:
         """Wait until the first served request of what was asked for (without a network: until the service listens).
 
-        Raises ReadyTimeout, MeasurementError.
+        Raises ReadyTimeout, MeasurementError, and what the engine says where it gives the launch up.
         """
         with self._explained():
             if self._network and self._waiter is not None:
@@ -100,7 +102,11 @@ class Session:
                 )
             elif not self._marks.listening.wait(self._timeout_s):
                 raise ReadyTimeout(f"the service did not say within {self._timeout_s:g} s that it listens")
+            elif self._marks.failure is not None:
+                raise self._marks.failure
         self._cancel_waiter()
+        if isinstance(self.instance, Settles):
+            self.instance.settle(timeout_s=_SETTLE_S)
         if abs(self._slept_ns() - self._slept_before_ns) > _SLEPT_NS:
             raise MeasurementError("the host slept during this launch")
         self._read_service_clock()
@@ -204,6 +210,8 @@ class _Marks:
         self.told: dict[Phase, tuple[int, int]] = {}
         self.listening = threading.Event()
         self.heard: dict[Phase, Callable[[], None]] = {}
+        self.failure: DriverError | None = None
+        self.on_failed: Callable[[DriverError], None] = lambda _: None
         self._timeline = timeline
         self._nonce = spec.nonce.encode()
         self._clock = clock
@@ -221,6 +229,11 @@ class _Marks:
         self._hear(phase, arrived_ns, source)
         if phase is Phase.LISTENING:
             self.listening.set()
+
+    def failed(self, error: DriverError) -> None:
+        self.failure = error
+        self.on_failed(error)
+        self.listening.set()
 
     def _hear(self, phase: Phase, ns: int, source: Source) -> None:
         self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
