@@ -208,7 +208,6 @@ class _Bench:
         self.driver = entrant.driver
         self.spec = replace(runner.spec, labels=runner._labels(entrant))
         self.info = entrant.info
-        self.spec = runner.spec
         self.clock = runner.clock
         self._runner = runner
         self._entrant = entrant

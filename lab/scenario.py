@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from lab.driver import Driver, Feature, Info
 from lab.session import Session
 from lab.spec import Spec
-from lab.spec import Spec
 from lab.timeline import HostClock
 
 
@@ -27,10 +26,6 @@ class Bench(Protocol):
     @property
     def spec(self) -> Spec:
         """What is launched, with this target's labels; no launch's own."""
-
-    @property
-    def spec(self) -> Spec:
-        """What the run's launches have in common; no launch's own."""
 
     @property
     def clock(self) -> HostClock:
