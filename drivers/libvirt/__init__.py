@@ -130,7 +130,11 @@ class LibvirtDriver:
                     cpu_quota=host.cpu_quota and not spec.cpus.is_integer(),
                 )
             )
-            domains.watch(identity, lambda: mark(Phase.STARTED, source=Source.EVENT))
+            domains.watch(
+                identity,
+                lambda: mark(Phase.STARTED, source=Source.EVENT),
+                lambda: mark.failed(LaunchError(_ended(console.text()))),
+            )
             undo.callback(domains.unwatch, identity)
             undo.callback(domains.abandon, identity)
             with translated("start the domain"):
@@ -197,6 +201,13 @@ class LibvirtDriver:
 
     def _option(self, name: str) -> str:
         return self._context.options.get(name, "")
+
+
+def _ended(console: bytes) -> str:
+    """What a guest that ended unasked said last: its init tells the workload's exit, the kernel why it panicked."""
+    lines = [line.strip() for line in console.decode(errors="replace").splitlines()]
+    told = [line for line in lines if line.startswith("lab-guest ") or "Kernel panic" in line]
+    return f"the guest ended by itself: {told[-1][:200] if told else 'it did not say why'}"
 
 
 def _without_launch(spec: Spec) -> Spec:

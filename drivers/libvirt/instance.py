@@ -31,6 +31,7 @@ class Domains:
         """Raises DriverUnavailable when the connection broke since it was opened."""
         self.connection = connection
         self._resumed: dict[str, Callable[[], None]] = {}
+        self._gone: dict[str, Callable[[], None]] = {}
         self._ended: dict[str, threading.Event] = {}
         library = sdk()
         self._running, self._stopped = library.VIR_DOMAIN_EVENT_RESUMED, library.VIR_DOMAIN_EVENT_STOPPED
@@ -46,14 +47,20 @@ class Domains:
         except sdk().libvirtError:
             return False
 
-    def watch(self, identity: str, resumed: Callable[[], None]) -> None:
-        """Call `resumed`, from the event loop's thread, when the domain with UUID `identity` starts to run."""
+    def watch(self, identity: str, resumed: Callable[[], None], gone: Callable[[], None]) -> None:
+        """From the event loop's thread, call `resumed` when the domain with UUID `identity` starts to run, and `gone`
+        when it ends though nobody here asked it to (see `expect_end`)."""
         self._ended[identity] = threading.Event()
-        self._resumed[identity] = resumed
+        self._resumed[identity], self._gone[identity] = resumed, gone
+
+    def expect_end(self, identity: str) -> None:
+        """The domain is being ended on purpose. Idempotent."""
+        self._gone.pop(identity, None)
 
     def unwatch(self, identity: str) -> None:
         """Call nothing any more. Idempotent."""
         self._resumed.pop(identity, None)
+        self._gone.pop(identity, None)
         self._ended.pop(identity, None)
 
     def await_end(self, identity: str, timeout_s: float) -> bool:
@@ -81,6 +88,7 @@ class Domains:
         """Destroy what a launch that failed, or was interrupted, may have started. Raises nothing."""
         # The launch's own error is the one to tell; what stays all the same is found by its labels.
         with contextlib.suppress(DriverError, sdk().libvirtError):
+            self.expect_end(identity)
             domain = self.find(identity)
             if domain is not None:
                 domain.destroy()
@@ -104,6 +112,7 @@ class Domains:
     def close(self) -> None:
         """Let go of the connection."""
         self._resumed.clear()
+        self._gone.clear()
         with contextlib.suppress(sdk().libvirtError):  # a broken connection has let go already
             self.connection.domainEventDeregisterAny(self._callback)
         with contextlib.suppress(sdk().libvirtError):
@@ -117,6 +126,8 @@ class Domains:
             self._resumed[identity]()
         elif event == self._stopped and identity in self._ended:
             self._ended[identity].set()
+            if gone := self._gone.pop(identity, None):
+                gone()
 
 
 Connected = Callable[[], Domains]
@@ -152,6 +163,7 @@ class LibvirtInstance:
     def stop(self, *, timeout_s: float) -> None:
         """Ask the guest's init by its console, then destroy; returns when libvirt has let go of the domain."""
         self._remember_process()
+        self._connected().expect_end(self.id)
         if self._connected().find(self.id) is None:
             return
         asked = (
@@ -197,6 +209,7 @@ class LibvirtInstance:
                 return
 
     def _destroy(self) -> None:
+        self._connected().expect_end(self.id)
         domain = self._connected().find(self.id)
         if domain is None:
             return

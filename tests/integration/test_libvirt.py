@@ -191,6 +191,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.marks: list[Phase] = []
+        self.failure: DriverError | None = None
         self.lines: list[bytes] = []
 
     def __call__(self, phase: Phase, *, source: Source) -> None:
@@ -198,6 +199,9 @@ class Silent:
 
     def line(self, text: bytes, *, source: Source) -> None:
         self.lines.append(text)
+
+    def failed(self, error: DriverError) -> None:
+        self.failure = error
 
 
 def test_a_qemu_that_ends_at_once_is_told_in_its_own_words(
@@ -239,7 +243,7 @@ def test_an_interrupted_launch_leaves_no_domain(
     assert not list(driver._context.run_dir.glob("lab-q35-*"))
 
 
-def test_a_guest_that_panics_ends_and_is_removed(
+def test_a_guest_whose_program_ends_fails_its_launch_at_once(
     make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
 ) -> None:
     driver = make_driver("microvm")
@@ -256,6 +260,7 @@ def test_a_guest_that_panics_ends_and_is_removed(
             time.sleep(0.2)
         assert not driver.list_instances({"lab.run": labels["lab.run"]})
         assert b"lab-guest exit 127" in instance.logs()
+        assert isinstance(mark.failure, LaunchError) and "lab-guest exit 127" in mark.failure.brief
     finally:
         instance.delete()
 
