@@ -13,8 +13,9 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from drivers.libvirt import kernel
+from drivers.libvirt import cold, kernel
 from drivers.libvirt.console import Console
 from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.domain import Plan, command_line, domain_xml
@@ -72,7 +73,7 @@ class LibvirtDriver:
             engine="libvirt and QEMU",
             version=f"libvirt {version}, QEMU {emulator.version}",
             isolation="virtual machine, KVM" if host.accel == "kvm" else "virtual machine, emulated (TCG)",
-            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS}),
+            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}),
             qualifiers={"accel": host.accel},
             facts={
                 "uri": uri,
@@ -151,6 +152,12 @@ class LibvirtDriver:
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:  # noqa: ARG002
         """None: a transient domain leaves nothing with libvirt, and the files lie in the run's directory."""
         return ()
+
+    def launch_files(self, spec: Spec) -> Sequence[Path]:
+        return cold.launch_files(self._media(spec), self._asked().emulator.path)
+
+    def others_running(self) -> Sequence[str]:
+        return cold.others_running(self._connected().connection)
 
     def close(self) -> None:
         with self._lock:

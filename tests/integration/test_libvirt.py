@@ -265,6 +265,19 @@ def test_a_guest_whose_program_ends_fails_its_launch_at_once(
         instance.delete()
 
 
+def test_what_a_cold_launch_reads_is_there_and_the_labs_own_guests_are_no_others(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver("microvm")
+    with launched(driver, Spec(labels=labels)) as session:
+        files = driver.launch_files(session.spec)
+        assert all(path.exists() for path in files)
+        (pid,) = session.instance.host_pids()
+        assert Path(f"/proc/{pid}/exe").resolve() in [path.resolve() for path in files]
+        assert any(path.is_dir() and list(path.glob("*bios*")) for path in files), "the firmware"
+        assert f"lab-microvm-{session.instance.id[:13]}" not in driver.others_running()
+
+
 def test_kvm_forced_where_it_is_not_proven_is_refused_with_the_reason(
     make_driver: Callable[..., LibvirtDriver],
 ) -> None:

@@ -1,0 +1,48 @@
+"""What a cold launch by libvirt is about: the files that it reads, and which other domains run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drivers.libvirt.domain import LABELS_URI
+from drivers.libvirt.engine import is_missing, sdk, translate, translated
+from drivers.libvirt.media import Media
+from lab.errors import DriverError
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+def launch_files(media: Media, emulator: Path) -> Sequence[Path]:
+    """Kernel, initramfs and root disk, QEMU's program, and the folders of its firmware (`-L help` names them).
+
+    Raises DriverError where QEMU does not run.
+    """
+    try:
+        told = subprocess.run(
+            [str(emulator), "-L", "help"], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DriverError(f"{emulator} does not tell where its firmware is", details=str(error)) from error
+    firmware = [Path(line) for line in told.splitlines() if line.startswith("/") and Path(line).is_dir()]
+    return [media.kernel, media.initramfs, *([media.disk] if media.disk else []), emulator, *firmware]
+
+
+def others_running(connection: libvirt.virConnect) -> Sequence[str]:
+    """The names of running domains that bear no label of the lab's. Raises DriverError."""
+    with translated("list the domains"):
+        running = connection.listAllDomains(sdk().VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    return [domain.name() for domain in running if not _is_the_labs(domain)]
+
+
+def _is_the_labs(domain: libvirt.virDomain) -> bool:
+    try:
+        domain.metadata(sdk().VIR_DOMAIN_METADATA_ELEMENT, LABELS_URI, 0)
+    except sdk().libvirtError as error:
+        if not is_missing(error):
+            raise translate(error, "read a domain's labels") from error
+        return False
+    return True
