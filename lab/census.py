@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 
-from lab.driver import Instance, Replicates
+from lab.driver import Feature, Info, Instance, Replicates
 from lab.errors import MeasurementError, ReadyTimeout
 from lab.probes import ATTEMPT_EVERY_S, Answer, Waiter
 from lab.spec import Endpoint, Spec
@@ -34,6 +34,11 @@ def identity(answer: Answer | None) -> str:
     return f"{told['boot_id']}/{told['pid']}/{told['main_ns']}"
 
 
+def replicating(info: Info, instance: Instance | None) -> Replicates | None:
+    """`instance` where its engine keeps several of it; None where it does not say so."""
+    return instance if Feature.REPLICAS in info.features and isinstance(instance, Replicates) else None
+
+
 def addresses_of(instance: Instance) -> Sequence[Endpoint]:
     """Where its replicas answer now, or it alone does."""
     if isinstance(instance, Replicates):
@@ -45,10 +50,13 @@ class Census:
     """Asks every address of `instance`, followed as they change, who answers there; leaving the context ends it.
 
     `first_ns` is the arrival of each new replica's first answer and `last_ns` that of each one's last; an address that
-    has given a new replica is asked no more where there are several.
+    has given a new replica is asked no more where there are several, unless `everyone` is to be heard again.
     """
 
-    def __init__(self, instance: Instance, spec: Spec, clock: HostClock, *, known: frozenset[str]) -> None:
+    def __init__(
+        self, instance: Instance, spec: Spec, clock: HostClock, *, known: frozenset[str], everyone: bool = False
+    ) -> None:
+        self._everyone = everyone
         self.first_ns: dict[str, int] = {}
         self.last_ns: dict[str, int] = {}
         self._instance = instance
@@ -103,7 +111,8 @@ class Census:
         who = identity(answer)
         self.last_ns[who] = answer.received_ns
         if who not in self._known:
+            if not self._everyone:
+                self._settled.add(endpoint)
             self.first_ns.setdefault(who, answer.received_ns)
-            self._settled.add(endpoint)
             self._news.set()
         return False

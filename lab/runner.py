@@ -21,11 +21,11 @@ from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Measu
 from lab.host import Steal
 from lab.run import LaunchRecord, Outcome, Run, RunStatus, TargetRecord
 from lab.sample import Sample
-from lab.scenario import Scenario
+from lab.scenario import Launches, Scenario
 from lab.session import Session
 from lab.spec import Spec, Target
 from lab.store import Store
-from lab.timeline import HostClock, SystemClock
+from lab.timeline import HostClock, Phase, SystemClock
 
 GIVE_UP_AFTER = 3
 """A target whose launches fail this many times in a row is not tried again in this run."""
@@ -243,7 +243,7 @@ class _Bench:
             yield session
 
     @contextlib.contextmanager
-    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> Iterator[Sequence[Session]]:
+    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> Iterator[Launches]:
         with contextlib.ExitStack() as stack:
             own = [stack.enter_context(contextlib.ExitStack()) for _ in range(count)]
             begun = [each.enter_context(self._recorded(None, changes)) for each in own]
@@ -254,7 +254,12 @@ class _Bench:
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)  # one under way ends first: it must be removed
                     raise
-            yield [session for session, good in zip(begun, served, strict=True) if good]
+            requested = [one.timeline.mark(Phase.REQUESTED).ns for one in begun if Phase.REQUESTED in one.timeline]
+            yield Launches(
+                sessions=[session for session, good in zip(begun, served, strict=True) if good],
+                failed=served.count(False),
+                requested_ns=min(requested, default=self.clock.now_ns()),
+            )
 
     def commit_rest(self) -> None:
         """Commit the samples that no launch took along."""

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from lab.driver import Driver, Feature, Info
 from lab.session import Session
 from lab.spec import Spec
 from lab.timeline import HostClock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launches:
+    """Launches asked for together: those that became ready, how many did not, and when the first was asked for, in ns
+    of the host's clock."""
+
+    sessions: Sequence[Session]
+    failed: int
+    requested_ns: int
 
 
 class Bench(Protocol):
@@ -38,9 +49,9 @@ class Bench(Protocol):
         `changes` are fields of the spec; `port` is the one on loopback, drawn without it.
         """
 
-    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> AbstractContextManager[Sequence[Session]]:
-        """`count` launches asked for in a row, `parallel` at a time, without waiting for `ready` between them. Gives
-        those that became ready; those that failed are recorded, removed and left out."""
+    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> AbstractContextManager[Launches]:
+        """`count` launches asked for in a row, `parallel` at a time, without waiting for `ready` between them; given
+        when each became ready or failed. Those that failed are recorded and removed."""
 
     def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
         """Keep a sample of this target and round. An error that leaves `measure` discards what is not committed."""

@@ -1,0 +1,104 @@
+"""How long until a service serves again after its main process was killed, if ever?
+
+| metric | start | end | unit |
+|---|---|---|---|
+| `recover_s` | just before SIGKILL is sent to the main process | the first complete answer of this launch by another process | s |
+| `recovered` | SIGKILL was sent | 1: there was such an answer within `censored_at`; 0: none, which is all that 'never' means | share |
+
+The main process is the service's on this host, or the VMM's where the service runs in a virtual machine: the first
+started of the launch's own processes in that role, held by a pidfd and younger than the launch. Another process is told
+by its boot id, pid and start of `main`, on new connections every 20 ms from before the kill on.
+
+Each target is measured with its `restart`=default and, where its engine has more to offer, with `restart`=best;
+`policy` is the engine's own name of that. `recover_s` exists only for launches that recovered: its n is read beside
+`recovered`, and a median of it says nothing about those that did not.
+"""  # noqa: E501  a table's rows are not broken
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lab.census import Census, identity
+from lab.driver import Feature, Info, OnThisHost, Role
+from lab.errors import DriverError, MeasurementError
+from lab.procs import Process
+from lab.scenario import Bench
+from lab.session import Session
+from lab.spec import Restart
+from lab.timeline import HostClock, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recover:
+    """SIGKILL to the main process; 'never' means not `within` so many seconds."""
+
+    within: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+    name: ClassVar[str] = "recover"
+    question: ClassVar[str] = "How long until the service serves again after its main process was killed, if ever?"
+    headline: ClassVar[str] = "recover_s"
+    requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK, Feature.HOST_PIDS})
+
+    @property
+    def launches(self) -> int:
+        return len(Restart)
+
+    @property
+    def at_once(self) -> int:
+        return 1
+
+    def measure(self, bench: Bench) -> None:
+        for restart in _offered(bench.info):
+            with bench.session(restart=restart) as session:
+                self._kill_and_wait(bench, session, restart)
+
+    def _kill_and_wait(self, bench: Bench, session: Session, restart: Restart) -> None:
+        assert session.instance is not None  # noqa: S101  it was launched
+        told = {
+            "restart": restart.value,
+            "policy": _policy(bench.info, restart),
+            "censored_at": f"{self.within:g}s",
+        }
+        known = frozenset({identity(session.answer)})
+        process = main_process(session, bench.clock)
+        with Census(session.instance, session.spec, bench.clock, known=known) as census:
+            killed_ns = bench.clock.now_ns()
+            process.send(signal.SIGKILL)
+            if not process.wait(self.within):
+                raise MeasurementError(f"process {process.pid} outlives SIGKILL by {self.within:g} s")
+            recovered = census.look(lambda: bool(census.first_ns), timeout_s=self.within)
+        if recovered:
+            bench.emit("recover_s", (min(census.first_ns.values()) - killed_ns) / 1e9, "s", **told)
+        bench.emit("recovered", float(recovered), "share", **told)
+
+
+def main_process(session: Session, clock: HostClock) -> Process:
+    """The process whose end is the end of the service. Raises DriverError where there is none, MeasurementError where
+    what the engine names is older than the launch, and so not its own."""
+    instance = session.instance
+    pids = instance.host_pids() if instance is not None and isinstance(instance, OnThisHost) else {}
+    role = Role.VMM if Role.VMM in pids.values() else Role.SERVICE
+    found = min(
+        (one for pid, has in pids.items() if has is role and (one := Process.of(pid)) is not None), default=None
+    )
+    if found is None:
+        raise DriverError("the engine names no process of this host that serves")
+    slept_ns = clock.boottime_ns() - clock.now_ns()
+    requested_ticks = (session.timeline.mark(Phase.REQUESTED).ns + slept_ns) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+    if found.started_ticks < requested_ticks - 1:
+        raise MeasurementError(f"process {found.pid} is older than this launch: it is not killed")
+    return found
+
+
+def _offered(info: Info) -> list[Restart]:
+    return [Restart.DEFAULT, Restart.BEST] if Feature.RESTART in info.features else [Restart.DEFAULT]
+
+
+def _policy(info: Info, restart: Restart) -> str:
+    named = info.facts.get("restart") or {}
+    return str(named.get(restart.value, "none"))
