@@ -18,12 +18,16 @@ from lab import cgroup, procs
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, Role, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.lines import Lines
+from lab.procfs import read_link
 from lab.procs import Process
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source
 
 _LABELS = "LAB_LABELS"
+_FEATURES = frozenset(
+    {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
+)
 _LOG_BYTES = 65_536
 _KILL_TIMEOUT_S = 10.0
 
@@ -53,7 +57,7 @@ class ProcessDriver:
             engine="Linux",
             version=platform.release(),
             isolation="none (a process among the host's)",
-            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}),
+            features=_FEATURES,
             facts={
                 "limits": dict(self._places.limits),
                 "scratch": "not limited: a bare process shares the host's /tmp",
@@ -127,6 +131,10 @@ class ProcessDriver:
         """None: every other process of the host runs without this driver."""
         return ()
 
+    def engine_pids(self) -> Mapping[int, str]:
+        """None: the kernel alone runs a bare process."""
+        return {}
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -167,6 +175,11 @@ class ProcessInstance:
     def host_pids(self) -> Mapping[int, Role]:
         """The service and its children."""
         return {member.pid: Role.SERVICE for member in self._members()}
+
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """The service's program: what it writes is not told apart from the host's own files."""
+        links = (Path(f"/proc/{member.pid}/exe") for member in self._members())
+        return {"image": sorted({Path(found) for link in links if (found := read_link(link))})}
 
     def stop(self, *, timeout_s: float) -> None:
         """SIGTERM to the service, and after `timeout_s`, or once it has ended, SIGKILL to all that is left."""

@@ -104,6 +104,9 @@ class Feature(enum.StrEnum):
     COLD = "cold"
     REPLICAS = "replicas"
     CLUSTER = "cluster"
+    ENGINE_PIDS = "engine-pids"
+    STORAGE = "storage"
+    GUEST_MEMORY = "guest-memory"
     RESTART = "restart"  # honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words
 
 
@@ -166,6 +169,40 @@ class OnThisHost(Protocol):
 
     def host_pids(self) -> Mapping[int, Role]:
         """Every host process that exists because of the instance, and its role."""
+
+
+@runtime_checkable
+class EngineOnThisHost(Protocol):
+    """Feature.ENGINE_PIDS, of a driver: which processes of this host run its engine, whatever it launches."""
+
+    def engine_pids(self) -> Mapping[int, str]:
+        """The daemons and control plane by pid, each with its name; empty where there are none. Raises DriverError."""
+
+
+@runtime_checkable
+class StoredHere(Protocol):
+    """Feature.STORAGE, of an instance whose files lie on this host's disks."""
+
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """Its files and directories by what they are: `image` (what launches share), `writable` (its own), and for a
+        guest `kernel`, `initramfs` and `root`. Raises DriverError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestMemory:
+    """What a guest was given in bytes, and how it can give memory back; `balloon` in the engine's words."""
+
+    declared_bytes: int
+    balloon: str
+    free_page_reporting: bool
+
+
+@runtime_checkable
+class HasGuestMemory(Protocol):
+    """Feature.GUEST_MEMORY, of an instance with a kernel and memory of its own within a VMM."""
+
+    def guest_memory(self) -> GuestMemory:
+        """What it was given. Raises DriverError."""
 
 
 @runtime_checkable

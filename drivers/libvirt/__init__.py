@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import shutil
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from drivers.libvirt import cold, kernel
 from drivers.libvirt.console import Console
@@ -23,12 +25,19 @@ from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host
 from drivers.libvirt.instance import Domains, LibvirtInstance
 from drivers.libvirt.media import Media, prepare_media
+from lab import procs
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source
 
 _DEFAULT_VARIANT = "q35"
+_DAEMON = re.compile(r"libvirtd|virt(qemu|log|lock|proxy|network|storage|secret|nodedev|nwfilter|interface)d")
+"""libvirtd, or virtqemud and its kin, beside virtlogd and virtlockd (https://libvirt.org/daemons.html)."""
+_FEATURES = frozenset(
+    {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}
+    | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY}
+)
 
 
 class LibvirtDriver:
@@ -73,7 +82,7 @@ class LibvirtDriver:
             engine="libvirt and QEMU",
             version=f"libvirt {version}, QEMU {emulator.version}",
             isolation="virtual machine, KVM" if host.accel == "kvm" else "virtual machine, emulated (TCG)",
-            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}),
+            features=_FEATURES,
             qualifiers={"accel": host.accel},
             facts={
                 "uri": uri,
@@ -158,6 +167,13 @@ class LibvirtDriver:
 
     def others_running(self) -> Sequence[str]:
         return cold.others_running(self._connected().connection)
+
+    def engine_pids(self) -> Mapping[int, str]:
+        """libvirt's daemons: one for all, or several; none with an embedded driver, whose process is the lab's."""
+        with translated("ask for the connection's URI"):
+            if urlsplit(self._connected().connection.getURI()).path == "/embed":
+                return {}
+        return {pid: entry.name for pid, entry in procs.table().items() if _DAEMON.fullmatch(entry.name)}
 
     def close(self) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
+from lab.driver import GuestMemory
 from lab.errors import Unsupported
 from lab.spec import Endpoint, Spec
 
@@ -26,6 +27,8 @@ _TB_CACHE_MIB = 32
 _DISK_SLOT, _NETWORK_SLOT = "0x10", "0x11"
 """Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
+_MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB}
+"""Those that libvirt writes; it always writes KiB into the XML of a domain that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,30 @@ def console_of(xml: str) -> Path | None:
     source = root.find("devices/serial/source")
     path = source.get("path") if source is not None else None
     return Path(path) if path else None
+
+
+def boot_files_of(xml: str) -> dict[str, list[Path]]:
+    """The files in a domain's XML that launches share: kernel, initramfs, and a foreign image's root disk."""
+    root = parsed(xml)
+    found = {
+        "kernel": [root.findtext("os/kernel")],
+        "initramfs": [root.findtext("os/initrd")],
+        "root": [source.get("file") for source in root.findall("devices/disk/backingStore/source")],
+    }
+    named = {part: [Path(path) for path in paths if path] for part, paths in found.items()}
+    return {part: paths for part, paths in named.items() if paths}
+
+
+def guest_memory_of(xml: str) -> GuestMemory:
+    """What a domain's XML gives its guest."""
+    root = parsed(xml)
+    memory, balloon = root.find("memory"), root.find("devices/memballoon")
+    scale = _MEMORY_UNITS[memory.get("unit", "KiB")] if memory is not None else 0
+    return GuestMemory(
+        declared_bytes=int(root.findtext("memory") or 0) * scale,
+        balloon=(balloon.get("model") if balloon is not None else None) or "none",
+        free_page_reporting=balloon is not None and balloon.get("freePageReporting") == "on",
+    )
 
 
 def _features(plan: Plan) -> etree._Element:

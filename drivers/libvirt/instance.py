@@ -6,13 +6,14 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drivers.libvirt.console import STOP_LINE, Console, type_into
-from drivers.libvirt.domain import LABELS_URI, console_of, endpoint_of, labels_of
+from drivers.libvirt.domain import LABELS_URI, boot_files_of, console_of, endpoint_of, guest_memory_of, labels_of
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
-from lab.driver import Role
+from lab.driver import GuestMemory, Role
 from lab.errors import CleanupError, DriverError
 from lab.procs import Process, arguments, table
 from lab.spec import Endpoint
@@ -153,6 +154,7 @@ class LibvirtInstance:
         self.name = domain.name()
         self._connected = connected
         self._console = console
+        self._xml = xml
         self._console_path = console_of(xml)
         self._process: Process | None = None
 
@@ -197,6 +199,15 @@ class LibvirtInstance:
         """QEMU's process: with user-mode networking and the console in a FIFO there is no other."""
         self._remember_process()
         return {self._process.pid: Role.VMM} if self._process is not None and self._process.alive() else {}
+
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """What the guest boots from, which a run's launches share, and its own root disk's overlay and console."""
+        own = [self._console_path.parent] if self._console_path is not None else []
+        return {**boot_files_of(self._xml), "writable": own}
+
+    def guest_memory(self) -> GuestMemory:
+        """What the domain was given."""
+        return guest_memory_of(self._xml)
 
     def _remember_process(self) -> None:
         """Find QEMU by the UUID among its arguments, which only this domain's has (`-uuid`, given by libvirt)."""

@@ -38,6 +38,10 @@ from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
 """Where bundles and the runtimes' own state lie: known to every later lab of this boot, after which they are void."""
+_FEATURES = frozenset(
+    {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
+    | {Feature.ENGINE_PIDS, Feature.STORAGE}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class OciDriver:
             engine=runtime.name,
             version=version,
             isolation=f"namespaces ({runtime.name}, no daemon)",
-            features=frozenset({Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}),
+            features=_FEATURES,
             facts={
                 "program": str(runtime.path),
                 "network": "the host's for the lab's own service; for other images their own, through a relay",
@@ -151,6 +155,10 @@ class OciDriver:
         """The containers in the runtime's usual place, where others that use it bare have theirs."""
         usual = Path("/run") / runtimes.find(self._variant).name
         return sorted(path.name for path in usual.iterdir() if path.is_dir()) if usual.is_dir() else ()
+
+    def engine_pids(self) -> Mapping[int, str]:
+        """None: the runtime ends once the service runs."""
+        return {}
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -81,6 +81,14 @@ class OciContainer:
         """The container's processes: nothing of the runtime's own stays."""
         return {process.pid: Role.SERVICE for process in self._members()}
 
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """The unpacked image, which a run's launches share, and the container's writable layer and bundle."""
+        mounts = [mount for mount in read_mounts(Path("/")) if mount.point == str(self._container.rootfs)]
+        options = [option for mount in mounts for option in mount.super_options.split(",")]
+        image = [Path(option.partition("=")[2]) for option in options if option.startswith("lowerdir=")]
+        own = [Path(self._record.scratch), *self._own_files()]
+        return {"image": image, "writable": own}
+
     def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run `argv` in it, with 16 MiB of output at most; what does not end in time is killed. Raises DriverError."""
         runtime = self._runtime()
@@ -136,6 +144,10 @@ class OciContainer:
             shutil.rmtree(directory, ignore_errors=True)
             if Path(directory).exists():
                 raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
+
+    def _own_files(self) -> list[Path]:
+        """What lies in the bundle but for the mounted root file system."""
+        return [path for path in self._container.bundle.iterdir() if path != self._container.rootfs]
 
     def _runtime(self) -> Runtime | None:
         path = Path(self._record.runtime)
