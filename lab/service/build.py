@@ -21,7 +21,17 @@ from pathlib import Path
 from lab.errors import LabError
 
 SOURCE_DIR = Path(__file__).parent
-SERVICE_SOURCES = ("service.c", "server.c", "http.c", "endpoints.c", "client.c", "schedule.c", "text.c")
+SERVICE_SOURCES = (
+    "service.c",
+    "server.c",
+    "http.c",
+    "endpoints.c",
+    "work.c",
+    "measure.c",
+    "client.c",
+    "schedule.c",
+    "text.c",
+)
 GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")
 ENTER_SOURCES = ("enter.c",)
 HEADERS = ("service.h", "client.h", "guest_init.h")

@@ -2,18 +2,13 @@
 #include "service.h"
 
 #include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define MIB ((size_t)1024 * 1024)
 #define MAX_ALLOCATED_MIB 4096
-#define MAX_WORK_US 10000000
-#define MAX_WORKERS 16
 
 /* One more than can ever be asked for, each mapping being at least 1 MiB. */
 static struct {
@@ -27,8 +22,6 @@ static struct {
     int slot; /* -1 once nobody waits for it */
     size_t touched, length;
 } allocation = {.slot = -1};
-
-static pid_t workers[MAX_WORKERS];
 
 /* Tells nothing of the nonce by its time but its length, which is no secret. */
 static bool admitted(const struct launch *launch, const struct request *request)
@@ -44,41 +37,11 @@ static bool admitted(const struct launch *launch, const struct request *request)
     return difference == 0;
 }
 
-/* The query must be exactly `name=N`. */
-static bool query_number(const struct request *request, const char *name, uint64_t max, uint64_t *number)
-{
-    size_t length = strlen(name);
-    return request->query.length > length + 1 && memcmp(request->query.at, name, length) == 0 &&
-           request->query.at[length] == '=' &&
-           parse_number(request->query.at + length + 1, request->query.length - length - 1, max, number);
-}
-
-static void key(struct text *text, const char *name)
-{
-    if (text->length > 1) {
-        text_add(text, ",");
-    }
-    text_json(text, name);
-    text_add(text, ":");
-}
-
-static void field(struct text *text, const char *name, uint64_t number)
-{
-    key(text, name);
-    text_number(text, number);
-}
-
-static void field_text(struct text *text, const char *name, const char *string)
-{
-    key(text, name);
-    text_json(text, string);
-}
-
 static void field_file(struct text *text, const char *name, const char *path)
 {
     char content[1024];
     read_text(path, content, sizeof content);
-    field_text(text, name, content);
+    json_string(text, name, content);
 }
 
 static void field_link(struct text *text, const char *name, const char *path)
@@ -86,45 +49,34 @@ static void field_link(struct text *text, const char *name, const char *path)
     char target[128];
     ssize_t length = readlink(path, target, sizeof target - 1);
     target[length > 0 ? length : 0] = '\0';
-    field_text(text, name, target);
+    json_string(text, name, target);
 }
 
-static const char *finish(struct text *text)
+static void answer_clock(const struct launch *launch, int slot, const struct request *request)
 {
-    text_add(text, "}");
-    text_bytes(text, "", 1);
-    return text->full ? "{\"error\":\"the answer is too large\"}" : text->at;
-}
-
-#define JSON_TEXT(name, capacity)                                                                                      \
-    static char name##_bytes[capacity];                                                                                \
-    struct text name = {name##_bytes, 0, capacity, false};                                                             \
-    text_add(&name, "{")
-
-static void answer_clock(const struct launch *launch, int slot)
-{
+    (void)request;
     JSON_TEXT(json, 2048);
     struct utsname kernel;
     uname(&kernel);
-    field_text(&json, "nonce", launch->nonce);
-    field(&json, "main_ns", launch->main_ns);
-    field(&json, "main_boottime_ns", launch->main_boottime_ns);
-    field(&json, "listening_ns", launch->listening_ns);
-    field(&json, "listening_boottime_ns", launch->listening_boottime_ns);
+    json_string(&json, "nonce", launch->nonce);
+    json_number(&json, "main_ns", launch->main_ns);
+    json_number(&json, "main_boottime_ns", launch->main_boottime_ns);
+    json_number(&json, "listening_ns", launch->listening_ns);
+    json_number(&json, "listening_boottime_ns", launch->listening_boottime_ns);
     field_file(&json, "boot_id", "/proc/sys/kernel/random/boot_id");
-    field_text(&json, "kernel", kernel.release);
-    field(&json, "pid", (uint64_t)getpid());
+    json_string(&json, "kernel", kernel.release);
+    json_number(&json, "pid", (uint64_t)getpid());
     field_link(&json, "time_namespace", "/proc/self/ns/time");
-    field_text(&json, "version", launch->version);
-    field(&json, "now_ns", clock_ns(CLOCK_MONOTONIC));
-    field(&json, "now_boottime_ns", clock_ns(CLOCK_BOOTTIME));
-    respond(slot, 200, NULL, finish(&json));
+    json_string(&json, "version", launch->version);
+    json_number(&json, "now_ns", clock_ns(CLOCK_MONOTONIC));
+    json_number(&json, "now_boottime_ns", clock_ns(CLOCK_BOOTTIME));
+    respond(slot, 200, NULL, json_end(&json));
 }
 
 static void facts_namespaces(struct text *json)
 {
     static const char *const names[] = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"};
-    key(json, "namespaces");
+    json_key(json, "namespaces");
     text_add(json, "{");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[32];
@@ -163,8 +115,9 @@ static void proc_line(const char *content, const char *name, char *into, size_t 
     into[length] = '\0';
 }
 
-static void answer_facts(const struct launch *launch, int slot)
+static void answer_facts(const struct launch *launch, int slot, const struct request *request)
 {
+    (void)request;
     static const struct {
         const char *name, *line;
     } status_lines[] = {{"capabilities_effective", "CapEff:"},
@@ -179,110 +132,45 @@ static void answer_facts(const struct launch *launch, int slot)
     uname(&kernel);
     CPU_ZERO(&cpus);
     sched_getaffinity(0, sizeof cpus, &cpus);
-    field_text(&json, "version", launch->version);
-    field(&json, "pid", (uint64_t)getpid());
-    field(&json, "ppid", (uint64_t)getppid());
-    field(&json, "uid", getuid());
-    field(&json, "gid", getgid());
-    field_text(&json, "kernel", kernel.release);
-    field_text(&json, "kernel_version", kernel.version);
-    field_text(&json, "machine", kernel.machine);
-    field_text(&json, "hostname", kernel.nodename);
+    json_string(&json, "version", launch->version);
+    json_number(&json, "pid", (uint64_t)getpid());
+    json_number(&json, "ppid", (uint64_t)getppid());
+    json_number(&json, "uid", getuid());
+    json_number(&json, "gid", getgid());
+    json_string(&json, "kernel", kernel.release);
+    json_string(&json, "kernel_version", kernel.version);
+    json_string(&json, "machine", kernel.machine);
+    json_string(&json, "hostname", kernel.nodename);
     field_file(&json, "boot_id", "/proc/sys/kernel/random/boot_id");
     facts_namespaces(&json);
-    field(&json, "cpus_online", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
-    field(&json, "cpus_allowed", (uint64_t)CPU_COUNT(&cpus));
-    field(&json, "page_bytes", (uint64_t)sysconf(_SC_PAGESIZE));
+    json_number(&json, "cpus_online", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
+    json_number(&json, "cpus_allowed", (uint64_t)CPU_COUNT(&cpus));
+    json_number(&json, "page_bytes", (uint64_t)sysconf(_SC_PAGESIZE));
     read_text("/proc/meminfo", content, sizeof content);
     proc_line(content, "MemTotal:", value, sizeof value);
-    field_text(&json, "memory_total", value);
+    json_string(&json, "memory_total", value);
     field_file(&json, "cgroup", "/proc/self/cgroup");
     field_file(&json, "cgroup_v2_memory_max", "/sys/fs/cgroup/memory.max");
     field_file(&json, "cgroup_v1_memory_limit", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
     read_text("/proc/self/status", content, sizeof content);
     for (size_t i = 0; i < sizeof status_lines / sizeof *status_lines; i++) {
         proc_line(content, status_lines[i].line, value, sizeof value);
-        field_text(&json, status_lines[i].name, value);
+        json_string(&json, status_lines[i].name, value);
     }
-    field(&json, "allocated_mib", held_mib);
-    respond(slot, 200, NULL, finish(&json));
-}
-
-/* Spins in a child of its own and answers from there: a spin in the loop would stall every other connection. */
-static void work(const struct launch *launch, int fd, uint64_t us)
-{
-    JSON_TEXT(json, 512);
-    static char response[1024];
-    uint64_t start = clock_ns(CLOCK_MONOTONIC), now = start, iterations = 0;
-    volatile uint64_t state = 1;
-    while (now - start < us * 1000) {
-        /* A fixed piece of arithmetic of a few hundred ns: how many were done tells what else used the CPU. */
-        for (int i = 0; i < 256; i++) {
-            state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        }
-        iterations++;
-        now = clock_ns(CLOCK_MONOTONIC);
-    }
-    field(&json, "requested_us", us);
-    field(&json, "took_ns", now - start);
-    field(&json, "cpu_ns", clock_ns(CLOCK_PROCESS_CPUTIME_ID));
-    field(&json, "iterations", iterations);
-    size_t length = format_response(launch, response, sizeof response, 200, false, NULL, finish(&json));
-    (void)!send(fd, response, length, MSG_NOSIGNAL); /* fits the socket's buffer, or the client is gone */
-    _exit(0);
-}
-
-static void answer_work(const struct launch *launch, int slot, const struct request *request)
-{
-    uint64_t us;
-    size_t worker = 0;
-    if (!query_number(request, "us", MAX_WORK_US, &us)) {
-        respond(slot, 400, NULL, "{\"error\":\"us must be a number of at most 10000000\"}");
-        return;
-    }
-    while (worker < MAX_WORKERS && workers[worker] != 0) {
-        worker++;
-    }
-    if (worker == MAX_WORKERS) {
-        respond(slot, 503, NULL, "{\"error\":\"too much work at once\"}");
-        return;
-    }
-    pid_t parent = getpid();
-    pid_t child = fork();
-    if (child < 0) {
-        respond(slot, 503, NULL, "{\"error\":\"no process can be made\"}");
-        return;
-    }
-    if (child == 0) {
-        /* Nobody's work outlives the service, also when it died before this line. */
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent) {
-            _exit(0);
-        }
-        work(launch, take_over(slot), us);
-    }
-    workers[worker] = child;
-    hand_over(slot);
-}
-
-void work_reaped(int pid)
-{
-    for (size_t i = 0; i < MAX_WORKERS; i++) {
-        if (workers[i] == pid) {
-            workers[i] = 0;
-        }
-    }
+    json_number(&json, "allocated_mib", held_mib);
+    respond(slot, 200, NULL, json_end(&json));
 }
 
 static void answer_held(int slot)
 {
     JSON_TEXT(json, 128);
-    field(&json, "held_mib", held_mib);
-    respond(slot, 200, NULL, finish(&json));
+    json_number(&json, "held_mib", held_mib);
+    respond(slot, 200, NULL, json_end(&json));
 }
 
-static void answer_alloc(int slot, const struct request *request)
+static void answer_alloc(const struct launch *launch, int slot, const struct request *request)
 {
+    (void)launch;
     uint64_t mib;
     if (!query_number(request, "mib", MAX_ALLOCATED_MIB, &mib)) {
         respond(slot, 400, NULL, "{\"error\":\"mib must be a number of at most 4096\"}");
@@ -351,16 +239,29 @@ void allocation_step(void)
     }
 }
 
+static void answer_healthz(const struct launch *launch, int slot, const struct request *request)
+{
+    (void)launch;
+    (void)request;
+    respond(slot, 200, NULL, "{\"status\":\"ok\"}");
+}
+
 void answer(const struct launch *launch, int slot, const struct request *request)
 {
     static const struct {
         const char *path, *method, *allow;
+        void (*answer)(const struct launch *launch, int slot, const struct request *request);
         bool open;
-    } endpoints[] = {{"/healthz", "GET", "Allow: GET\r\n", true},
-                     {"/clock", "GET", "Allow: GET\r\n", false},
-                     {"/work", "GET", "Allow: GET\r\n", false},
-                     {"/alloc", "POST", "Allow: POST\r\n", false},
-                     {"/facts", "GET", "Allow: GET\r\n", false}};
+    } endpoints[] = {{"/healthz", "GET", "Allow: GET\r\n", answer_healthz, true},
+                     {"/clock", "GET", "Allow: GET\r\n", answer_clock, false},
+                     {"/work", "GET", "Allow: GET\r\n", answer_work, false},
+                     {"/alloc", "POST", "Allow: POST\r\n", answer_alloc, false},
+                     {"/facts", "GET", "Allow: GET\r\n", answer_facts, false},
+                     {"/measure/syscall", "GET", "Allow: GET\r\n", answer_measure_syscall, false},
+                     {"/measure/cpu", "GET", "Allow: GET\r\n", answer_measure_cpu, false},
+                     {"/measure/switch", "GET", "Allow: GET\r\n", answer_measure_switch, false},
+                     {"/measure/memory", "GET", "Allow: GET\r\n", answer_measure_memory, false},
+                     {"/measure/fsync", "GET", "Allow: GET\r\n", answer_measure_fsync, false}};
     size_t count = sizeof endpoints / sizeof *endpoints, i = 0;
     while (i < count && !slice_is(request->path, endpoints[i].path)) {
         i++;
@@ -375,12 +276,6 @@ void answer(const struct launch *launch, int slot, const struct request *request
     } else if (!endpoints[i].open && !admitted(launch, request)) {
         respond(slot, 403, NULL, "{\"error\":\"X-Lab-Nonce\"}");
     } else {
-        switch (i) {
-        case 0: respond(slot, 200, NULL, "{\"status\":\"ok\"}"); break;
-        case 1: answer_clock(launch, slot); break;
-        case 2: answer_work(launch, slot, request); break;
-        case 3: answer_alloc(slot, request); break;
-        default: answer_facts(launch, slot); break;
-        }
+        endpoints[i].answer(launch, slot, request);
     }
 }

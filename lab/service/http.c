@@ -134,6 +134,14 @@ int parse_request(const char *head, size_t length, struct request *request)
     return status;
 }
 
+bool query_number(const struct request *request, const char *name, uint64_t max, uint64_t *number)
+{
+    size_t length = strlen(name);
+    return request->query.length > length + 1 && memcmp(request->query.at, name, length) == 0 &&
+           request->query.at[length] == '=' &&
+           parse_number(request->query.at + length + 1, request->query.length - length - 1, max, number);
+}
+
 static const char *reason(int status)
 {
     switch (status) {

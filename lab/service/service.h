@@ -32,6 +32,15 @@ void text_add(struct text *text, const char *string);
 void text_bytes(struct text *text, const char *bytes, size_t length);
 void text_number(struct text *text, uint64_t number);
 void text_json(struct text *text, const char *string); /* quoted and escaped */
+/* One more member of the object that `text` holds, begun by JSON_TEXT; json_end gives the whole of it. */
+void json_key(struct text *text, const char *name);
+void json_number(struct text *text, const char *name, uint64_t number);
+void json_string(struct text *text, const char *name, const char *string);
+const char *json_end(struct text *text);
+#define JSON_TEXT(name, capacity)                                                                                      \
+    static char name##_bytes[capacity];                                                                                \
+    struct text name = {name##_bytes, 0, capacity, false};                                                             \
+    text_add(&name, "{")
 /* A decimal number of at most `max`, the whole of `string`. */
 bool parse_number(const char *string, size_t length, uint64_t max, uint64_t *number);
 /* A numeric IPv4 or IPv6 address: no name is ever looked up. */
@@ -61,6 +70,8 @@ struct request {
 size_t head_length(const char *bytes, size_t length);
 /* 0, or the status with which to refuse what cannot be served. */
 int parse_request(const char *head, size_t length, struct request *request);
+/* Whether the query is exactly `name=N`, N being at most `max`. */
+bool query_number(const struct request *request, const char *name, uint64_t max, uint64_t *number);
 /* A whole response; 0 when it does not fit. `headers` are extra lines, each ending in CRLF, or NULL. */
 size_t format_response(const struct launch *launch, char *into, size_t capacity, int status, bool keep_alive,
                        const char *headers, const char *json);
@@ -78,7 +89,22 @@ void answer(const struct launch *launch, int slot, const struct request *request
 bool allocation_running(void);
 void allocation_step(void);       /* touches a bounded piece, so that others are served in between */
 void allocation_forget(int slot); /* the one who asked is gone */
+
+/* work.c */
+/* What a child does: fills the answer's JSON, begun, and gives its status. */
+typedef int work_body(struct text *json, uint64_t argument);
+/* Run `body` in a child that answers on this connection, ends with the service, and is killed at its deadline: a
+ * piece of work in the loop would stall every other connection. */
+void work_apart(const struct launch *launch, int slot, work_body *body, uint64_t argument);
 void work_reaped(int pid);
+void answer_work(const struct launch *launch, int slot, const struct request *request);
+
+/* measure.c */
+void answer_measure_syscall(const struct launch *launch, int slot, const struct request *request);
+void answer_measure_cpu(const struct launch *launch, int slot, const struct request *request);
+void answer_measure_switch(const struct launch *launch, int slot, const struct request *request);
+void answer_measure_memory(const struct launch *launch, int slot, const struct request *request);
+void answer_measure_fsync(const struct launch *launch, int slot, const struct request *request);
 
 /* client.c */
 int client(int argc, char **argv);

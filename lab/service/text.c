@@ -150,3 +150,31 @@ bool slice_is_nocase(struct slice slice, const char *string)
 {
     return strlen(string) == slice.length && strncasecmp(slice.at, string, slice.length) == 0;
 }
+
+void json_key(struct text *text, const char *name)
+{
+    if (text->length > 1) {
+        text_add(text, ",");
+    }
+    text_json(text, name);
+    text_add(text, ":");
+}
+
+void json_number(struct text *text, const char *name, uint64_t number)
+{
+    json_key(text, name);
+    text_number(text, number);
+}
+
+void json_string(struct text *text, const char *name, const char *string)
+{
+    json_key(text, name);
+    text_json(text, string);
+}
+
+const char *json_end(struct text *text)
+{
+    text_add(text, "}");
+    text_bytes(text, "", 1);
+    return text->full ? "{\"error\":\"the answer is too large\"}" : text->at;
+}
