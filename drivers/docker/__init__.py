@@ -15,7 +15,7 @@ from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Events, Output
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
-from lab.spec import Endpoint, Spec
+from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _ISOLATION = {
 }
 _SET = "set by the engine"
 _NOT_SET = "not set: the engine's kernel has no such cgroup limit"
+_RESTART = {Restart.DEFAULT: "no", Restart.BEST: "always"}
 _LIMITS = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
 
 
@@ -75,7 +76,7 @@ class DockerDriver:
         _require_runtime(runtime, told)
         security = [one.removeprefix("name=") for one in told.get("SecurityOptions") or ()]
         rootless = any(one.startswith("rootless") for one in security)
-        features = {Feature.MARKER, Feature.EXEC}
+        features = {Feature.MARKER, Feature.EXEC, Feature.RESTART}
         features |= {Feature.NETWORK} if self._network != "none" else set()
         features |= {Feature.HOST_PIDS} if self._local else set()
         features |= {Feature.COLD} if self._local and told.get("Driver") == "overlay2" else set()
@@ -96,6 +97,7 @@ class DockerDriver:
                 "security_options": security,
                 "kernel": told.get("KernelVersion"),
                 "limits": {limit: _SET if told.get(key) else _NOT_SET for limit, key in _LIMITS.items()},
+                "restart": {str(restart): policy for restart, policy in _RESTART.items()},
                 "images": {image: images.layers(self._api(), ref) for image, ref in self._images.items()},
             },
             qualifiers={"rootless": "yes"} if rootless else {},
@@ -211,7 +213,7 @@ class DockerDriver:
             memswap_limit=spec.memory_bytes,  # memory and swap together
             pids_limit=spec.pids,
             tmpfs={"/tmp": f"size={max(spec.scratch_bytes, 4096)},mode=1777"},  # noqa: S108  the container's own; 0 is no limit
-            restart_policy={"Name": "no"},
+            restart_policy={"Name": _RESTART[spec.restart]},
             runtime=self._runtime,
         )
         if self._network == "bridge":
