@@ -2,8 +2,10 @@
 
 Reads one JSON object from stdin: argv (QEMU's, with -S), monitor (the path of the socket that argv names for QMP),
 console (of the pair of FIFOs that argv names), port (of 127.0.0.1, forwarded), nonce. Prints one: boot_s, from just
-before QMP's `cont` is sent to the first complete 200 of this nonce; tries. QEMU accepts connections before its guest
-does, so that requests, every 2 ms on new connections, begin when the console says that the service listens.
+before QMP's `cont` is sent to the first complete 200 of this nonce; tries; cpu_s, what QEMU has used by then.
+
+QEMU accepts connections before its guest does, so that requests, every 2 ms on new connections, begin when the
+console says that the service listens.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def main() -> int:
     child = subprocess.Popen(given["argv"], stdin=subprocess.DEVNULL, stdout=sys.stderr)
     try:
         found = boot(given, output)
+        found["cpu_s"] = cpu_s(child.pid)
     finally:
         child.kill()
         child.wait()
@@ -91,6 +94,12 @@ class Monitor:
             if "return" in told:  # anything else is an event
                 return told["return"]
         raise ConnectionError("QEMU ended")
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time that a process has used so far (proc(5): utime and stime, after the name in parentheses)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def await_line(output: int, wanted: bytes) -> None:

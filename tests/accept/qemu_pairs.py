@@ -11,6 +11,7 @@ from pathlib import Path
 
 from labside import lab_side
 from programs import run_program
+from qemu_by_hand import cpu_s
 from verdict import SAME, Verdict, report, say
 
 from lab.driver import OnThisHost, Role
@@ -28,6 +29,7 @@ def qemu_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
     """Measure and print. Raises LabError, ProgramFailed."""
     times: dict[str, list[float]] = {"lab": [], "hand": []}
     launch: list[float] = []
+    cpu: dict[str, list[float]] = {"lab": [], "hand": []}
     with lab_side() as side:
         prepared = side.prepare(TARGET)
         with prepared.launched() as first:  # it warms up, and tells QEMU's arguments
@@ -36,6 +38,7 @@ def qemu_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
 
         def by_lab() -> float:
             with prepared.launched() as session:
+                cpu["lab"].append(cpu_s(_pid(session)))
                 resumed = _resumed_ns(session)
                 requested = session.timeline.mark(Phase.REQUESTED).ns
                 launch.append((resumed - requested) / 1e9)
@@ -53,7 +56,9 @@ def qemu_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
                 "port": port,
                 "nonce": fresh,
             }
-            return float(run_program("qemu_by_hand.py", given, timeout_s=PROGRAM_TIMEOUT_S)["boot_s"])
+            found = run_program("qemu_by_hand.py", given, timeout_s=PROGRAM_TIMEOUT_S)
+            cpu["hand"].append(float(found["cpu_s"]))
+            return float(found["boot_s"])
 
         by_hand(0)
         for pair in range(1, pairs + 1):
@@ -66,6 +71,8 @@ def qemu_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
     report("by hand, QMP `cont` to first 200", times["hand"], "s")
     ratios = [lab / hand for lab, hand in zip(times["lab"], times["hand"], strict=True)]
     verdict = report("libvirt / by hand, ratio within each pair", ratios, "", SAME)
+    report("  for information: QEMU's CPU time until then, by libvirt", cpu["lab"], "s")
+    report("  for information: QEMU's CPU time until then, by hand", cpu["hand"][1:], "s")
     report("  for information: libvirt's own part, requested to `resumed`", launch, "s")
     return [verdict] if verdict else []
 
@@ -80,12 +87,17 @@ def _resumed_ns(session: Session) -> int:
 
 def _arguments(session: Session) -> list[str]:
     """The command line of the QEMU that libvirt started. Raises LaunchError."""
+    return Path(f"/proc/{_pid(session)}/cmdline").read_text().rstrip("\0").split("\0")
+
+
+def _pid(session: Session) -> int:
+    """QEMU's process. Raises LaunchError where it is not to be seen."""
     instance = session.instance
     assert isinstance(instance, OnThisHost)
     pids = [pid for pid, role in instance.host_pids().items() if role is Role.VMM]
     if not pids:
         raise LaunchError("QEMU's process is not to be seen")
-    return Path(f"/proc/{pids[0]}/cmdline").read_text().rstrip("\0").split("\0")
+    return pids[0]
 
 
 def adapted(argv: list[str], *, port: int, nonces: tuple[str, str], monitor: Path, console: Path) -> list[str]:
