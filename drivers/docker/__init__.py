@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drivers.dockerapi import images
+from drivers.dockerapi import cold, daemon, images
 from drivers.dockerapi.client import connect, is_local, is_remote, label_filter
 from drivers.dockerapi.container import Container, Remnant
 from drivers.dockerapi.errors import translated
@@ -78,8 +78,8 @@ class DockerDriver:
         rootless = any(one.startswith("rootless") for one in security)
         features = {Feature.MARKER, Feature.EXEC, Feature.RESTART}
         features |= {Feature.NETWORK} if self._network != "none" else set()
-        features |= {Feature.HOST_PIDS} if self._local else set()
-        features |= {Feature.COLD} if self._local and told.get("Driver") == "overlay2" else set()
+        features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS} if self._local else set()
+        features |= {Feature.COLD, Feature.STORAGE} if self._local and told.get("Driver") == "overlay2" else set()
         isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
         shared = {"host": ", the host's network", "none": ", no network"}.get(self._network, "")
         return Info(
@@ -168,18 +168,15 @@ class DockerDriver:
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
         """The layers' directories, and the programs that the engine starts. Raises DriverError."""
-        with translated("ask the engine what it is"):
-            runtimes = self._api().info().get("Runtimes") or {}
-        runtime = self._runtime or "runc"
-        named = [runtimes.get(runtime, {}).get("path") or runtime, "runc", "containerd-shim-runc-v2", "docker-proxy"]
-        programs = [Path(found) for name in dict.fromkeys(named) if (found := shutil.which(name))]
-        return [*images.layer_directories(self._api(), self._reference(spec)), *programs]
+        return cold.launch_files(self._api(), self._reference(spec), self._runtime or "runc")
 
     def others_running(self) -> Sequence[str]:
         """The names of running containers that bear no label of the lab's."""
-        with translated("list containers"):
-            running = self._api().containers()
-        return [one["Names"][0].removeprefix("/") for one in running if not bears(one["Labels"] or {}, {})]
+        return cold.others_running(self._api())
+
+    def engine_pids(self) -> Mapping[int, str]:
+        """The daemon and containerd."""
+        return daemon.engine_pids(self._api())
 
     def close(self) -> None:
         """Close the event stream and the connections."""

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivers.dockerapi.errors import translated
@@ -64,7 +65,7 @@ class Container:
         import docker.errors
 
         with translated("stop the container"):
-            self._note_processes()
+            self.note_processes()
             with contextlib.suppress(docker.errors.NotFound):  # it is gone, which is more than stopped
                 self._api.stop(self.id, timeout=math.ceil(timeout_s))
 
@@ -73,7 +74,7 @@ class Container:
         import docker.errors
 
         with translated("remove the container", CleanupError):
-            self._note_processes()
+            self.note_processes()
             try:
                 self._api.remove_container(self.id, v=True, force=True)
             except docker.errors.NotFound:
@@ -81,13 +82,29 @@ class Container:
             except docker.errors.APIError as error:
                 if error.status_code != 409:  # its removal is already in progress
                     raise
-            self._await_gone()
+        self.await_gone()
+        self._on_delete()
+
+    def note_processes(self) -> None:
+        """Remember the processes that it has now: those whose end `await_gone` waits for. Raises the SDK's errors."""
+        if self._local:
+            self._processes.update(self._find_processes())
+
+    def await_gone(self) -> None:
+        """Return when the engine knows it no more and the processes that it had have ended. Raises CleanupError."""
+        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        with translated("inspect the container", CleanupError):
+            while self._inspect() is not None:
+                if time.monotonic() > deadline:
+                    raise CleanupError(
+                        f"Docker still lists container {self.id[:12]}", resolution=f"docker rm -f {self.id[:12]}"
+                    )
+                time.sleep(0.02)
         if left := procs.all_ended(self._processes, _GONE_TIMEOUT_S):
             pids = ", ".join(str(process.pid) for process in left)
             raise CleanupError(
                 f"container {self.id[:12]} is gone, and its processes {pids} are not", resolution=f"sudo kill -9 {pids}"
             )
-        self._on_delete()
 
     def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run `argv` in it, with 16 MiB of output at most; what does not end in time is killed where it is this
@@ -113,6 +130,20 @@ class Container:
         with translated("inspect the container"):
             return {process.pid: role for process, role in self._find_processes().items()}
 
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """The image's layers, and the container's own: its writable layer, what the engine puts below that, and the
+        directory of its log. Empty for one that is gone, or in another store than overlay2."""
+        with translated("inspect the container"):
+            told = self._inspect() or {}
+        data = (told.get("GraphDriver") or {}).get("Data") or {}
+        if "UpperDir" not in data:
+            return {}
+        lower = [Path(path) for path in data.get("LowerDir", "").split(":") if path]
+        # overlay2 makes one layer of its own for each container, with the mount points of /etc/hosts and the like.
+        made = [path for path in lower if path.parent.name.endswith("-init")]
+        own = [Path(data["UpperDir"]), *made, *([Path(told["LogPath"]).parent] if told.get("LogPath") else [])]
+        return {"image": [path for path in lower if path not in made], "writable": own}
+
     def _find_processes(self) -> dict[Process, Role]:
         state = self._inspect()
         pid = int(state["State"]["Pid"]) if state else 0
@@ -135,10 +166,6 @@ class Container:
                     found[entry.process] = Role.PROXY
         return found
 
-    def _note_processes(self) -> None:
-        if self._local:
-            self._processes.update(self._find_processes())
-
     def _inspect(self) -> dict[str, Any] | None:
         import docker.errors
 
@@ -147,15 +174,6 @@ class Container:
         except docker.errors.NotFound:
             return None
         return found
-
-    def _await_gone(self) -> None:
-        deadline = time.monotonic() + _GONE_TIMEOUT_S
-        while self._inspect() is not None:
-            if time.monotonic() > deadline:
-                raise CleanupError(
-                    f"Docker still lists container {self.id[:12]}", resolution=f"docker rm -f {self.id[:12]}"
-                )
-            time.sleep(0.02)
 
     def _exit_code(self, made: str) -> int:
         # The stream ends a moment before the engine has noted the exit.

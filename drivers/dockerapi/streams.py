@@ -82,6 +82,35 @@ class Output:
             return b""
 
 
+class Log:
+    """Follows a running container's log from its beginning, and hands each of its lines to `mark` as it comes."""
+
+    def __init__(self, api: Any, container: str, mark: Mark) -> None:
+        self._mark = mark
+        self._closing = False
+        self._stream = api.logs(container, stdout=True, stderr=True, stream=True, follow=True)
+        self._thread = threading.Thread(target=self._read, name=f"log of {container[:12]}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading; no line is handed on after this returns. Idempotent."""
+        self._closing = True
+        with contextlib.suppress(OSError):  # the engine has closed it
+            self._stream.close()
+        self._thread.join(_JOIN_TIMEOUT_S)
+
+    def _read(self) -> None:
+        lines = Lines()
+        try:
+            for data in self._stream:
+                for line in lines.feed(data):
+                    self._mark.line(line, source=Source.LOG)
+        except Exception as error:
+            # As with events: the engine went away, or `close` took the connection from the SDK's reader.
+            if not self._closing and not is_engine_error(error):
+                raise
+
+
 class Events:
     """The engine's own stream of events, read by one thread, which calls the listeners as events arrive.
 

@@ -1,0 +1,297 @@
+"""Docker Swarm, through Docker's own SDK: the service as a replicated service on this host's node."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drivers.dockerapi import cold, images
+from drivers.dockerapi.client import connect, is_local, label_filter
+from drivers.dockerapi.container import Remnant
+from drivers.dockerapi.errors import translated
+from drivers.dockerapi.streams import Events
+from drivers.swarm import cluster
+from drivers.swarm.service import UPDATE, Service, undo
+from drivers.swarm.task import FirstTask
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
+from lab.spec import Endpoint, Restart, Spec
+from lab.timeline import Phase, Source
+
+_RESTART = {Restart.DEFAULT: None, Restart.BEST: {"Condition": "any", "Delay": 0}}
+_LOOPBACK = "127.0.0.1"
+_PORT = "lab.port"
+
+
+class SwarmDriver:
+    """The swarm that the engine is in, or one of a single node that the run begins and leaves.
+
+    Tasks run on this host's node, on its engine's default bridge. Where the engine publishes ports on 127.0.0.1
+    (`dockerd --ip 127.0.0.1`), each task gets one there, which the engine chooses; elsewhere a published port would
+    listen on every address, so none is published and the task's own address on the bridge is used.
+    """
+
+    name = "swarm"
+
+    def __init__(self, variant: str, context: Context) -> None:
+        if variant:
+            raise BadInput(f"'swarm' has no variant '{variant}'", resolution="write 'swarm'")
+        self._context = context
+        self._client: Any = None
+        self._events: Events | None = None
+        self._images: dict[str, str] = {}
+        self._publishes: bool | None = None
+
+    @classmethod
+    def variants(cls) -> Mapping[str, str]:
+        """The one there is."""
+        return {"": "a replicated service of Docker Swarm, its tasks on this host"}
+
+    def info(self) -> Info:
+        """What the engine says of itself and its swarm. Raises DriverUnavailable with the remedy."""
+        api = self._api()
+        with translated("ask the engine what it is", DriverUnavailable):
+            told = api.info()
+        if not is_local(api, told):
+            raise DriverUnavailable(
+                "this Docker engine's containers are not this host's, and its bridge cannot be reached from here",
+                resolution="run the lab on the engine's own machine",
+            )
+        cluster.require_usable(told)
+        published = self._published()
+        active = told["Swarm"]["LocalNodeState"] == "active"
+        return Info(
+            engine="Docker Swarm",
+            version=told["ServerVersion"],
+            isolation=f"namespaces ({told.get('DefaultRuntime', 'runc')})",
+            features=frozenset(Feature) - (set() if told.get("Driver") == "overlay2" else {Feature.COLD}),
+            facts={
+                "swarm": "found" if active else "begun by the run, and left at its end",
+                "nodes": told["Swarm"].get("Nodes", 1),
+                "routing_mesh": cluster.routing_mesh(),
+                "binding_address": cluster.binding_address(api),
+                "image": "by its id, so that no registry is asked",
+                "limits": {
+                    "memory": "set by the engine",
+                    "swap": "not set: Swarm has no such limit, and the engine allows as much again as memory",
+                    "cpus": "set by the engine",
+                    "pids": "set by the engine",
+                },
+                "restart": {
+                    "default": "condition any, delay 5 s (Swarm's own)",
+                    "best": "condition any, delay 0 s",
+                },
+                "update": {key.lower(): value for key, value in UPDATE.items()},
+                "cgroup_version": told.get("CgroupVersion", "1"),
+                "storage_driver": told.get("Driver"),
+                "kernel": told.get("KernelVersion"),
+            },
+            qualifiers={
+                "publish": "host" if published else "none",
+                "route": "published port" if published else "bridge address",
+            },
+        )
+
+    def prepare(self, spec: Spec) -> None:
+        """Give the engine the image, and begin a swarm where there is none. Raises Unsupported, DriverError."""
+        api = self._api()
+        reference = images.provide(self._context, spec)
+        with translated(f"inspect the image '{reference}'"):
+            self._images[spec.image] = str(api.inspect_image(reference)["Id"])
+        run_labels = images.run_labels(spec.labels)
+        cluster.provide(api, {**run_labels, "lab.target": self.name})
+        self._followed_events().connect()  # here, so that no launch pays for it
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:  # noqa: ARG002  Swarm chooses
+        """Create the service; return when its task runs, since only then it has an address. `created` is Swarm's
+        acknowledgement of the service, `started` the event of the task's container. Raises LaunchError."""
+        template = self._template(spec)
+        launch = spec.labels.get("lab.launch", "")
+        seen: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+
+        def listen(action: str, container: str) -> None:
+            if action == "start":
+                mark(Phase.STARTED, source=Source.EVENT)
+            seen.put((action, container))
+
+        self._followed_events().watch(launch, listen)
+        task = FirstTask(self._api(), mark)
+        service: Service | None = None
+
+        def forget() -> None:
+            self._followed_events().forget(launch)
+            task.close()
+
+        try:
+            with translated("create the service", LaunchError):
+                service = self._service(self._create(spec, template), spec.labels, None)
+            mark(Phase.CREATED, source=Source.RETURN)
+            container = task.await_start(service.id, seen)
+            if task.bridge_address and not self._published():
+                address: Endpoint | None = Endpoint(task.bridge_address, spec.port)
+            else:
+                with translated("inspect the task's container", LaunchError):
+                    address = self._address_of(self._api().inspect_container(container))
+            if address is None:
+                raise LaunchError("the task ended before it had an address")
+        except BaseException as error:
+            forget()
+            # A request without an answer may have been carried out, so that the label is asked as well.
+            made = [service] if service else self._listed({"lab.launch": launch})
+            problems = [text for one in made for text in undo(one)]
+            if isinstance(error, DriverError):
+                error.details = "\n".join(filter(None, [error.details, *problems]))
+            raise
+        return self._service(service.id, spec.labels, address, on_delete=forget)
+
+    def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
+        """Every service of the lab's."""
+        return self._listed(labels)
+
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
+        """Containers whose service is gone, images, the swarm that the lab began, and its bridge."""
+        api, wanted = self._api(), {"label": label_filter(labels)}
+        services = {service.id for service in self._listed({})}
+        with translated("list containers, images and networks"):
+            listed = [
+                *(
+                    ("container", one["Id"], one["Labels"], self._remove_container)
+                    for one in api.containers(all=True, filters=wanted)
+                    if _is_ours(one["Labels"]) and one["Labels"].get("com.docker.swarm.service.id") not in services
+                ),
+                *(("image", one["Id"], one["Labels"], self._remove_image) for one in api.images(filters=wanted)),
+            ]
+            networks = [one for one in api.networks(filters=wanted) if _is_ours(one["Labels"])]
+        return [
+            *(Remnant(kind, identity, own, remove) for kind, identity, own, remove in listed if bears(own, labels)),
+            *cluster.found(api, labels),
+            *(
+                Remnant("network", one["Id"], one["Labels"], api.remove_network)
+                for one in networks
+                if bears(one["Labels"], labels)
+            ),
+        ]
+
+    def launch_files(self, spec: Spec) -> Sequence[Path]:
+        """The layers' directories, and the programs that the engine starts. Raises DriverError."""
+        return cold.launch_files(self._api(), self._image(spec), "runc")
+
+    def others_running(self) -> Sequence[str]:
+        """The names of running containers that bear no label of the lab's."""
+        return cold.others_running(self._api())
+
+    def close(self) -> None:
+        """Close the event stream and the connections."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _api(self) -> Any:
+        if self._client is None:
+            self._client = connect(self._context)
+        return self._client
+
+    def _followed_events(self) -> Events:
+        if self._events is None:
+            self._events = Events(self._api())
+        return self._events
+
+    def _published(self) -> bool:
+        if self._publishes is None:
+            self._publishes = cluster.binding_address(self._api()) == _LOOPBACK
+        return self._publishes
+
+    def _image(self, spec: Spec) -> str:
+        if spec.image not in self._images:
+            self.prepare(spec)
+        return self._images[spec.image]
+
+    def _create(self, spec: Spec, template: dict[str, Any]) -> str:
+        port = {"Protocol": "tcp", "TargetPort": spec.port, "PublishMode": "host"}
+        made = self._api().create_service(
+            template,
+            name=f"lab-{spec.labels.get('lab.launch', spec.nonce)}",
+            labels=dict(spec.labels),
+            mode={"Replicated": {"Replicas": 1}},
+            update_config=dict(UPDATE),
+            endpoint_spec={"Ports": [port]} if self._published() else None,
+        )
+        return str(made["ID"])
+
+    def _template(self, spec: Spec) -> dict[str, Any]:
+        """The task template of `spec` (Docker Engine API, 'Create a service')."""
+        environment = spec.service_environment(host="0.0.0.0", port=spec.port)  # noqa: S104  the container's own
+        container: dict[str, Any] = {
+            "Image": self._image(spec),
+            "Labels": dict(spec.labels) | {_PORT: str(spec.port)},
+            "Env": [f"{key}={value}" for key, value in environment.items()],
+            "Mounts": [
+                {
+                    "Type": "tmpfs",
+                    "Target": "/tmp",  # noqa: S108  the container's own
+                    "TmpfsOptions": {"SizeBytes": max(spec.scratch_bytes, 4096), "Mode": 0o1777},  # 0 is no limit
+                }
+            ],
+            **({"Args": list(spec.command)} if spec.command is not None else {}),
+        }
+        limits = {"NanoCPUs": round(spec.cpus * 1e9), "MemoryBytes": spec.memory_bytes, "Pids": spec.pids}
+        restart = _RESTART[spec.restart]
+        return {
+            "ContainerSpec": container,
+            "Resources": {"Limits": limits},
+            "Placement": {"Constraints": [f"node.id=={cluster.node_id(self._api())}"]},
+            **({"RestartPolicy": restart} if restart else {}),
+        }
+
+    def _address_of(self, inspected: Mapping[str, Any]) -> Endpoint | None:
+        """Where the task in a container answers; None when it runs no more, or does not yet."""
+        settings = inspected["NetworkSettings"]
+        for name, bindings in (settings.get("Ports") or {}).items():
+            for binding in bindings or ():
+                if name.endswith("/tcp") and binding["HostIp"] == _LOOPBACK:
+                    return Endpoint(_LOOPBACK, int(binding["HostPort"]))
+        addresses = [one.get("IPAddress") for one in (settings.get("Networks") or {}).values()]
+        port = (inspected["Config"].get("Labels") or {}).get(_PORT, "")
+        return Endpoint(addresses[0], int(port)) if addresses and addresses[0] and port.isdigit() else None
+
+    def _service(self, identity: str, labels: Mapping[str, str], endpoint: Endpoint | None, **more: Any) -> Service:
+        return Service(
+            self._api(),
+            identity,
+            labels=labels,
+            endpoint=endpoint,
+            template=self._template,
+            address_of=self._address_of,
+            **more,
+        )
+
+    def _listed(self, labels: Mapping[str, str]) -> list[Service]:
+        api = self._api()
+        if not cluster.is_active(api):
+            return []
+        with translated("list services"):
+            told = [
+                (one["ID"], one["Spec"].get("Labels") or {}) for one in api.services({"label": label_filter(labels)})
+            ]
+        found = []
+        for identity, own in told:
+            if bears(own, labels) and _is_ours(own):
+                addresses = self._service(identity, own, None).endpoints()
+                found.append(self._service(identity, own, addresses[0] if addresses else None))
+        return found
+
+    def _remove_container(self, identity: str) -> object:
+        return self._api().remove_container(identity, v=True, force=True)
+
+    def _remove_image(self, identity: str) -> object:
+        return self._api().remove_image(identity, force=True)
+
+
+def _is_ours(labels: Mapping[str, str] | None) -> bool:
+    """Whether a labelled object belongs to a Swarm target."""
+    return (labels or {}).get("lab.target", "").split(":")[0] == SwarmDriver.name

@@ -1,0 +1,189 @@
+"""One service of a swarm: its tasks on this host, its replicas, its updates and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from drivers.dockerapi.container import Container
+from drivers.dockerapi.errors import translated
+from lab.driver import ExecResult, Role
+from lab.errors import CleanupError, DriverError, LabError
+from lab.spec import Endpoint, Spec
+
+LOG_BYTES = 65_536
+UPDATE = {"Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Order": "start-first"}
+"""One task at a time, the next version's before the last one's end: what avoids failed requests where a task that runs
+also serves."""
+
+_GRACE_S = 10.0  # Swarm's default stop grace period (docs.docker.com, `docker service create --stop-grace-period`)
+_GONE_TIMEOUT_S = 30.0
+_EVERY_S = 0.02
+_ATTEMPTS = 10
+
+
+class Service:
+    """A service of the lab's; `template` makes the task template of a spec, and `address_of` tells where the task in
+    an inspected container answers."""
+
+    def __init__(
+        self,
+        api: Any,
+        identity: str,
+        *,
+        labels: Mapping[str, str],
+        endpoint: Endpoint | None,
+        template: Callable[[Spec], dict[str, Any]],
+        address_of: Callable[[Mapping[str, Any]], Endpoint | None],
+        on_delete: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id = identity
+        self.labels = labels
+        self.endpoint = endpoint
+        self._api = api
+        self._template = template
+        self._address_of = address_of
+        self._on_delete = on_delete
+
+    def logs(self) -> bytes:
+        """What its tasks wrote, the oldest's first."""
+        return b"".join(container.logs() for container in reversed(self._containers()))[-LOG_BYTES:]
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """The processes of its tasks' containers, their shims and proxies."""
+        found: dict[int, Role] = {}
+        for container in self._containers():
+            found |= container.host_pids()
+        return found
+
+    def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run `argv` in the newest task that runs. Raises DriverError."""
+        running = self._containers(running=True)
+        if not running:
+            raise DriverError(f"no task of service {self.id} runs on this host")
+        return running[0].exec(argv, timeout_s=timeout_s)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where the tasks that run answer: one address for each."""
+        return [container.endpoint for container in self._containers(running=True) if container.endpoint]
+
+    def scale(self, replicas: int) -> None:
+        """Ask for so many tasks. Raises DriverError."""
+        self._change("scale the service", mode={"Replicated": {"Replicas": replicas}})
+
+    def update(self, spec: Spec) -> None:
+        """Ask for tasks of `spec` instead of those that run. Raises DriverError."""
+        self._change("update the service", task_template=self._template(spec))
+
+    def update_policy(self) -> Mapping[str, str]:
+        """As the service was told at its creation, and what Swarm does unasked."""
+        return {
+            "order": f"{UPDATE['Order']}, {UPDATE['Parallelism']} at a time, {UPDATE['Delay']} s between",
+            "readiness": "the container runs (the image has no HEALTHCHECK)",
+            "grace": f"the stop signal, and SIGKILL after {_GRACE_S:g} s (Swarm's default)",
+            "pre_stop": "none: Swarm has no such hook",
+        }
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Scale to none, so that Swarm ends its tasks and begins no others; what runs after `timeout_s` is killed."""
+        import docker.errors
+
+        if not self._exists():
+            return
+        self.scale(0)
+        if not self._none_runs_within(timeout_s):
+            with translated("kill the task"):
+                for container in self._containers(running=True):
+                    try:
+                        self._api.kill(container.id)
+                    except docker.errors.APIError as error:
+                        if error.status_code not in (404, 409):  # gone, or ended by itself just now
+                            raise
+            if not self._none_runs_within(_GONE_TIMEOUT_S):
+                raise DriverError(f"tasks of service {self.id} still run", resolution=f"docker service rm {self.id}")
+
+    def delete(self) -> None:
+        """Remove the service; Swarm then removes its tasks' containers, and this what it has left after a while."""
+        import docker.errors
+
+        with translated("remove the service", CleanupError):
+            containers = self._containers()
+            for container in containers:
+                container.note_processes()
+            with contextlib.suppress(docker.errors.NotFound):
+                self._api.remove_service(self.id)
+            deadline = time.monotonic() + _GRACE_S + _GRACE_S / 2
+            while (left := self._containers()) and time.monotonic() < deadline:
+                time.sleep(_EVERY_S)
+            for container in left:
+                container.delete()
+        for container in containers:
+            container.await_gone()
+        if self._exists():
+            raise CleanupError(f"Swarm still lists service {self.id}", resolution=f"docker service rm {self.id}")
+        self._on_delete()
+
+    def _exists(self) -> bool:
+        import docker.errors
+
+        with translated("inspect the service"):
+            try:
+                self._api.inspect_service(self.id)
+            except docker.errors.NotFound:
+                return False
+            except docker.errors.APIError as error:
+                if error.status_code == 503:  # the engine has left the swarm, and every service with it
+                    return False
+                raise
+        return True
+
+    def _containers(self, *, running: bool = False) -> list[Container]:
+        """Its tasks' containers on this host, the newest first."""
+        import docker.errors
+
+        wanted = {"label": f"com.docker.swarm.service.id={self.id}"}
+        found = []
+        with translated("list the service's containers"):
+            for told in self._api.containers(all=not running, filters=wanted):
+                with contextlib.suppress(docker.errors.NotFound):  # gone between the listing and the look
+                    address = self._address_of(self._api.inspect_container(told["Id"]))
+                    found.append(Container(self._api, told["Id"], labels=self.labels, endpoint=address, local=True))
+        return found
+
+    def _change(self, doing: str, **changes: Any) -> None:
+        """Swarm refuses a change of a version that is not the newest, and it changes services itself: so again."""
+        import docker.errors
+
+        for attempt in range(_ATTEMPTS):
+            with translated(doing):
+                told = self._api.inspect_service(self.id)
+                try:
+                    self._api.update_service(
+                        self.id, told["Version"]["Index"], name=told["Spec"]["Name"], fetch_current_spec=True, **changes
+                    )
+                except docker.errors.APIError as error:
+                    if "out of sequence" not in str(error) or attempt == _ATTEMPTS - 1:
+                        raise
+                else:
+                    return
+
+    def _none_runs_within(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self._containers(running=True):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_EVERY_S)
+        return True
+
+
+def undo(service: Service) -> list[str]:
+    """Remove the service of a failed launch; returns its log and what could not be removed."""
+    told: list[str] = []
+    try:
+        told.append(service.logs().decode(errors="replace"))
+        service.delete()
+    except LabError as error:
+        told.append(f"not cleaned up: {error}")
+    return [text for text in told if text]
