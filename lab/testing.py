@@ -6,18 +6,21 @@ phases take exactly the seconds that it was told, on a FakeClock that only it ad
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, Role, bears
 from lab.errors import BadInput, DriverError, LaunchError, Unsupported
 from lab.host import boot_id, time_namespace
-from lab.spec import Endpoint, Spec
+from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
 
@@ -46,6 +49,20 @@ class FakeClock:
             self._slept_ns += round(seconds * 1e9)
 
 
+class WaitingClock(FakeClock):
+    """The host's own clock; to advance it is to wait. For tests of what watches from other processes."""
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def boottime_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        time.sleep(seconds)
+
+
 @dataclass(slots=True, kw_only=True)
 class FakeEngine:
     """The state that a real engine's daemon would hold, and how long each step of a launch takes, in seconds."""
@@ -56,6 +73,8 @@ class FakeEngine:
     main_s: float = 0.030
     listening_s: float = 0.001
     ready_s: float = 0.0005
+    replica_s: float = 0.020  # until it has made or replaced one more
+    restart_s: float = 0.050
     fail_launches: int = 0
     features: frozenset[Feature] = frozenset({Feature.NETWORK, Feature.MARKER})
     instances: dict[str, FakeInstance] = field(default_factory=dict)
@@ -84,7 +103,13 @@ class FakeDriver:
         return {"": "an engine in memory, for tests"}
 
     def info(self) -> Info:
-        return Info(engine="fake", version="1", isolation="none", features=self.engine.features)
+        return Info(
+            engine="fake",
+            version="1",
+            isolation="none",
+            features=self.engine.features,
+            facts={"restart": {"default": "no", "best": "always"}},
+        )
 
     def prepare(self, spec: Spec) -> None:
         if not spec.builtin:
@@ -119,50 +144,128 @@ class FakeDriver:
 
 
 class FakeInstance:
-    """A service in a thread of this process."""
+    """A service in a thread of this process, or several behind one address; with Feature.HOST_PIDS each is as alive as
+    a process that sleeps."""
 
     def __init__(self, spec: Spec, endpoint: Endpoint | None, engine: FakeEngine) -> None:
         self.id = spec.nonce
         self.labels = spec.labels
         self.endpoint = endpoint
         self._engine = engine
-        self._nonce = spec.nonce
+        self._spec = spec
         self._lines: list[bytes] = []
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
+        self._replicas: list[_Replica] = []
+        self._changing = threading.Lock()
+        self._stopped = False
 
     def serve(self, mark: Mark) -> None:
         """Be the service: say `main`, listen, say `listening`, answer."""
-        clock = self._engine.clock
-        main_ns = clock.now_ns()
-        self._say(mark, Phase.MAIN, main_ns)
-        clock.advance(self._engine.listening_s)
-        listening_ns = clock.now_ns()
+        replica = self._new_replica(mark)
         if self.endpoint is not None:
             try:
-                self._server = _Server(self.endpoint, self._nonce, self._engine, main_ns, listening_ns)
+                self._server = _Server(self.endpoint, self._engine, self._replicas)
             except OSError as error:
                 raise DriverError(f"cannot listen at {self.endpoint}: {error.strerror}") from error
             threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        self._say(mark, Phase.LISTENING, listening_ns)
+        self._say(mark, Phase.LISTENING, int(replica.told["listening_ns"]))
 
     def logs(self) -> bytes:
         return b"".join(self._lines)
 
     def stop(self, *, timeout_s: float) -> None:  # noqa: ARG002  a thread ends when told
+        self._stopped = True
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+        with self._changing:
+            self._keep(0)
 
     def delete(self) -> None:
         self.stop(timeout_s=0)
         self._engine.instances.pop(self.id, None)
 
+    def host_pids(self) -> Mapping[int, Role]:
+        return {one.process.pid: Role.SERVICE for one in self._replicas if one.process is not None}
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return [self.endpoint] if self.endpoint is not None else []
+
+    def scale(self, replicas: int) -> None:
+        self._change(lambda: self._scale(replicas))
+
+    def update(self, spec: Spec) -> None:
+        self._spec = spec
+        self._change(self._replace_each)
+
+    def update_policy(self) -> Mapping[str, str]:
+        return {"order": "start-first", "readiness": "none", "grace": "0s", "pre_stop": "none"}
+
+    def _change(self, change: Callable[[], None]) -> None:
+        def run() -> None:
+            with self._changing:
+                change()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def _scale(self, replicas: int) -> None:
+        while len(self._replicas) < replicas and not self._stopped:
+            self._engine.clock.advance(self._engine.replica_s)
+            self._new_replica()
+        self._keep(replicas)
+
+    def _replace_each(self) -> None:
+        for _ in range(len(self._replicas)):
+            self._engine.clock.advance(self._engine.replica_s)
+            if self._stopped:
+                return
+            self._new_replica()
+            self._replicas.pop(0).end()
+
+    def _keep(self, replicas: int) -> None:
+        while len(self._replicas) > replicas:
+            self._replicas.pop().end()
+
+    def _new_replica(self, mark: Mark | None = None) -> _Replica:
+        main_ns = self._engine.clock.now_ns()
+        if mark is not None:
+            self._say(mark, Phase.MAIN, main_ns)
+        self._engine.clock.advance(self._engine.listening_s)
+        version = self._spec.environment.get("LAB_VERSION", "")
+        told = {"nonce": self.id, "main_ns": main_ns, "pid": 1, "version": version}
+        replica = _Replica(told | {"listening_ns": self._engine.clock.now_ns()})
+        if Feature.HOST_PIDS in self._engine.features:
+            replica.process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+            threading.Thread(target=self._watch, args=(replica, replica.process), daemon=True).start()
+        self._replicas.append(replica)
+        return replica
+
+    def _watch(self, replica: _Replica, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        with self._changing:
+            if self._stopped or replica not in self._replicas:
+                return
+            self._replicas.remove(replica)
+            if self._spec.restart is Restart.BEST and Feature.RESTART in self._engine.features:
+                self._engine.clock.advance(self._engine.restart_s)
+                self._new_replica()
+
     def _say(self, mark: Mark, phase: Phase, ns: int) -> None:
-        line = f"lab {self._nonce} {phase} {ns}\n".encode()
+        line = f"lab {self.id} {phase} {ns}\n".encode()
         self._lines.append(line)
         if Feature.MARKER in self._engine.features:
             mark.line(line, source=Source.LOG)
+
+
+@dataclass(slots=True, eq=False)
+class _Replica:
+    told: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,23 +284,34 @@ class FakeImage:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, endpoint: Endpoint, nonce: str, engine: FakeEngine, main_ns: int, listening_ns: int) -> None:
-        self.told = {"nonce": nonce, "main_ns": main_ns, "listening_ns": listening_ns}
+    def __init__(self, endpoint: Endpoint, engine: FakeEngine, replicas: list[_Replica]) -> None:
         self.engine = engine
+        self._replicas = replicas
+        self._turn = itertools.count()
         super().__init__((endpoint.host, endpoint.port), _Handler)
+
+    def next_replica(self) -> _Replica | None:
+        replicas = list(self._replicas)
+        return replicas[next(self._turn) % len(replicas)] if replicas else None
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        engine, told = self.server.engine, dict[str, Any](self.server.told)
+        engine, replica = self.server.engine, self.server.next_replica()
+        if replica is None:
+            self.send_error(503)
+            return
+        told = dict(replica.told)
         engine.clock.advance(engine.ready_s)
         told |= {"now_ns": engine.clock.now_ns(), "boot_id": boot_id(), "time_namespace": time_namespace()}
         good = self.path == "/healthz" or self.headers.get("X-Lab-Nonce") == told["nonce"]
         body = json.dumps(told).encode() if good else b"{}"
         self.send_response(200 if good else 403)
         self.send_header("Content-Length", str(len(body)))
+        if told["version"]:
+            self.send_header("X-Lab-Version", told["version"])
         self.end_headers()
         self.wfile.write(body)
 

@@ -125,7 +125,7 @@ def test_an_answer_without_this_launchs_nonce_is_not_ready(driver: FakeDriver, e
     class Impostor(FakeDriver):
         def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
             instance = super().launch(spec, endpoint, mark)
-            instance._server.told["nonce"] = "0" * 32  # type: ignore[attr-defined]
+            instance._replicas[0].told["nonce"] = "0" * 32  # type: ignore[attr-defined]
             return instance
 
     impostor = Impostor("", Context(run_dir=Path("/"), cache_dir=Path("/")))
