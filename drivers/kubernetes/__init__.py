@@ -1,0 +1,271 @@
+"""Kubernetes, through its official client: on a kind cluster of the lab's own, or on any context of a kubeconfig."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drivers.kubernetes import images, labels, manifests
+from drivers.kubernetes.api import Api, Json, connect
+from drivers.kubernetes.cluster import DEFAULT_NAME, Cluster, Clusters
+from drivers.kubernetes.cost import measure_cluster
+from drivers.kubernetes.errors import translated
+from drivers.kubernetes.inventory import find_instances, find_remnants, ports_in_use
+from drivers.kubernetes.kind import Kind, provided
+from drivers.kubernetes.launch import Ground, Launch
+from drivers.kubernetes.manifests import Form
+from drivers.kubernetes.namespaces import make_namespace
+from drivers.kubernetes.ports import Pool
+from drivers.kubernetes.routes import choose_route
+from drivers.kubernetes.watch import Watcher
+from lab.driver import Context, Feature, Info, Instance, Leftover, Mark
+from lab.errors import DriverError, DriverUnavailable, Unsupported
+from lab.host import boot_id
+from lab.spec import Endpoint, Spec
+
+_DEPLOYMENT = "deployment"
+_RESTART = "restartPolicy Always: at once, then after 10 s, doubled each time up to 5 min"
+_ISOLATION = {"runsc": "user-space kernel (gVisor)", "kata": "virtual machine (Kata Containers)"}
+_LIMITS = {
+    "memory": "set by the engine",
+    "swap": "none, as the kubelet gives pods no swap",
+    "cpus": "set by the engine",
+    "pids": "not set: it is the kubelet's podPidsLimit, not the pod's",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The cluster that a driver works on; `cluster` is None where it is not the lab's own."""
+
+    ground: Ground
+    cluster: Cluster | None
+    nodes: Sequence[Json]
+
+
+class KubernetesDriver:
+    """One cluster: the lab's own of kind's, or, with the option `context`, one of the user's kubeconfig.
+
+    `variant` is '' for one pod per instance, 'deployment' for a Deployment with its ReplicaSet and its Service, or
+    the name of a RuntimeClass. Options: `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`
+    and `kind-config` (for `lab cluster up`), `route`; each is also read from its environment variable, such as
+    LAB_KIND_IMAGE.
+
+    The service's lines do not reach the lab as they are written: a pod's log can only be followed once the API says
+    that its container runs, which is up to a second late (the kubelet looks once a second), so that to wait for a
+    line would delay `ready`. The lab polls instead.
+    """
+
+    name = "kubernetes"
+
+    def __init__(self, variant: str, context: Context) -> None:
+        self._variant = variant
+        self._context = context
+        self._clusters = Clusters(context.cache_dir)
+        self._found: _Found | None = None
+        self._watchers: dict[str, Watcher] = {}
+        self._images: dict[str, str] = {}
+
+    @classmethod
+    def variants(cls) -> Mapping[str, str]:
+        """The fixed ones; any other variant is the name of a RuntimeClass, looked up in the cluster."""
+        return {
+            "": "a pod on the lab's kind cluster, or on --context; kubernetes:NAME uses the RuntimeClass NAME",
+            _DEPLOYMENT: "a Deployment of one replica behind a Service, as people deploy",
+        }
+
+    def info(self) -> Info:
+        """What the cluster says of itself. Raises DriverUnavailable where there is none, or it lacks the variant."""
+        found = self._target()
+        api, route, pool = found.ground.api, found.ground.route, found.ground.pool
+        with translated("tell its version", DriverUnavailable):
+            version = api.call(api.version.get_code)
+            handler = self._handler(api)
+        features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART}
+        features |= {Feature.HOST_PIDS} if found.ground.local else set()
+        features |= {Feature.REPLICAS} if self._variant == _DEPLOYMENT else set()
+        features |= {Feature.CLUSTER} if found.cluster else set()
+        told = [node["status"].get("nodeInfo") or {} for node in found.nodes]
+        return Info(
+            engine="Kubernetes",
+            version=str(version["gitVersion"]).removeprefix("v"),
+            isolation=_ISOLATION.get(handler, f"namespaces ({handler or 'runc'}), in a pod"),
+            features=frozenset(features),
+            facts={
+                "cluster": dict(found.cluster.facts) if found.cluster else {"context": self._option("context")},
+                "nodes": len(found.nodes),
+                "kubelet": sorted({str(one.get("kubeletVersion")) for one in told}),
+                "container_runtime": sorted({str(one.get("containerRuntimeVersion")) for one in told}),
+                "kernel": sorted({str(one.get("kernelVersion")) for one in told}),
+                "runtime_class": self._runtime_class(),
+                "route": route.why,
+                "pool": len(pool) if pool is not None else None,
+                "limits": dict(_LIMITS),
+                "requests": dict(manifests.REQUESTS),
+                "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
+                "restart": {"default": _RESTART, "best": f"the same: {_RESTART}"},
+                "images": dict(self._images),
+            },
+            qualifiers={"route": route.name},
+        )
+
+    def prepare(self, spec: Spec) -> None:
+        """Bring the image to every node of the lab's cluster, make the run's namespace, and follow its events.
+
+        Raises Unsupported, BadInput, DriverError.
+        """
+        found = self._target()
+        if found.cluster is not None:
+            self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
+        else:
+            self._images[spec.image] = images.foreign_reference(spec)
+        make_namespace(found.ground.api, spec.labels)
+        if found.ground.pool is not None:
+            found.ground.pool.occupy(ports_in_use(found.ground.api))
+        self._watcher(labels.namespace_of(spec.labels)).connect()  # here, so that no launch pays for it
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        """Create the objects, and return when the scheduler has found a node. Raises LaunchError after removing them.
+
+        The instance answers where the cluster decides, so that `endpoint` is used by a port-forward only.
+        """
+        if spec.image not in self._images:
+            self.prepare(spec)
+        found = self._target()
+        form = Form(
+            image=self._images[spec.image],
+            pull_policy="Never" if found.cluster else "IfNotPresent",
+            runtime_class=self._runtime_class(),
+        )
+        watcher = self._watcher(labels.namespace_of(spec.labels))
+        making = Launch(found.ground, spec, form, mark, watcher, deployed=self._variant == _DEPLOYMENT)
+        try:
+            return making.run(endpoint)
+        except BaseException as error:
+            problems = making.undo()
+            if isinstance(error, DriverError):
+                error.details = "\n".join(text for text in (error.details, *problems) if text)
+            raise
+
+    def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
+        """Every deployment of the lab's, and every pod that belongs to none, in whatever variant."""
+        return find_instances(self._target().ground, labels)
+
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
+        """Namespaces, Services without an instance, and clusters that were never finished. A finished cluster is
+        kept for the next run: see `lab cluster down`."""
+        unfinished = self._clusters.unfinished(labels)
+        try:
+            api = self._target().ground.api
+        except DriverUnavailable:
+            if not unfinished:
+                raise
+            return unfinished  # where a cluster is not whole, there is nothing in it yet
+        return [*unfinished, *find_remnants(api, labels)]
+
+    def cluster_up(self, say: Callable[[str], None]) -> Mapping[str, Any]:
+        """Make the lab's own cluster, unless it is there; returns what it was made with. Raises BadInput, DriverError.
+
+        `say` is told each step, in a line.
+        """
+        return self._clusters.up(
+            self._cluster_name(), image=self._option("kind-image"), config=self._config_path(), say=say
+        )
+
+    def cluster_down(self) -> bool:
+        """Remove the lab's own cluster; whether there was one. Raises BadInput where it is not the lab's;
+        DriverError."""
+        self.close()
+        return self._clusters.down(self._cluster_name())
+
+    def cluster_status(self) -> Mapping[str, Any]:
+        """What the lab's own cluster is, asked now. Raises DriverUnavailable with the remedy."""
+        cluster = self._clusters.open(self._cluster_name())
+        try:
+            with translated("tell its version", DriverUnavailable):
+                version = cluster.api.call(cluster.api.version.get_code)
+            used = len(ports_in_use(cluster.api) & set(cluster.ports))
+            return {
+                **cluster.facts,
+                "version": version["gitVersion"],
+                "ports_in_use": f"{used} of {len(cluster.ports)}",
+            }
+        finally:
+            cluster.api.close()
+
+    def cluster_cost(self, spec: Spec, seen: Callable[[str], None]) -> None:
+        """Make another cluster, from the node image that the lab's own was made with, or that `kind-image` names."""
+        cluster = self._target().cluster
+        if cluster is None:
+            raise Unsupported("the lab makes no cluster on a foreign context", resolution="leave out --context")
+        image = self._option("kind-image") or str(cluster.facts.get("node_image") or "")
+        measure_cluster(self._clusters, spec, self._context, image=image, config=self._config_path(), seen=seen)
+
+    def close(self) -> None:
+        """Stop following events, and close the connections."""
+        for watcher in self._watchers.values():
+            watcher.close()
+        self._watchers.clear()
+        if self._found is not None:
+            self._found.ground.api.close()
+            self._found = None
+
+    def _target(self) -> _Found:
+        """The cluster, found at the first call. Raises DriverUnavailable."""
+        if self._found is None:
+            context = self._option("context")
+            cluster = None if context else self._clusters.open(self._cluster_name())
+            api = cluster.api if cluster else connect(context=context)
+            try:
+                self._found = self._explore(api, cluster)
+            except BaseException:
+                api.close()
+                raise
+        return self._found
+
+    def _explore(self, api: Api, cluster: Cluster | None) -> _Found:
+        with translated("list its nodes", DriverUnavailable):
+            nodes = list(api.call(api.core.list_node).get("items") or ())
+        route = choose_route(self._option("route"), cluster, nodes, deployed=self._variant == _DEPLOYMENT)
+        boots = {str((node["status"].get("nodeInfo") or {}).get("bootID")) for node in nodes}
+        ground = Ground(
+            api=api,
+            route=route,
+            pool=Pool(cluster.ports) if cluster else None,
+            local=boots == {boot_id()},  # every node runs on this very kernel
+        )
+        return _Found(ground, cluster, nodes)
+
+    def _watcher(self, namespace: str) -> Watcher:
+        if namespace not in self._watchers:
+            self._watchers[namespace] = Watcher(self._target().ground.api, namespace)
+        return self._watchers[namespace]
+
+    def _option(self, key: str) -> str:
+        return provided(self._context.options, key)
+
+    def _config_path(self) -> Path | None:
+        config = self._option("kind-config")
+        return Path(config).expanduser() if config else None
+
+    def _cluster_name(self) -> str:
+        return self._option("kind-cluster") or DEFAULT_NAME
+
+    def _runtime_class(self) -> str:
+        return "" if self._variant in self.variants() else self._variant
+
+    def _handler(self, api: Api) -> str:
+        """What the RuntimeClass of this variant names, empty where there is none. Raises DriverUnavailable."""
+        name = self._runtime_class()
+        if not name:
+            return ""
+        listed = api.call(api.node.list_runtime_class).get("items") or ()
+        handlers = {one["metadata"]["name"]: str(one["handler"]) for one in listed}
+        if name not in handlers:
+            raise DriverUnavailable(
+                f"the cluster has no RuntimeClass '{name}'; it has {', '.join(sorted(handlers)) or 'none'}",
+                resolution="see https://kubernetes.io/docs/concepts/containers/runtime-class",
+            )
+        return handlers[name]

@@ -1,0 +1,238 @@
+"""The lab's own clusters of kind's: made once and used again, until `lab cluster down`.
+
+A cluster is the lab's when its nodes bear the label `lab.cluster`, given in the creating call, and is whole when it
+has the ConfigMap `stratalab`, written last. While it is being made a record beside it names its maker, so that
+`lab clean` finds what a maker that died has begun; a whole cluster has no record and is nobody's leftover.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lab
+from drivers.kubernetes.api import Api, Json, connect
+from drivers.kubernetes.errors import translated
+from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, check_name, cluster_config, pool_ports
+from drivers.kubernetes.labels import MANAGED_BY
+from drivers.kubernetes.status import condition
+from lab.driver import bears
+from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable
+from lab.ownership import Owner, owner_alive
+
+DEFAULT_NAME = "stratalab"
+CONFIG_MAP = "stratalab"
+SYSTEM = "kube-system"
+
+_NODE_TIMEOUT_S = 180.0
+_LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A whole cluster of the lab's: its name, its API, and what it was made with."""
+
+    name: str
+    api: Api
+    ports: Mapping[int, int]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A cluster that was begun and never came to be whole, or one that a run made for itself."""
+
+    id: str
+    labels: Mapping[str, str]
+    clusters: Clusters
+    kind: str = "cluster"
+
+    def delete(self) -> None:
+        """Remove its nodes and its record. Raises CleanupError."""
+        self.clusters.delete(self.id)
+
+
+class Clusters:
+    """The kind clusters that this user's lab made. `cache_dir` outlives runs."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._directory = cache_dir / "kind"
+
+    def open(self, name: str) -> Cluster:
+        """The whole cluster `name`, its API answering. Raises DriverUnavailable, DriverError."""
+        kind = Kind.find()
+        if name not in kind.clusters():
+            raise DriverUnavailable(f"there is no kind cluster '{name}'", resolution="lab cluster up")
+        if self._record(name) is not None:
+            raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=_again(name))
+        with translated(f"reach the cluster '{name}'", DriverUnavailable):
+            api = connect(kubeconfig=kind.kubeconfig(name))
+            try:
+                found = api.found(api.core.read_namespaced_config_map, CONFIG_MAP, SYSTEM)
+                if found is None:
+                    self._require_ours(api, name)
+                    raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=_again(name))
+            except BaseException:
+                api.close()
+                raise
+        told = json.loads(found["data"]["cluster"])
+        return Cluster(name, api, {int(at): int(host) for at, host in told["ports"].items()}, told["facts"])
+
+    def up(self, name: str, *, image: str, config: Path | None, say: Callable[[str], None]) -> Mapping[str, Any]:
+        """Make the cluster `name`, unless it is there. Returns its facts.
+
+        Raises BadInput where it is there with another node image, or is not the lab's; DriverError.
+        """
+        kind = Kind.find()
+        if check_name(name) in kind.clusters():
+            record = self._record(name)
+            if record is None:
+                with_facts = self.open(name)
+                with_facts.api.close()
+                _require_same(with_facts, image)
+                say(f"the cluster '{name}' is there")
+                return with_facts.facts
+            if owner_alive(record):
+                raise DriverUnavailable(f"another process is making the cluster '{name}'", resolution="wait for it")
+            say(f"removing what was begun of the cluster '{name}'")
+            self.delete(name)
+        say(f"making the cluster '{name}' with kind {kind.version()}; this takes a minute")
+        labels = {"lab.run": f"cluster-{name}", "lab.scenario": "cluster up", "lab.owner": str(Owner.current())}
+        ports = pool_ports()
+        cluster = cluster_config(name, config)
+        try:
+            api = self.create(name, cluster, image=image, labels=labels)
+            try:
+                say("waiting until its nodes are ready")
+                facts: dict[str, Any] = {"cluster": name, "kind": kind.version(), "node_image": image or None}
+                facts["nodes"] = [node["metadata"]["name"] for node in await_nodes(api)]
+                facts["ports"] = f"127.0.0.1:{min(ports.values())}-{max(ports.values())}"
+                _write_config_map(api, ports, facts)
+            finally:
+                api.close()
+        except BaseException:
+            self.delete(name)
+            raise
+        self._record_path(name).unlink()
+        return facts
+
+    def create(self, name: str, config: Json, *, image: str, labels: Mapping[str, str]) -> Api:
+        """Make a cluster from `config`, recorded under `labels` until `delete`. Returns its API, which answers.
+
+        Raises DriverError; what was begun stays recorded, to be removed by `delete`.
+        """
+        import yaml
+
+        kind = Kind.find()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._record_path(name).write_text(json.dumps(dict(labels)))
+        path = self._directory / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        kind.create(name, config=path, image=image, kubeconfig=self.kubeconfig_path(name))
+        return connect(kubeconfig=kind.kubeconfig(name))
+
+    def delete(self, name: str) -> None:
+        """Remove the cluster `name`, whole or not, and what is kept beside it. Idempotent. Raises CleanupError."""
+        try:
+            kind = Kind.find()
+        except DriverUnavailable as error:
+            raise CleanupError(error.brief, resolution=error.resolution) from error
+        kind.delete(name, kubeconfig=self.kubeconfig_path(name))
+        for path in (self.kubeconfig_path(name), self._directory / f"{name}.yaml", self._record_path(name)):
+            path.unlink(missing_ok=True)
+
+    def down(self, name: str) -> bool:
+        """Remove the cluster `name`; whether there was one. Raises BadInput where it is not the lab's; DriverError."""
+        kind = Kind.find()
+        if name not in kind.clusters():
+            self.delete(name)
+            return False
+        if self._record(name) is None and not self._directory.joinpath(f"{name}.yaml").exists():
+            api = connect(kubeconfig=kind.kubeconfig(name))
+            try:
+                with translated(f"look whose the cluster '{name}' is"):
+                    self._require_ours(api, name)
+            finally:
+                api.close()
+        self.delete(name)
+        return True
+
+    def unfinished(self, labels: Mapping[str, str]) -> Sequence[Unfinished]:
+        """Clusters with a record that bears `labels`."""
+        found: list[Unfinished] = []
+        for path in sorted(self._directory.glob("*.json")):
+            record = self._record(path.stem)
+            if record is not None and bears(record, labels):
+                found.append(Unfinished(path.stem, record, self))
+        return found
+
+    def kubeconfig_path(self, name: str) -> Path:
+        """Where kind writes the cluster's kubeconfig, so that the user's own stays as it is."""
+        return self._directory / f"{name}.kubeconfig"
+
+    def _record_path(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+    def _record(self, name: str) -> dict[str, str] | None:
+        try:
+            found = json.loads(self._record_path(name).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {"lab.run": name}  # its maker died while it wrote
+
+    def _require_ours(self, api: Api, name: str) -> None:
+        nodes = api.call(api.core.list_node).get("items") or ()
+        if not all((node["metadata"].get("labels") or {}).get(CLUSTER_LABEL) == name for node in nodes):
+            raise BadInput(
+                f"the kind cluster '{name}' is not the lab's",
+                resolution=f"give the lab's another name: --driver-option kind-cluster=NAME; or --context kind-{name}",
+            )
+
+
+def await_nodes(api: Api) -> list[Json]:
+    """All nodes, once all are ready. Raises DriverError."""
+    deadline = time.monotonic() + _NODE_TIMEOUT_S
+    while True:
+        with translated("list its nodes"):
+            nodes: list[Json] = api.call(api.core.list_node).get("items") or []
+        if nodes and all(condition(node, "Ready") == "True" for node in nodes):
+            return nodes
+        if time.monotonic() > deadline:
+            raise DriverError(
+                f"the cluster's nodes are not ready within {_NODE_TIMEOUT_S:g} s",
+                details=json.dumps([node.get("status", {}).get("conditions") for node in nodes], indent=1),
+                resolution="see `kind export logs`",
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _write_config_map(api: Api, ports: Mapping[int, int], facts: Mapping[str, Any]) -> None:
+    told = {"ports": {str(at): host for at, host in ports.items()}, "facts": dict(facts)}
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CONFIG_MAP, "labels": {**MANAGED_BY, "stratalab/version": lab.__version__}},
+        "data": {"cluster": json.dumps(told)},
+    }
+    with translated("note what the cluster was made with"):
+        api.call(api.core.create_namespaced_config_map, SYSTEM, body)
+
+
+def _require_same(cluster: Cluster, image: str) -> None:
+    made_with = cluster.facts.get("node_image")
+    if image and made_with != image:
+        raise BadInput(
+            f"the cluster '{cluster.name}' was made with the node image {made_with}, not {image}",
+            resolution="lab cluster down, then lab cluster up",
+        )
+
+
+def _again(name: str) -> str:
+    option = "" if name == DEFAULT_NAME else f" --driver-option kind-cluster={name}"
+    return f"lab cluster down{option}, then lab cluster up{option}"

@@ -1,0 +1,136 @@
+"""What a cluster costs: one is made for the purpose, and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from drivers.kubernetes import images, labels, manifests
+from drivers.kubernetes.api import Api
+from drivers.kubernetes.cluster import Clusters, await_nodes
+from drivers.kubernetes.errors import translated
+from drivers.kubernetes.follow import Follower
+from drivers.kubernetes.kind import Kind, check_name, cluster_config
+from drivers.kubernetes.manifests import Form
+from drivers.kubernetes.namespaces import make_namespace
+from drivers.kubernetes.watch import Watcher
+from lab.driver import Context
+from lab.errors import LaunchError
+from lab.probes import reserve_port
+from lab.spec import Spec
+from lab.timeline import Phase, Source
+
+ASK_EVERY_S = 0.1
+"""How often the API is asked whether it is ready, and the nodes whether they are: their instants are this exact."""
+
+_SCHEDULE_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 120.0
+_LOOPBACK = "127.0.0.1"
+
+
+def measure_cluster(
+    clusters: Clusters, spec: Spec, context: Context, *, image: str, config: Path | None, seen: Callable[[str], None]
+) -> None:
+    """Make a cluster of this run's own with one pod of `spec` in it, telling `seen` of each step, and remove it.
+
+    Raises DriverError, after removing it.
+    """
+    spec = spec.for_launch()
+    name = check_name(f"stratalab-{spec.labels['lab.launch'][:12]}")
+    api_port = reserve_port()
+    made = cluster_config(name, config, api_port=api_port, pool=False)
+    try:
+        with _asking(api_port, lambda: seen("api")):
+            api = clusters.create(name, made, image=image, labels=spec.labels)
+        try:
+            await_nodes(api)
+            seen("node_ready")
+            _first_pod(api, name, spec, context)
+            seen("first_pod")
+        finally:
+            api.close()
+    finally:
+        clusters.delete(name)
+    seen("removed")
+
+
+def _first_pod(api: Api, cluster: str, spec: Spec, context: Context) -> None:
+    """Bring the image in, make a pod, and return at the event that shows its container running."""
+    reference = images.provide(Kind.find(), cluster, spec, context)
+    make_namespace(api, spec.labels)
+    follower = Follower(_Unmarked(), on_verdict=lambda _: None)
+    watcher = Watcher(api, labels.namespace_of(spec.labels))
+    try:
+        watcher.follow(spec.labels["lab.launch"], follower)
+        body = manifests.pod(spec, Form(image=reference, pull_policy="Never"))
+        with translated("create the pod", LaunchError):
+            api.call(api.core.create_namespaced_pod, labels.namespace_of(spec.labels), body)
+        follower.await_scheduled(_SCHEDULE_TIMEOUT_S, lambda: None)
+        follower.await_phase(Phase.STARTED, _START_TIMEOUT_S)
+    finally:
+        watcher.close()
+
+
+@contextlib.contextmanager
+def _asking(port: int, ready: Callable[[], None]) -> Iterator[None]:
+    """Ask the API at `port` of loopback again and again while the context lasts; `ready` is called at its first good
+    answer, at the latest on leaving, when it is known to answer."""
+    told = threading.Event()
+    leaving = threading.Event()
+
+    def ask() -> None:
+        while not leaving.is_set():
+            if _is_ready(port):
+                told.set()
+                ready()
+                return
+            leaving.wait(ASK_EVERY_S)
+
+    thread = threading.Thread(target=ask, name="api readiness", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        leaving.set()
+        thread.join()
+        raise
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not told.wait(ASK_EVERY_S) and time.monotonic() < deadline:
+        pass
+    leaving.set()
+    thread.join()
+    if not told.is_set():
+        raise LaunchError(f"the cluster's API is not ready within {_START_TIMEOUT_S:g} s after kind made it")
+
+
+def _is_ready(port: int) -> bool:
+    """Whether `/readyz`, which the API shows to anybody (ClusterRole system:public-info-viewer), says ok."""
+    # The certificate's authority is not known before kind is done; nothing secret is sent, and nothing is believed
+    # but an instant.
+    trusting = ssl._create_unverified_context()  # noqa: S323
+    connection = http.client.HTTPSConnection(_LOOPBACK, port, timeout=2.0, context=trusting)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):  # not yet
+        return False
+    finally:
+        connection.close()
+
+
+class _Unmarked:
+    """A Mark for a pod that belongs to no launch of a session."""
+
+    def __call__(self, phase: Phase, *, source: Source) -> None:
+        """Nobody asks."""
+
+    def line(self, text: bytes, *, source: Source) -> None:
+        """Nobody asks."""
+
+    def failed(self, error: Exception) -> None:
+        """`Follower.await_phase` raises it."""

@@ -1,0 +1,144 @@
+"""One launch as the cluster's events tell it: the marks, and whether it can still succeed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drivers.kubernetes.status import Verdict, pod_verdict, reached
+from lab.driver import Mark
+from lab.errors import LaunchError
+from lab.timeline import ENGINE_CHAIN, Phase, Source
+
+_GRACE_S = 3.0
+"""So long may a pod be unschedulable: another's resources may just be on their way back to the scheduler."""
+
+
+class Follower:
+    """Turns the events of one launch's pods into marks, in the order of their arrival.
+
+    An instant is the arrival of the event that first shows its phase. A phase that is shown only after a later one
+    of its chain stays absent, and so do all that were not yet seen when the watch broke: their events come again when
+    it is mended, but late. `expects_created` is False where the first pod is not what was asked for (a deployment).
+    """
+
+    def __init__(self, mark: Mark, *, expects_created: bool = True, on_verdict: Callable[[LaunchError], None]) -> None:
+        self._mark = mark
+        self._on_verdict = on_verdict
+        self._changed = threading.Condition()
+        self._furthest = 0 if expects_created else ENGINE_CHAIN.index(Phase.CREATED)
+        self._marking = True
+        self._accepted = False
+        self._shown: set[Phase] = set()
+        self._verdict: Verdict | None = None
+        self._gone: set[str] = set()
+        self._address = ""
+
+    def returned(self) -> None:
+        """The creating call has returned: the object exists. Where an event was quicker to show more, this is stale
+        news, and is not marked."""
+        with self._changed:
+            if not self._shown & _AFTER_CREATED:
+                self._mark(Phase.CREATED, source=Source.RETURN)
+
+    def event(self, kind: str, pod: Mapping[str, Any]) -> None:
+        """An event arrived just now."""
+        with self._changed:
+            phases = reached(pod)
+            for phase in phases:
+                place = ENGINE_CHAIN.index(phase)
+                if self._marking and phase not in self._shown and place > self._furthest:
+                    self._mark(phase, source=Source.EVENT)
+                    self._furthest = place
+            self._learn(kind, pod, phases)
+
+    def seen(self, pod: Mapping[str, Any]) -> None:
+        """A listing shows the pod so: nothing is known of when."""
+        with self._changed:
+            self._learn("", pod, reached(pod))
+
+    def missed(self) -> None:
+        """The watch broke: events may have been lost, and instants with them."""
+        with self._changed:
+            self._marking = False
+            self._changed.notify_all()
+
+    def removed(self, name: str) -> bool:
+        """Whether an event told that the pod `name` is gone."""
+        with self._changed:
+            return name in self._gone
+
+    def await_scheduled(self, timeout_s: float, look: Callable[[], Verdict | None]) -> None:
+        """Return when a pod has a node. Raises LaunchError, with the scheduler's reason where there is one; `look` is
+        asked now and then for one that no pod can tell."""
+        deadline = time.monotonic() + timeout_s
+        first_doubt = None
+        while True:
+            with self._changed:
+                done = self._changed.wait_for(lambda: Phase.SCHEDULED in self._shown or self._final(), 0.5)
+                verdict = self._verdict
+                if done and Phase.SCHEDULED in self._shown:
+                    return
+            now = time.monotonic()
+            verdict = verdict or look()
+            first_doubt = (first_doubt or now) if verdict else None
+            if verdict and (verdict.final or now - (first_doubt or now) >= _GRACE_S):
+                raise verdict.error()
+            if now > deadline:
+                raise LaunchError(
+                    f"the cluster gave the pod no node within {timeout_s:g} s", resolution="see `kubectl get events`"
+                )
+
+    def await_phase(self, phase: Phase, timeout_s: float) -> None:
+        """Return when an event or a listing has shown `phase`. Raises LaunchError where that will not be."""
+        with self._changed:
+            if self._changed.wait_for(lambda: phase in self._shown or self._final(), timeout_s):
+                if phase in self._shown or self._verdict is None:
+                    return
+                raise self._verdict.error()
+        raise LaunchError(f"the pod did not reach '{phase}' within {timeout_s:g} s", resolution="kubectl get events")
+
+    def await_address(self, timeout_s: float) -> str:
+        """The pod's address, as soon as it is shown. Raises LaunchError."""
+        self.await_phase(Phase.POD_IP, timeout_s)
+        return self._address
+
+    def accepted(self) -> None:
+        """From now on a verdict is told to `on_verdict`, also one that is there already."""
+        with self._changed:
+            self._accepted = True
+            self._tell()
+
+    def settle(self, timeout_s: float) -> None:
+        """Return when the events have shown all phases, or cannot show more, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: Phase.ENGINE_READY in self._shown or not self._marking or self._final(), timeout_s
+            )
+
+    def await_event(self, timeout_s: float) -> None:
+        """Return at the next event, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+
+    def _learn(self, kind: str, pod: Mapping[str, Any], phases: list[Phase]) -> None:
+        self._shown.update(phases)
+        self._address = str((pod.get("status") or {}).get("podIP") or self._address)
+        if kind == "DELETED":
+            self._gone.add(pod["metadata"]["name"])
+        elif not pod["metadata"].get("deletionTimestamp"):
+            self._verdict = pod_verdict(pod)
+            self._tell()
+        self._changed.notify_all()
+
+    def _tell(self) -> None:
+        if self._accepted and self._verdict is not None and self._verdict.final:
+            self._on_verdict(self._verdict.error())
+
+    def _final(self) -> bool:
+        return self._verdict is not None and self._verdict.final
+
+
+_AFTER_CREATED = frozenset(ENGINE_CHAIN[ENGINE_CHAIN.index(Phase.CREATED) + 1 :])

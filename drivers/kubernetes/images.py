@@ -1,0 +1,116 @@
+"""Images on the nodes of the lab's own cluster.
+
+An image there is named by its content and stays until the cluster goes, so that each is loaded once. On any other
+cluster an image is a reference that the nodes pull for themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from drivers.kubernetes.kind import Kind
+from lab.driver import Context
+from lab.errors import BadInput, DriverError, Unsupported
+from lab.image import fetch_image, service_archive
+from lab.service.build import build_service
+from lab.spec import Spec
+
+
+def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
+    """Make sure that every node has the image of `spec`, bit by bit; returns its reference. Raises LabError."""
+    if spec.builtin:
+        binary = build_service(context.cache_dir)
+        tag = hashlib.sha256(binary.read_bytes()).hexdigest()[:16]
+        reference = f"docker.io/{spec.image}:b{tag}"
+        path = context.run_dir / f"image-{tag}.tar"
+        path.write_bytes(service_archive(binary, tag=reference, labels={}))
+        try:
+            _load(kind, cluster, reference, _config_digest(path), path)
+        finally:
+            path.unlink()
+        return reference
+    path = fetch_image(spec.image, context.cache_dir)
+    reference = _reference(path)
+    _load(kind, cluster, reference, _config_digest(path), path)
+    return reference
+
+
+def foreign_reference(spec: Spec) -> str:
+    """The reference by which the nodes of a foreign cluster pull the image of `spec`. Raises Unsupported."""
+    if spec.builtin:
+        raise Unsupported(
+            "the lab's own service is in no registry, and only a registry brings an image to a foreign cluster",
+            resolution="give --image REFERENCE, which its nodes can pull; or leave out --context: lab cluster up",
+        )
+    if spec.image.startswith(("/", "./", "../", "~")) or Path(spec.image).is_file():
+        raise Unsupported(
+            f"{spec.image} is a file, and only a registry brings an image to a foreign cluster",
+            resolution="push it to a registry, and give its reference",
+        )
+    return spec.image
+
+
+def normalized(reference: str) -> str:
+    """The whole name of an image, as containerd keeps it (distribution/reference, `ParseNormalizedNamed`)."""
+    first, slash, _ = reference.partition("/")
+    if not slash:
+        return f"docker.io/library/{reference}"
+    return reference if "." in first or ":" in first or first == "localhost" else f"docker.io/{reference}"
+
+
+def _load(kind: Kind, cluster: str, reference: str, digest: str, archive: Path) -> None:
+    """Load `archive`, unless every node has it; verify that each then has."""
+    nodes = kind.nodes(cluster)
+    if all(kind.image_config(node, reference) == digest for node in nodes):
+        return
+    kind.load(cluster, archive)
+    for node in nodes:
+        if kind.image_config(node, reference) != digest:
+            raise DriverError(
+                f"the image {reference} is missing on the node {node}, or is another there, after it was loaded",
+                resolution="lab cluster down, then lab cluster up",
+            )
+
+
+def _reference(path: Path) -> str:
+    with _opened(path) as archive:
+        tags = _only_image(archive).get("RepoTags") or ()
+    if not tags:
+        raise BadInput(f"the image in {path} has no name", resolution="`docker tag` it, then `docker save` it anew")
+    return normalized(str(tags[0]))
+
+
+def _config_digest(path: Path) -> str:
+    """The digest of the image's config, by which containerd knows it (and which holds its layers' digests)."""
+    with _opened(path) as archive:
+        config = archive.extractfile(str(_only_image(archive)["Config"]))
+        if config is None:
+            raise KeyError("Config")
+        return f"sha256:{hashlib.sha256(config.read()).hexdigest()}"
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    """The docker-archive at `path`. What is no such raises BadInput, here or inside."""
+    try:
+        with tarfile.open(path) as archive:
+            yield archive
+    except (tarfile.TarError, KeyError, ValueError, EOFError, OSError) as error:
+        raise BadInput(
+            f"{path} cannot be read as an image: {error}", resolution="give a file that `docker save` wrote"
+        ) from error
+
+
+def _only_image(archive: tarfile.TarFile) -> Mapping[str, Any]:
+    manifest = archive.extractfile("manifest.json")
+    found = json.load(manifest) if manifest else []
+    if len(found) != 1:
+        raise BadInput(f"the file holds {len(found)} images", resolution="save one image into the file")
+    image: Mapping[str, Any] = found[0]
+    return image

@@ -1,0 +1,300 @@
+"""One launched pod or deployment, and what is left of the lab's beside them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drivers.kubernetes import manifests, processes
+from drivers.kubernetes.api import Api, Json
+from drivers.kubernetes.errors import status_of, translated
+from drivers.kubernetes.follow import Follower
+from drivers.kubernetes.manifests import CONTAINER, GRACE_S, INSTANCE, Form
+from drivers.kubernetes.status import pod_verdict
+from drivers.kubernetes.streams import run_in_pod
+from lab import procs
+from lab.driver import ExecResult, Role
+from lab.errors import CleanupError, DriverError
+from lab.procs import Process
+from lab.spec import Endpoint, Spec
+
+LOG_BYTES = 65_536
+GONE_TIMEOUT_S = 60.0
+
+_LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an instance is, and what goes with it. `local` says that its processes are this host's."""
+
+    api: Api
+    namespace: str
+    name: str
+    local: bool
+    has_service: bool
+    follower: Follower | None = None
+    on_delete: Callable[[], None] = lambda: None
+
+
+class Pod:
+    """A pod of the lab's, alone."""
+
+    def __init__(self, place: Place, *, labels: Mapping[str, str], endpoint: Endpoint | None) -> None:
+        self.id = f"{place.namespace}/{place.name}"
+        self.labels = labels
+        self.endpoint = endpoint
+        self._place = place
+        self._processes: set[Process] = set()
+
+    def logs(self) -> bytes:
+        """The end of what it wrote; where it has not run, what the cluster says of it."""
+        with translated("read the pod's log"):
+            return _logs(self._place, self._place.name)
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Delete the pod, which is how Kubernetes ends one: SIGTERM, and SIGKILL after `timeout_s`, rounded up."""
+        with translated("stop the pod"):
+            self._remove(math.ceil(timeout_s))
+
+    def delete(self) -> None:
+        """Remove it and its Service; returns when the API knows them no more and its processes ended."""
+        place = self._place
+        with translated("remove the pod", CleanupError):
+            self._remove(1)  # with 0 the API would forget the pod while it still runs
+            if place.has_service:
+                remove(place.api, place.api.core.delete_namespaced_service, place.name, place.namespace)
+        require_ended(self.id, self._processes)
+        place.on_delete()
+
+    def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run `argv` in it. Raises DriverError."""
+        return run_in_pod(self._place.api, self._place.namespace, self._place.name, argv, timeout_s)
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """The pod's processes, its pause and its shim; empty where they are not this host's, or it does not run."""
+        return {process.pid: role for process, role in self._find_processes().items()}
+
+    def settle(self, *, timeout_s: float) -> None:
+        """Return when the events have told of all phases, or after `timeout_s`."""
+        if self._place.follower is not None:
+            self._place.follower.settle(timeout_s)
+
+    def _remove(self, grace_s: int) -> None:
+        place = self._place
+        self._processes |= set(self._find_processes())
+        delete = place.api.core.delete_namespaced_pod
+        remove(place.api, delete, place.name, place.namespace, grace_period_seconds=max(1, grace_s))
+
+        def there() -> bool:
+            if place.follower is not None and place.follower.removed(place.name):
+                return False
+            return place.api.found(place.api.core.read_namespaced_pod, place.name, place.namespace) is not None
+
+        await_gone(f"pod {self.id}", there, place.follower, GONE_TIMEOUT_S + grace_s)
+
+    def _find_processes(self) -> dict[Process, Role]:
+        place = self._place
+        if not place.local:
+            return {}
+        with translated("read the pod"):
+            pod = place.api.found(place.api.core.read_namespaced_pod, place.name, place.namespace)
+        return processes.of_pods([pod["metadata"]["uid"]]) if pod else {}
+
+
+class Deployment:
+    """A deployment of the lab's, with its pods and its Service."""
+
+    def __init__(self, place: Place, *, labels: Mapping[str, str], endpoint: Endpoint | None, form: Form) -> None:
+        self.id = f"{place.namespace}/{place.name}"
+        self.labels = labels
+        self.endpoint = endpoint
+        self._place = place
+        self._form = form
+        self._processes: set[Process] = set()
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The one address of its Service, which spreads connections over the ready pods."""
+        return [self.endpoint] if self.endpoint is not None else []
+
+    def scale(self, replicas: int) -> None:
+        """Ask for so many pods. Raises DriverError."""
+        place = self._place
+        patch = place.api.apps.patch_namespaced_deployment_scale
+        with translated(f"scale the deployment to {replicas}"):
+            place.api.call(patch, place.name, place.namespace, {"spec": {"replicas": replicas}})
+
+    def update(self, spec: Spec) -> None:
+        """Ask for a rolling update to `spec`, whose image must be the one launched or be a reference. Raises
+        DriverError."""
+        place = self._place
+        container = manifests.container(spec, self._form)
+        replace = [{"op": "replace", "path": "/spec/template/spec/containers/0", "value": container}]
+        with translated("update the deployment"):
+            place.api.call(place.api.apps.patch_namespaced_deployment, place.name, place.namespace, replace)
+
+    def update_policy(self) -> Mapping[str, str]:
+        """As `manifests` asks for it."""
+        return {
+            "order": "RollingUpdate, maxSurge 1, maxUnavailable 0: a new pod is ready before an old one ends",
+            "readiness": "readinessProbe, HTTP GET every 1 s, ready after 1 success, unready after 3 failures",
+            "grace": f"SIGTERM, and SIGKILL after {GRACE_S} s",
+            "pre_stop": "none",
+        }
+
+    def logs(self) -> bytes:
+        """The end of what its newest pod wrote; where none has run, what the cluster says of it."""
+        with translated("read the pods' log"):
+            pods = sorted(self._pods(), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+            return _logs(self._place, pods[-1]["metadata"]["name"]) if pods else b""
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Scale it to nothing, and wait until its pods ended; those that take longer than `timeout_s` are killed."""
+        place = self._place
+        with translated("stop the deployment"):
+            self._note_processes()
+            if place.api.found(place.api.apps.read_namespaced_deployment, place.name, place.namespace) is None:
+                return
+            self.scale(0)
+            if not self._await_pods(timeout_s):
+                self._kill_pods()
+                await_gone(f"pods of {self.id}", lambda: bool(self._pods()), place.follower, GONE_TIMEOUT_S)
+
+    def delete(self) -> None:
+        """Remove it with its pods and its Service; returns when the API knows none of them and the processes ended."""
+        place, api = self._place, self._place.api
+        with translated("remove the deployment", CleanupError):
+            self._note_processes()
+            delete = api.apps.delete_namespaced_deployment
+            remove(api, delete, place.name, place.namespace, propagation_policy="Foreground")
+            if place.has_service:
+                remove(api, api.core.delete_namespaced_service, place.name, place.namespace)
+
+            def there() -> bool:
+                found = api.found(api.apps.read_namespaced_deployment, place.name, place.namespace) is not None
+                pods = self._pods()
+                if pods and not found:
+                    self._kill_pods()  # somebody else has removed it and left them
+                return found or bool(pods)
+
+            await_gone(f"deployment {self.id}", there, place.follower, GONE_TIMEOUT_S)
+        require_ended(self.id, self._processes)
+        place.on_delete()
+
+    def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run `argv` in the first of its pods. Raises DriverError."""
+        with translated("list the pods"):
+            pods = self._pods()
+        if not pods:
+            raise DriverError(f"the deployment {self.id} has no pod")
+        return run_in_pod(self._place.api, self._place.namespace, pods[0]["metadata"]["name"], argv, timeout_s)
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """As a pod's, of all its pods."""
+        return {process.pid: role for process, role in self._find_processes().items()}
+
+    def settle(self, *, timeout_s: float) -> None:
+        """Return when the events have told of all phases of the first pod, or after `timeout_s`."""
+        if self._place.follower is not None:
+            self._place.follower.settle(timeout_s)
+
+    def _pods(self) -> list[Json]:
+        place = self._place
+        listing = place.api.core.list_namespaced_pod
+        found = place.api.call(listing, place.namespace, label_selector=f"{INSTANCE}={place.name}")
+        return list(found.get("items") or ())
+
+    def _kill_pods(self) -> None:
+        api = self._place.api
+        for pod in self._pods():
+            name = pod["metadata"]["name"]
+            remove(api, api.core.delete_namespaced_pod, name, self._place.namespace, grace_period_seconds=1)
+
+    def _await_pods(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self._pods():
+            if time.monotonic() > deadline:
+                return False
+            _pause(self._place.follower)
+        return True
+
+    def _note_processes(self) -> None:
+        self._processes |= set(self._find_processes())
+
+    def _find_processes(self) -> dict[Process, Role]:
+        if not self._place.local:
+            return {}
+        with translated("list the pods"):
+            uids = [pod["metadata"]["uid"] for pod in self._pods()]
+        return processes.of_pods(uids) if uids else {}
+
+
+class Remnant:
+    """A namespace, a Service or a pod without its deployment."""
+
+    def __init__(self, kind: str, identity: str, labels: Mapping[str, str], take: Callable[[], None]) -> None:
+        self.kind = kind
+        self.id = identity
+        self.labels = labels
+        self._take = take
+
+    def delete(self) -> None:
+        """Remove it; returns when the API knows it no more."""
+        with translated(f"remove the {self.kind} {self.id}", CleanupError):
+            self._take()
+
+
+def remove(api: Api, delete: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Ask for the removal of an object that may be gone. Raises the client's exceptions."""
+    api.found(delete, *arguments, **options)
+
+
+def await_gone(what: str, there: Callable[[], bool], follower: Follower | None, timeout_s: float) -> None:
+    """Return when `there` is False. Raises CleanupError after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while there():
+        if time.monotonic() > deadline:
+            raise CleanupError(
+                f"Kubernetes still lists {what} after {timeout_s:g} s",
+                resolution="see whether its node is alive: kubectl get nodes",
+            )
+        _pause(follower)
+
+
+def require_ended(what: str, known: set[Process]) -> None:
+    """Return when the processes `known` have ended. Raises CleanupError."""
+    if left := procs.all_ended(known, GONE_TIMEOUT_S):
+        pids = ", ".join(str(process.pid) for process in left)
+        raise CleanupError(f"{what} is gone, and its processes {pids} are not", resolution=f"sudo kill -9 {pids}")
+
+
+def _pause(follower: Follower | None) -> None:
+    """Until the next event, which may be the awaited one; a look now and then finds what no event tells."""
+    if follower is not None:
+        follower.await_event(_LOOK_EVERY_S)
+    else:
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _logs(place: Place, pod_name: str) -> bytes:
+    api = place.api
+    try:
+        read = api.core.read_namespaced_pod_log
+        return api.raw(read, pod_name, place.namespace, container=CONTAINER, tail_lines=1000)[-LOG_BYTES:]
+    except Exception as error:
+        if status_of(error) not in (400, 404):  # 400: no container runs yet
+            raise
+    pod = api.found(api.core.read_namespaced_pod, pod_name, place.namespace)
+    if pod is None:
+        return b""
+    verdict = pod_verdict(pod)
+    told = [f"the pod's phase is {(pod.get('status') or {}).get('phase', 'unknown')}"]
+    told += [verdict.brief] if verdict else []
+    events = api.call(
+        api.core.list_namespaced_event, place.namespace, field_selector=f"involvedObject.name={pod_name}", limit=50
+    )
+    told += [f"{one.get('reason')}: {' '.join(str(one.get('message')).split())}" for one in events.get("items") or ()]
+    return "\n".join(told).encode()[-LOG_BYTES:]

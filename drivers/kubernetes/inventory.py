@@ -1,0 +1,93 @@
+"""What of the lab's is in a cluster, found by label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from drivers.kubernetes import labels
+from drivers.kubernetes.api import Api, Json
+from drivers.kubernetes.errors import translated
+from drivers.kubernetes.instance import GONE_TIMEOUT_S, Deployment, Place, Pod, Remnant, await_gone, remove
+from drivers.kubernetes.launch import Ground
+from drivers.kubernetes.manifests import Form
+from drivers.kubernetes.routes import addresses
+from lab.driver import Instance, Leftover, bears
+
+
+def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instance]:
+    """Every deployment, and every pod that belongs to none, that bears `wanted`. Raises DriverError."""
+    api = ground.api
+    with translated("list pods and deployments"):
+        deployments = _listed(api, api.apps.list_deployment_for_all_namespaces, wanted)
+        pods = _listed(api, api.core.list_pod_for_all_namespaces, wanted)
+        alone = [pod for pod in pods if not pod["metadata"].get("ownerReferences")]
+        services = {_id(one) for one in _listed(api, api.core.list_service_for_all_namespaces, {})}
+        found: list[Instance] = []
+        for thing in (*deployments, *alone):
+            metadata = thing["metadata"]
+            place = Place(
+                api=api,
+                namespace=metadata["namespace"],
+                name=metadata["name"],
+                local=ground.local,
+                has_service=_id(thing) in services,
+            )
+            endpoint = addresses(api, ground.pool, ground.route, place.namespace, place.name)
+            own = labels.labels_of(thing)
+            if "template" not in thing["spec"]:
+                found.append(Pod(place, labels=own, endpoint=endpoint))
+                continue
+            container = thing["spec"]["template"]["spec"]["containers"][0]
+            form = Form(image=container["image"], pull_policy=container["imagePullPolicy"])
+            found.append(Deployment(place, labels=own, endpoint=endpoint, form=form))
+    return found
+
+
+def find_remnants(api: Api, wanted: Mapping[str, str]) -> Sequence[Leftover]:
+    """Services that lead to nothing any more, and namespaces, that bear `wanted`. Raises DriverError."""
+    core = api.core
+    with translated("list namespaces and services"):
+        services = _listed(api, core.list_service_for_all_namespaces, wanted)
+        namespaces = _listed(api, core.list_namespace, wanted)
+        led_to = {_id(one) for one in _listed(api, core.list_pod_for_all_namespaces, {})}
+        led_to |= {_id(one) for one in _listed(api, api.apps.list_deployment_for_all_namespaces, {})}
+    idle = [one for one in services if _id(one) not in led_to]
+    return [
+        *(_remnant(api, "service", one, core.delete_namespaced_service, core.read_namespaced_service) for one in idle),
+        *(_remnant(api, "namespace", one, core.delete_namespace, core.read_namespace) for one in namespaces),
+    ]
+
+
+def ports_in_use(api: Api) -> set[int]:
+    """The ports of nodes that Services and pods use, whosever they are. Raises DriverError."""
+    with translated("list services and pods"):
+        services = api.call(api.core.list_service_for_all_namespaces).get("items") or ()
+        pods = api.call(api.core.list_pod_for_all_namespaces).get("items") or ()
+    ports = [port.get("nodePort") for one in services for port in one["spec"].get("ports") or ()]
+    ports += [
+        port.get("hostPort") for one in pods for box in one["spec"]["containers"] for port in box.get("ports") or ()
+    ]
+    return {int(port) for port in ports if port}
+
+
+def _remnant(api: Api, kind: str, thing: Json, delete: Callable[..., Any], read: Callable[..., Any]) -> Remnant:
+    name, namespace = thing["metadata"]["name"], thing["metadata"].get("namespace", "")
+    where = (name, namespace) if namespace else (name,)
+
+    def take() -> None:
+        remove(api, delete, *where)
+        await_gone(f"the {kind} {name}", lambda: api.found(read, *where) is not None, None, GONE_TIMEOUT_S)
+
+    return Remnant(kind, _id(thing), labels.labels_of(thing), take)
+
+
+def _listed(api: Api, listing: Callable[..., Any], wanted: Mapping[str, str]) -> list[Json]:
+    """The objects that bear `wanted`: by the selector, whose values may be digests, and then by the labels proper."""
+    found = api.call(listing, label_selector=labels.selector(wanted)).get("items") or ()
+    return [thing for thing in found if bears(labels.labels_of(thing), wanted)]
+
+
+def _id(thing: Mapping[str, Any]) -> str:
+    metadata = thing["metadata"]
+    return "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)

@@ -1,0 +1,266 @@
+"""The program `kind`: its calls, its config, and its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drivers.kubernetes.manifests import PORTS
+from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable
+
+POOL = 32
+FIRST_NODE_PORT = 30_000
+"""The nodes' side of the pool: in the static band of the default NodePort range, from which Kubernetes gives out no
+port by itself (KEP-3668: 30000 to 30085)."""
+FIRST_HOST_PORT = 32_600
+"""This host's side: above what the lab reserves for other targets, below what the kernel hands out by itself."""
+CLUSTER_LABEL = "lab.cluster"
+"""The label of every node of a cluster of the lab's; its value is the cluster's name."""
+
+_LOOPBACK = "127.0.0.1"
+_ASK_TIMEOUT_S = 60.0
+_CREATE_TIMEOUT_S = 900.0
+_DELETE_TIMEOUT_S = 180.0
+_LOAD_TIMEOUT_S = 600.0
+_NODE_TIMEOUT_S = 60.0
+_GET_KIND = "install it: https://kind.sigs.k8s.io (in Debian 13: sudo apt-get install kind), then: lab cluster up"
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
+
+Json = dict[str, Any]
+
+
+class Kind:
+    """The program `kind`, and the container engine that runs its nodes."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        # Source: kind, "Environment variables": the provider is docker unless this names another.
+        self.engine = os.environ.get("KIND_EXPERIMENTAL_PROVIDER") or "docker"
+
+    @classmethod
+    def find(cls) -> Kind:
+        """The program in PATH. Raises DriverUnavailable."""
+        program = shutil.which("kind")
+        if program is None:
+            raise DriverUnavailable("the program `kind` is not installed", resolution=_GET_KIND)
+        return cls(program)
+
+    def version(self) -> str:
+        """Such as `0.27.0`."""
+        found = re.search(r"\d+\.\d+\S*", self._kind("say its version", "version"))
+        return found[0] if found else "unknown"
+
+    def clusters(self) -> list[str]:
+        """The names of all clusters of kind's, whoever made them, whole or not."""
+        # Where there is none, kind says so on standard error.
+        return self._kind("list its clusters", "get", "clusters").split()
+
+    def nodes(self, name: str) -> list[str]:
+        """The containers that are the nodes of a cluster."""
+        return self._kind("list a cluster's nodes", "get", "nodes", "--name", name).split()
+
+    def kubeconfig(self, name: str) -> Json:
+        """How its API is reached from this host."""
+        import yaml
+
+        text = self._kind("give a cluster's kubeconfig", "get", "kubeconfig", "--name", name)
+        found = yaml.safe_load(text)
+        if not isinstance(found, dict):
+            raise DriverError("kind gave no kubeconfig", details=text)
+        return found
+
+    def create(self, name: str, *, config: Path, image: str, kubeconfig: Path) -> None:
+        """Make a cluster; returns when its API answers. Raises DriverError; kind removes what it had begun."""
+        image_option = ["--image", image] if image else []
+        self._kind(
+            "create the cluster",
+            *("create", "cluster", "--name", name, "--config", str(config), *image_option),
+            *("--kubeconfig", str(kubeconfig), "--wait", "0s"),
+            timeout_s=_CREATE_TIMEOUT_S,
+            image=image,
+        )
+
+    def delete(self, name: str, *, kubeconfig: Path) -> None:
+        """Remove a cluster; returns when none of its nodes is left. Raises CleanupError."""
+        try:
+            self._kind(
+                "delete the cluster",
+                *("delete", "cluster", "--name", name, "--kubeconfig", str(kubeconfig)),
+                timeout_s=_DELETE_TIMEOUT_S,
+            )
+            left = name in self.clusters()
+        except DriverError as error:
+            raise CleanupError(error.brief, details=error.details, resolution=error.resolution) from error
+        if left:
+            raise CleanupError(
+                f"kind still lists the cluster '{name}'", resolution=f"kind delete cluster --name {name}"
+            )
+
+    def load(self, name: str, archive: Path) -> None:
+        """Give the image in `archive` to every node. Raises DriverError."""
+        self._kind("load the image", "load", "image-archive", str(archive), "--name", name, timeout_s=_LOAD_TIMEOUT_S)
+
+    def image_config(self, node: str, reference: str) -> str:
+        """The digest of the config of the image that the node's containerd calls `reference`, which tells the image
+        exactly; empty where it has none of that name. Raises DriverError."""
+        listed = self._on(node, "ctr", "--namespace", "k8s.io", "images", "ls", f"name=={reference}")
+        rows = [line.split() for line in listed.splitlines()[1:]]
+        digest = next((row[2] for row in rows if len(row) > 2 and row[0] == reference), "")
+        while digest:
+            content = json.loads(self._on(node, "ctr", "--namespace", "k8s.io", "content", "get", digest))
+            if "config" in content:
+                return str(content["config"]["digest"])
+            manifests = content.get("manifests") or [{}]  # an index, of one platform here
+            digest = str(manifests[0].get("digest", ""))
+        return ""
+
+    def network_config(self, node: str) -> str:
+        """The node's CNI configuration, as text. Raises DriverError."""
+        return self._on(node, "sh", "-c", "cat /etc/cni/net.d/*")
+
+    def _on(self, node: str, *argv: str) -> str:
+        doing = f"run '{argv[0]}' on the node {node}"
+        return self._run(doing, [self.engine, "exec", node, *argv], timeout_s=_NODE_TIMEOUT_S)
+
+    def _kind(self, doing: str, *argv: str, timeout_s: float = _ASK_TIMEOUT_S, image: str = "") -> str:
+        return self._run(f"kind could not {doing}", [self.program, *argv], timeout_s=timeout_s, image=image)
+
+    def _run(self, doing: str, argv: Sequence[str], *, timeout_s: float, image: str = "") -> str:
+        brief = doing if doing.startswith("kind ") else f"could not {doing}"
+        try:
+            # A group of its own: Ctrl-C is for the lab, which then has kind remove what it began.
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=timeout_s, check=False, start_new_session=True,
+                stdin=subprocess.DEVNULL, errors="replace",
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            raise DriverUnavailable(f"the program `{argv[0]}` is not installed", resolution=_GET_KIND) from error
+        except subprocess.TimeoutExpired as error:
+            said = (error.stderr or b"").decode(errors="replace")
+            raise DriverError(f"{brief} within {timeout_s:g} s", details=said, resolution="lab cluster down") from error
+        if done.returncode != 0:
+            raise refusal(brief, done.stderr + done.stdout, image=image)
+        return done.stdout
+
+
+def refusal(brief: str, said: str, *, image: str = "") -> DriverError:
+    """The error for what kind, or the container engine, said when it failed.
+
+    The texts are those of kind 0.27 (pkg/cluster/internal) and of Docker 20.10 to 28.
+    """
+    text = said.lower()
+    resolution = ""
+    if "cannot connect to the docker daemon" in text or "is the docker daemon running" in text:
+        return DriverUnavailable(
+            "Docker does not run, which holds kind's nodes", details=said, resolution="sudo systemctl start docker"
+        )
+    if "permission denied" in text and "docker.sock" in text:
+        return DriverUnavailable(
+            "Docker refuses this user, and it holds kind's nodes",
+            details=said,
+            resolution="sudo usermod -aG docker $USER, then log in again; or use sudo",
+        )
+    if found := re.search(r"bind for (\S+:\d+) failed|listen tcp4? (\S+:\d+): bind", text):
+        where = found[1] or found[2]
+        return DriverError(
+            f"{where} is in use, and the cluster's pool of ports needs it",
+            details=said,
+            resolution="free it: see `ss -ltnp`",
+        )
+    if re.search(r"failed to pull image|pull access denied|manifest unknown|no such image|unable to find image", text):
+        named = f"'{image}'" if image else "that kind uses by default"
+        return DriverUnavailable(
+            f"the node image {named} is not here, and cannot be pulled",
+            details=said,
+            resolution="`docker load` a node image, then: lab cluster up --kind-image NAME",
+        )
+    if re.search(r"operation not permitted|unable to apply caps|privileged|must be run with systemd.*delegat", text):
+        return DriverUnavailable(
+            "Docker starts no privileged containers here, and kind's nodes are such",
+            details=said,
+            resolution="use a host whose Docker may, or another cluster: --context NAME",
+        )
+    if "already exist for a cluster" in text:
+        resolution = "lab cluster down, then lab cluster up"
+    lines = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.startswith("ERROR:")]
+    last = (errors or lines or ["it does not say why"])[-1]
+    return DriverError(f"{brief}: {' '.join(last.split())}", details=said, resolution=resolution)
+
+
+def cluster_config(name: str, given: Path | None, *, api_port: int | None = None, pool: bool = True) -> Json:
+    """kind's config for a cluster of the lab's: the user's `given` one, and in it the lab's labels and, with `pool`,
+    its ports on the first worker (else the first node); everything listens on loopback.
+
+    Raises BadInput where `given` cannot be read, or would listen elsewhere.
+    """
+    config = _read(given) if given is not None else {}
+    config.setdefault("kind", "Cluster")
+    config.setdefault("apiVersion", "kind.x-k8s.io/v1alpha4")
+    networking = config.setdefault("networking", {})
+    _on_loopback(networking, "apiServerAddress", given)
+    if api_port is not None:
+        networking["apiServerPort"] = api_port
+    nodes = config.setdefault("nodes", [{"role": "control-plane"}])
+    for node in nodes:
+        node.setdefault("labels", {})[CLUSTER_LABEL] = name
+        for mapping in node.get("extraPortMappings") or ():
+            _on_loopback(mapping, "listenAddress", given)
+    if pool:
+        entrance = next((node for node in nodes if node.get("role") == "worker"), nodes[0])
+        entrance["labels"] |= PORTS
+        entrance.setdefault("extraPortMappings", []).extend(
+            {"containerPort": at, "hostPort": host, "listenAddress": _LOOPBACK, "protocol": "TCP"}
+            for at, host in pool_ports().items()
+        )
+    return config
+
+
+def pool_ports() -> dict[int, int]:
+    """The pool: each of the node's ports, and the port of 127.0.0.1 that leads to it."""
+    return {FIRST_NODE_PORT + i: FIRST_HOST_PORT + i for i in range(POOL)}
+
+
+def check_name(name: str) -> str:
+    """`name`, where kind takes it for a cluster. Raises BadInput."""
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"'{name}' is no name for a kind cluster", resolution="use a-z, 0-9 and -")
+    return name
+
+
+def _read(path: Path) -> Json:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(
+            f"{path} cannot be read as a kind config: {' '.join(str(error).split())}",
+            resolution="see https://kind.sigs.k8s.io/docs/user/configuration",
+        ) from error
+    nodes = found.get("nodes", []) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(nodes, list) or not all(isinstance(one, dict) for one in nodes):
+        raise BadInput(f"{path} is no kind config", resolution="see https://kind.sigs.k8s.io/docs/user/configuration")
+    if not nodes:
+        found.pop("nodes", None)
+    copied: Json = json.loads(json.dumps(found))  # YAML's anchors share what is changed apart here
+    return copied
+
+
+def _on_loopback(section: Any, key: str, given: Path | None) -> None:
+    if section.setdefault(key, _LOOPBACK) not in (_LOOPBACK, "::1"):
+        raise BadInput(
+            f"{given} would let the cluster listen at {section[key]}",
+            resolution=f"leave out {key}, or set it to {_LOOPBACK}",
+        )
+
+
+def provided(options: Mapping[str, str], key: str) -> str:
+    """A driver option, or else the environment variable of its name: `kind-image` is LAB_KIND_IMAGE."""
+    return options.get(key) or os.environ.get(f"LAB_{key.upper().replace('-', '_')}", "")

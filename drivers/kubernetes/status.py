@@ -1,0 +1,121 @@
+"""What a pod's status says: which phases it has reached, and why it will not get further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.errors import LaunchError
+from lab.timeline import Phase
+
+_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"})
+_OTHER_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
+)
+"""Source: k8s.io/kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/kuberuntime: waiting reasons of a container
+that the kubelet could not start, or not again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a launch cannot succeed as things are. `final` is False where the engine may still get over it."""
+
+    brief: str
+    resolution: str
+    final: bool = True
+
+    def error(self, details: str = "") -> LaunchError:
+        """This verdict, to be raised."""
+        return LaunchError(self.brief, details=details, resolution=self.resolution)
+
+
+def reached(pod: Mapping[str, Any]) -> list[Phase]:
+    """The phases of the engine's chain that `pod` shows, in the chain's order. What it does not show is not in it."""
+    status = pod.get("status") or {}
+    container = _container(pod)
+    shown = {
+        Phase.CREATED: True,
+        Phase.SCHEDULED: bool((pod.get("spec") or {}).get("nodeName")) or condition(pod, "PodScheduled") == "True",
+        Phase.POD_IP: bool(status.get("podIP")),
+        Phase.STARTED: "running" in (container.get("state") or {}),
+        Phase.ENGINE_READY: condition(pod, "Ready") == "True",
+    }
+    return [phase for phase, seen in shown.items() if seen]
+
+
+def condition(thing: Mapping[str, Any], kind: str) -> str:
+    """The status of one condition, empty where there is none."""
+    return str(_condition(thing, kind).get("status", ""))
+
+
+def pod_verdict(pod: Mapping[str, Any]) -> Verdict | None:
+    """Why `pod` will not serve; None while nothing speaks against it."""
+    status = pod.get("status") or {}
+    if status.get("phase") in ("Failed", "Succeeded"):
+        why = " ".join(filter(None, [status.get("reason"), status.get("message")])) or _ending(pod)
+        return Verdict(f"the pod ended: {_line(why)}", "see its log, and `kubectl describe pod`")
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        said = _line(scheduled.get("message") or "the scheduler gives no reason")
+        return Verdict(
+            f"the pod cannot be scheduled: {said}",
+            "free what it lacks: `lab clean` removes what dead runs left; or ask for less",
+            final=False,
+        )
+    waiting = (_container(pod).get("state") or {}).get("waiting") or {}
+    reason = waiting.get("reason", "")
+    said = _line(waiting.get("message") or reason)
+    if reason in _IMAGE_REASONS:
+        node = (pod.get("spec") or {}).get("nodeName", "its node")
+        if reason == "ErrImageNeverPull":
+            return Verdict(f"the image is missing on the node {node}: {said}", "run again: every run checks each node")
+        return Verdict(
+            f"the image cannot be pulled on the node {node}: {said}",
+            "give a reference that the cluster's nodes can pull",
+            final=reason != "ErrImagePull",
+        )
+    if reason in _OTHER_REASONS:
+        return Verdict(f"the container does not start: {said} ({_ending(pod)})", "see its log, and `kubectl describe`")
+    return None
+
+
+def deployment_verdict(deployment: Mapping[str, Any]) -> Verdict | None:
+    """Why `deployment` gets no pods; None while nothing speaks against it."""
+    failure = _condition(deployment, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return None
+    said = _line(failure.get("message") or failure.get("reason") or "")
+    quota = "exceeded quota" in said
+    return Verdict(
+        f"a quota of the cluster forbids the pod: {said}" if quota else f"the deployment gets no pod: {said}",
+        "raise the ResourceQuota, or ask for less" if quota else "see `kubectl describe deployment`",
+        final=quota,
+    )
+
+
+def _container(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
+    found: Mapping[str, Any] = statuses[0]
+    return found
+
+
+def _condition(thing: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    for one in (thing.get("status") or {}).get("conditions") or ():
+        if one.get("type") == kind:
+            found: Mapping[str, Any] = one
+            return found
+    return {}
+
+
+def _ending(pod: Mapping[str, Any]) -> str:
+    """How the container ended last, in words."""
+    container = _container(pod)
+    for state in (container.get("state") or {}, container.get("lastState") or {}):
+        if ended := state.get("terminated"):
+            return f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode', '?')}"
+    return "it has not run"
+
+
+def _line(text: str) -> str:
+    return " ".join(str(text).split())
