@@ -69,6 +69,7 @@ class Waiter:
         self._clock = clock
         self._accept = accept
         self._endpoint: Endpoint | None = None
+        self._moved = False
         self._attempting = False
         self._cancelled = False
         self._answer: Answer | None = None
@@ -92,8 +93,9 @@ class Waiter:
         self._in_place.wait()
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
-        """The engine chose where the service answers."""
+        """The engine chose where the service answers: an attempt there waits for none that went elsewhere."""
         self._endpoint = endpoint
+        self._moved = True
         self._wake()
 
     def attempt(self) -> None:
@@ -166,6 +168,8 @@ class Waiter:
         while not self._cancelled:
             now = time.monotonic()
             active = self._attempting and self._endpoint is not None
+            if self._moved:
+                self._moved, next_start = False, 0.0
             for connection in [c for c, a in attempts.items() if now - a.started > ABANDON_AFTER_S]:
                 _drop(selector, attempts, connection)
             if active and not self._begun and now >= next_start and not self._begin_prepared():

@@ -22,6 +22,9 @@ from lab.timeline import Phase, Source
 
 _RESTART = {Restart.DEFAULT: None, Restart.BEST: {"Condition": "any", "Delay": 0}}
 _LOOPBACK = "127.0.0.1"
+_FEATURES = frozenset(
+    {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.REPLICAS, Feature.RESTART}
+)
 _PORT = "lab.port"
 
 
@@ -66,7 +69,7 @@ class SwarmDriver:
             engine="Docker Swarm",
             version=told["ServerVersion"],
             isolation=f"namespaces ({told.get('DefaultRuntime', 'runc')})",
-            features=frozenset(Feature) - (set() if told.get("Driver") == "overlay2" else {Feature.COLD}),
+            features=_FEATURES | ({Feature.COLD} if told.get("Driver") == "overlay2" else set()),
             facts={
                 "swarm": "found" if active else "begun by the run, and left at its end",
                 "nodes": told["Swarm"].get("Nodes", 1),
