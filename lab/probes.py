@@ -69,7 +69,6 @@ class Waiter:
         self._clock = clock
         self._accept = accept
         self._endpoint: Endpoint | None = None
-        self._moved = False
         self._attempting = False
         self._cancelled = False
         self._answer: Answer | None = None
@@ -95,7 +94,6 @@ class Waiter:
     def set_endpoint(self, endpoint: Endpoint) -> None:
         """The engine chose where the service answers: an attempt there waits for none that went elsewhere."""
         self._endpoint = endpoint
-        self._moved = True
         self._wake()
 
     def attempt(self) -> None:
@@ -164,12 +162,12 @@ class Waiter:
 
     def _attempt_until_answered(self, selector: selectors.BaseSelector, connections: contextlib.ExitStack) -> None:
         attempts: dict[socket.socket, _Attempt] = {}
-        count, next_start = 0, 0.0
+        count, next_start, aimed = 0, 0.0, self._endpoint
         while not self._cancelled:
             now = time.monotonic()
             active = self._attempting and self._endpoint is not None
-            if self._moved:
-                self._moved, next_start = False, 0.0
+            if aimed != self._endpoint:
+                next_start = 0.0
             for connection in [c for c, a in attempts.items() if now - a.started > ABANDON_AFTER_S]:
                 _drop(selector, attempts, connection)
             if active and not self._begun and now >= next_start and not self._begin_prepared():
@@ -181,8 +179,9 @@ class Waiter:
                 connections.callback(attempt.connection.close)
                 attempts[attempt.connection] = attempt
                 selector.register(attempt.connection, attempt.awaits, attempt.connection)
-                count, next_start = count + 1, attempt.started + ATTEMPT_EVERY_S
-            timeout = max(0.0, next_start - time.monotonic()) if active else None
+                count, next_start, aimed = count + 1, attempt.started + ATTEMPT_EVERY_S, attempt.endpoint
+            due = next_start if aimed == self._endpoint else 0.0
+            timeout = max(0.0, due - time.monotonic()) if active else None
             for key, _ in selector.select(timeout):
                 if key.fileobj is self._wake_out:
                     self._wake_out.recv(4096)
