@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,15 +123,16 @@ def test_no_attempt_precedes_what_the_engine_says_has_started(driver: FakeDriver
 
 
 def test_an_answer_without_this_launchs_nonce_is_not_ready(driver: FakeDriver, engine: FakeEngine) -> None:
+    engine.features = frozenset({Feature.NETWORK})
+
     class Impostor(FakeDriver):
         def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
-            instance = super().launch(spec, endpoint, mark)
-            instance._replicas[0].told["nonce"] = "0" * 32  # type: ignore[attr-defined]
-            return instance
+            return super().launch(replace(spec, nonce="0" * 32), endpoint, mark)
 
     impostor = Impostor("", Context(run_dir=Path("/"), cache_dir=Path("/")))
     impostor.engine = engine
-    with session_of(impostor, timeout_s=0.5) as session, pytest.raises(ReadyTimeout):
+    # /healthz is answered with 200 whatever the request's nonce.
+    with session_of(impostor, timeout_s=0.5, ready_path="/healthz") as session, pytest.raises(ReadyTimeout):
         session.launch()
     assert Phase.READY not in session.timeline
 
