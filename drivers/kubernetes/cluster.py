@@ -21,7 +21,7 @@ from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, check_name, cluster_con
 from drivers.kubernetes.labels import MANAGED_BY
 from drivers.kubernetes.status import condition
 from lab.driver import bears
-from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable
+from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError
 from lab.ownership import Owner, owner_alive
 
 DEFAULT_NAME = "stratalab"
@@ -74,7 +74,7 @@ class Clusters:
             try:
                 found = api.found(api.core.read_namespaced_config_map, CONFIG_MAP, SYSTEM)
                 if found is None:
-                    self._require_ours(api, name)
+                    _require_ours(api, name, DriverUnavailable)
                     raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=_again(name))
             except BaseException:
                 api.close()
@@ -85,7 +85,7 @@ class Clusters:
     def up(self, name: str, *, image: str, config: Path | None, say: Callable[[str], None]) -> Mapping[str, Any]:
         """Make the cluster `name`, unless it is there. Returns its facts.
 
-        Raises BadInput where it is there with another node image, or is not the lab's; DriverError.
+        Raises BadInput where it is there with another node image; DriverError.
         """
         kind = Kind.find()
         if check_name(name) in kind.clusters():
@@ -155,7 +155,7 @@ class Clusters:
             api = connect(kubeconfig=kind.kubeconfig(name))
             try:
                 with translated(f"look whose the cluster '{name}' is"):
-                    self._require_ours(api, name)
+                    _require_ours(api, name, BadInput)
             finally:
                 api.close()
         self.delete(name)
@@ -186,14 +186,6 @@ class Clusters:
             found = None
         return found if isinstance(found, dict) else {"lab.run": name}  # its maker died while it wrote
 
-    def _require_ours(self, api: Api, name: str) -> None:
-        nodes = api.call(api.core.list_node).get("items") or ()
-        if not all((node["metadata"].get("labels") or {}).get(CLUSTER_LABEL) == name for node in nodes):
-            raise BadInput(
-                f"the kind cluster '{name}' is not the lab's",
-                resolution=f"give the lab's another name: --driver-option kind-cluster=NAME; or --context kind-{name}",
-            )
-
 
 def await_nodes(api: Api) -> list[Json]:
     """All nodes, once all are ready. Raises DriverError."""
@@ -210,6 +202,15 @@ def await_nodes(api: Api) -> list[Json]:
                 resolution="see `kind export logs`",
             )
         time.sleep(_LOOK_EVERY_S)
+
+
+def _require_ours(api: Api, name: str, kind: type[LabError]) -> None:
+    nodes = api.call(api.core.list_node).get("items") or ()
+    if not all((node["metadata"].get("labels") or {}).get(CLUSTER_LABEL) == name for node in nodes):
+        raise kind(
+            f"the kind cluster '{name}' is not the lab's",
+            resolution=f"give the lab's another name: --driver-option kind-cluster=NAME; or use --context kind-{name}",
+        )
 
 
 def _write_config_map(api: Api, ports: Mapping[int, int], facts: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ def is_cluster_error(error: BaseException) -> bool:
         kubernetes.client.exceptions.OpenApiException
         | kubernetes.config.config_exception.ConfigException
         | urllib3.exceptions.HTTPError
+        | urllib3.exceptions.ProxySchemeUnsupported
         | websocket.WebSocketException
         | yaml.YAMLError
         | OSError,
