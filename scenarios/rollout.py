@@ -11,7 +11,8 @@
 
 The load is open-loop, `rate` requests a second on connections that are kept open, over two windows of `seconds` each:
 `window`=quiet before the change is asked for, `window`=rollout from then on. A run of the load in which its client was
-itself late for more than 5 % of the requests is a failed launch, and no figure.
+itself late for more than 5 % of the requests is a failed launch, and no figure. With R replicas, `rollout_s` is good to
+about R requests of the load, since that often the last of the old ones is asked.
 
 `way`=engine: the engine's own rolling update of `replicas` replicas. `way`=restart: version 1 is stopped and removed,
 and version 2 launched at the same address, as a user would do where nothing else is on offer. `order`, `readiness`,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,13 @@ from lab.errors import DriverUnavailable
 from lab.ownership import Owner
 from lab.place import RunDir, make_run_dir
 from lab.registry import make_driver
-from lab.runner import new_run_id
+from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.runner import Entrant, Plan, Runner, new_run_id, now_iso
+from lab.sample import Sample
+from lab.scenario import Scenario
 from lab.spec import Spec, Target
+from lab.store import Store
+from lab.timeline import HostClock, SystemClock
 
 REQUIRED = frozenset(filter(None, os.environ.get("LAB_REQUIRE", "").split(",")))
 
@@ -69,6 +75,55 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., Context]]:
 def labels() -> dict[str, str]:
     """The labels of a run of this test's own."""
     return run_labels()
+
+
+@pytest.fixture
+def measure(tmp_path: Path) -> Callable[..., RunRecord]:
+    """Runs a scenario on one driver, as `lab run` does but for the lock, and gives what the store kept."""
+    return partial(_measure, tmp_path / "measured.db")
+
+
+def _measure(
+    store_path: Path, scenario: Scenario, driver: Driver, clock: HostClock | None = None, rounds: int = 1, **spec: Any
+) -> RunRecord:
+    labels = run_labels()
+    run = Run(
+        id=labels["lab.run"],
+        scenario=scenario.name,
+        started_at=now_iso(),
+        ended_at=None,
+        status=RunStatus.RUNNING,
+        owner=labels["lab.owner"],
+        lab_version="0",
+    )
+    record = TargetRecord(target=driver.name, outcome=Outcome.OK)
+    entrant = Entrant(target=Target.parse(driver.name), driver=driver, info=driver.info(), record=record)
+    with Store.open(str(store_path)) as store:
+        Runner(
+            run=run,
+            scenario=scenario,
+            entrants=[entrant],
+            spec=Spec(labels=labels, **spec),
+            plan=Plan(rounds=rounds, warmup=0),
+            store=store,
+            host={},
+            progress=_Silent(),
+            clock=clock or SystemClock(),
+        ).execute()
+        return store.load(run.id)
+
+
+class _Silent:
+    """A Progress that lets only problems of cleaning up be heard."""
+
+    def preparing(self, target: str) -> None: ...
+    def launching(self, target: str, iteration: int, warmup: bool) -> None: ...
+    def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None: ...
+    def target_changed(self, record: TargetRecord) -> None: ...
+    def cleaning(self) -> None: ...
+
+    def problem(self, text: str) -> None:
+        raise AssertionError(text)
 
 
 def run_labels() -> dict[str, str]:
