@@ -23,7 +23,7 @@ from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import driver_class, driver_names
 from lab.runner import new_run_id
 from lab.session import Session
-from lab.spec import Spec, Target
+from lab.spec import Endpoint, Spec, Target
 from lab.testing import FakeDriver, engine_of
 from lab.timeline import HostClock, Phase, SystemClock
 
@@ -121,8 +121,7 @@ def test_a_launch_goes_from_requested_to_ready_and_is_gone_after_delete(rig: Rig
     instance.stop(timeout_s=1)
     if session.answer is not None:
         assert instance.endpoint is not None
-        with pytest.raises(OSError), socket.create_connection((instance.endpoint.host, instance.endpoint.port), 2):
-            pass
+        assert not _serves(instance.endpoint)
 
 
 def test_the_answer_is_this_launchs(rig: Rig) -> None:
@@ -247,6 +246,16 @@ def test_deleting_a_running_instance_needs_no_stop(rig: Rig) -> None:
 
 def _ids(driver: Driver, rig: Rig) -> list[str]:
     return [instance.id for instance in driver.list_instances({"lab.run": rig.spec.labels["lab.run"]})]
+
+
+def _serves(endpoint: Endpoint) -> bool:
+    """Whether anything is answered there; a cluster's own forwarder may take a connection that it cannot pass on."""
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), 2) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return bool(connection.recv(1))
+    except OSError:
+        return False
 
 
 def _get(session: Session, path: str, *, nonce: str) -> bytes:
