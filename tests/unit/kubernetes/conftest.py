@@ -538,6 +538,9 @@ class FakeKind:
     def fail(self, text: str) -> None:
         (self.directory / "failure").write_text(text)
 
+    def names(self) -> list[str]:
+        return sorted(path.name for path in (self.directory / "clusters").iterdir())
+
     def has(self, name: str) -> bool:
         return (self.directory / "clusters" / name).exists()
 
