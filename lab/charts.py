@@ -68,6 +68,42 @@ def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
     return figure
 
 
+def growth(rows: Sequence[Series], targets: Sequence[str]) -> Any:
+    """One line a target: the median time until the k-th replica serves, by k, and its interval as bars."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    told = [row for row in rows if row.metric == "kth_ready_s"]
+    for target in targets:
+        ways: dict[str, list[Series]] = {}
+        for row in told:
+            if row.target == target:
+                rest = [f"{key}={value}" for key, value in row.dimensions.items() if key not in ("k", "rate")]
+                ways.setdefault(" ".join([row.label, *rest]), []).append(row)
+        for title, line in ways.items():
+            points = sorted((int(row.dimensions["k"]), stats.estimate(row.values)) for row in line)
+            found = [estimate for _, estimate in points]
+            figure.add_scatter(
+                x=[k for k, _ in points],
+                y=[one.median for one in found],
+                error_y={
+                    "type": "data",
+                    "array": [one.high - one.median if one.high is not None else 0 for one in found],
+                    "arrayminus": [one.median - one.low if one.low is not None else 0 for one in found],
+                },
+                mode="lines+markers",
+                name=_plain(title),
+                hovertemplate=f"{_plain(title)}, k=%{{x}}: %{{y:.4g}} s<extra></extra>",
+            )
+    figure.update_layout(
+        **{key: value for key, value in _layout(6).items() if key != "yaxis"},
+        xaxis={"title": "k, replicas that serve", "dtick": 1, "fixedrange": True},
+        yaxis={"title": "s", "type": "log", "automargin": True, "fixedrange": True},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    return figure
+
+
 def distributions(rows: Sequence[Series]) -> Any:
     """Every value of each row as a point over its box: on one axis where the medians are near each other, and else each
     row on its own, or nothing of its spread could be seen."""

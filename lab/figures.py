@@ -12,6 +12,10 @@ from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN
 EXPLAINING = frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 
+COUNTED = frozenset({"recovered", "rolled_out"})
+"""Metrics that are 1 where a launch came to its end within a limit, and 0 where it did not: shown as `2 of 3`, since a
+time exists only for those that did, and its median says nothing of the others."""
+
 CONTROL = "process"
 """The target that others are related to: the same service with no platform at all."""
 
@@ -137,6 +141,11 @@ def beside(rows: Iterable[Series], a: Series) -> Series | None:
     if a.target == CONTROL or not found:
         return None
     return max(found, key=lambda row: (row.dimensions == a.dimensions, len(row.values)))
+
+
+def counted(row: Series) -> str:
+    """Of a COUNTED row: how many of how many."""
+    return f"{sum(row.values):.0f} of {len(row.values)}"
 
 
 def quantity(value: float, unit: str) -> str:

@@ -49,7 +49,7 @@ def headline(record: RunRecord) -> str:
 
 def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     """All that a reader must know, one sentence or two each; the host's warnings last."""
-    told = [*_ending(record.run), *_absent(rows), *_figures(rows), *_waiting(rows)]
+    told = [*_ending(record.run), *_absent(rows), *_censored(rows), *_figures(rows), *_waiting(rows)]
     if any(_accel(target.info) == "tcg" for target in record.targets):
         told.append(TCG)
     return [*told, *warnings(record)]
@@ -110,6 +110,18 @@ def _absent(rows: Sequence[Series]) -> Iterator[str]:
     others = [label for target, label in {row.target: row.label for row in rows}.items() if target not in totals]
     if totals and others:
         yield f"{', '.join(others)} has no total, because its end was not seen (without a network there is no 'ready')."
+
+
+def _censored(rows: Sequence[Series]) -> Iterator[str]:
+    for row in rows:
+        if row.metric in figures.COUNTED and not all(row.values):
+            limit = row.dimensions.get("censored_at")
+            within = f" within {limit}" if limit else ""
+            which = " ".join(f"{key}={row.dimensions[key]}" for key in ("restart", "policy") if key in row.dimensions)
+            yield (
+                f"{' '.join(filter(None, [row.label, which]))}: {figures.counted(row)} {row.metric.replace('_', ' ')}"
+                f"{within}; medians of the time are of those alone, and say nothing of the others."
+            )
 
 
 def _figures(rows: Sequence[Series]) -> Iterator[str]:

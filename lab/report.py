@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import figures, notes, stats
-from lab.charts import distributions, phases
+from lab.charts import distributions, growth, phases
 from lab.errors import BadInput, LabError
 from lab.figures import EXPLAINING, Series
 from lab.registry import make_scenario
@@ -61,6 +61,7 @@ def render(record: RunRecord) -> str:
         *_totals(record, rows),
         *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
+        *_growth(record, rows),
         *_spread(rows),
         *_rest(rows),
         *_failures(record),
@@ -94,7 +95,7 @@ def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     shown = [row for row in rows if row.metric not in EXPLAINING]
     body = []
     for row in shown:
-        base = figures.beside(rows, row)
+        base = figures.beside(rows, row) if row.metric not in figures.COUNTED else None
         ratio = figures.ratio_of(base, row)
         failed = len(figures.failures(record, row.target))
         body.append([row.label, row.name, *_figures(row), failed or "", figures.times(ratio) if ratio else ""])
@@ -127,8 +128,19 @@ def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     )
 
 
+def _growth(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    if any(row.metric == "kth_ready_s" for row in rows):
+        yield "<h2>From one replica to N</h2>"
+        yield (
+            "<p>Medians, with their 95 % intervals where there are any, of the time from asking for more than one "
+            "until the k-th replica served its first request; the first was asked for by itself.</p>"
+        )
+        yield _chart("growth", growth(rows, [target.target for target in record.targets]))
+
+
 def _spread(rows: Sequence[Series]) -> Iterator[str]:
-    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING))
+    shared = {row.metric for row in rows if row.metric in EXPLAINING | figures.COUNTED or "k" in row.dimensions}
+    metrics = [metric for metric in dict.fromkeys(row.metric for row in rows) if metric not in shared]
     for metric in metrics:
         shown = [row for row in rows if row.metric == metric]
         yield f"<h2>Every launch: {_text(metric)}</h2>"
@@ -190,6 +202,8 @@ def _value(value: object) -> str:
 
 def _figures(row: Series) -> list[str]:
     """Median, interval, range or quantiles, n."""
+    if row.metric in figures.COUNTED:
+        return [figures.counted(row), "", "", str(len(row.values))]
     found = stats.estimate(row.values)
     interval = "n < 6"
     if found.low is not None and found.high is not None:

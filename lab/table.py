@@ -128,6 +128,9 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
     if related:
         table.add_column(_RATIO, justify="right")
     for row in shown:
+        if metric in figures.COUNTED:
+            table.add_row(_cell(_title(row)), _cell(figures.counted(row)))
+            continue
         found = stats.estimate(row.values)
         spread = [_quantile(row, q) for q in quantiles] or [
             figures.span(found.minimum, found.maximum, row.unit, like=found.median)
