@@ -1,0 +1,318 @@
+"""Docker Swarm on the real engine: what only it does."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import docker
+import docker.types
+import psutil
+import pytest
+
+from drivers.swarm import SwarmDriver
+from lab import cgroup
+from lab.driver import Context, Execs, OnThisHost, Replicates, Role
+from lab.errors import BadInput, CleanupError, LaunchError
+from lab.procs import Process
+from lab.session import Session
+from lab.spec import MIB, Endpoint, Restart, Spec
+from lab.timeline import Phase, Source, SystemClock
+
+pytestmark = pytest.mark.engine("swarm")
+
+MakeDriver = Callable[[], SwarmDriver]
+VXLAN = 4789
+"""The overlay's port, which listens on every address as long as a swarm has an overlay network."""
+
+
+@pytest.fixture
+def context(make_context: Callable[..., Context]) -> Context:
+    return make_context()
+
+
+@pytest.fixture
+def make_driver(context: Context, labels: dict[str, str]) -> Iterator[MakeDriver]:
+    made: list[SwarmDriver] = []
+
+    def make() -> SwarmDriver:
+        made.append(SwarmDriver("", context))
+        return made[-1]
+
+    yield make
+    cleaner = make()
+    for instance in cleaner.list_instances({"lab.run": labels["lab.run"]}):
+        instance.delete()
+    for leftover in cleaner.leftovers({"lab.run": labels["lab.run"]}):
+        leftover.delete()
+    for driver in made:
+        driver.close()
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    """The engine as another program sees it."""
+    client = docker.from_env(timeout=60)
+    yield client.api
+    client.close()
+
+
+def _session(driver: SwarmDriver, labels: Mapping[str, str], **changes: Any) -> Session:
+    spec = Spec(labels={**labels, "lab.target": "swarm"}, **changes)
+    info = driver.info()
+    driver.prepare(spec)
+    return Session(driver, info, spec.for_launch(), SystemClock(), timeout_s=60)
+
+
+def _ask(endpoint: Endpoint, nonce: str) -> dict[str, Any] | None:
+    """What `/clock` says there; None where nobody answers."""
+    request = f"GET /clock HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n"
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), 1) as connection:
+            connection.sendall(request.encode())
+            answer = b""
+            while part := connection.recv(4096):
+                answer += part
+    except OSError:
+        return None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    told: dict[str, Any] | None = json.loads(body) if b" 200 " in head else None
+    return told
+
+
+def _until(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found
+
+
+def _listening() -> set[tuple[str, int]]:
+    found = set()
+    for connection in psutil.net_connections("inet"):
+        unconnected_udp = connection.type == socket.SOCK_DGRAM and not connection.raddr
+        if connection.status == psutil.CONN_LISTEN or unconnected_udp:
+            found.add((connection.laddr.ip, connection.laddr.port))
+    return found
+
+
+def test_created_is_the_services_and_started_is_the_containers_event(
+    make_driver: MakeDriver, labels: dict[str, str]
+) -> None:
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        seen = {(mark.phase, mark.source): mark.ns for mark in session.timeline}
+        assert seen[Phase.CREATED, Source.RETURN] < seen[Phase.STARTED, Source.EVENT]
+        assert {(Phase.MAIN, Source.LOG), (Phase.LISTENING, Source.LOG), (Phase.MAIN, Source.SERVICE)} <= set(seen)
+        assert session.timeline.duration_s(Phase.CREATED, Phase.STARTED) > 0
+
+
+def test_service_and_container_bear_the_labels_and_the_kernel_holds_the_limits(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    with _session(make_driver(), labels, memory_bytes=96 * MIB, cpus=0.5, pids=32) as session:
+        session.launch()
+        told = engine.inspect_service(session.instance.id)  # type: ignore[union-attr]
+        assert told["Spec"]["Labels"] == dict(session.spec.labels)
+        assert told["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"].startswith("sha256:")  # asks no registry
+        (container,) = engine.containers(filters={"label": f"lab.launch={session.spec.labels['lab.launch']}"})
+        assert dict(session.spec.labels).items() <= container["Labels"].items()
+        assert isinstance(session.instance, OnThisHost)
+        roles = session.instance.host_pids()
+        (pid,) = [pid for pid, role in roles.items() if role is Role.SERVICE]
+        assert Role.SHIM in roles.values()
+        held = cgroup.of_process(pid).limits()
+        assert (held.memory_bytes, held.cpus, held.pids) == (96 * MIB, 0.5, 32)
+        assert isinstance(session.instance, Execs)
+        assert session.instance.exec(["/service", "load"], timeout_s=20).exit_code != 0
+
+
+def test_nothing_listens_beyond_loopback_but_an_overlay(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    before = _listening()
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        seen = _listening() - before
+    beyond = {(ip, port) for ip, port in seen if not ipaddress.ip_address(ip).is_loopback and port != VXLAN}
+    assert not beyond, f"listening beyond loopback: {beyond}"
+
+
+def test_a_swarm_of_the_runs_own_leaves_with_it_and_with_its_bridge(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    if engine.info()["Swarm"]["LocalNodeState"] != "inactive":
+        pytest.skip("this engine is in a swarm already")
+    driver = make_driver()
+    assert driver.info().facts["swarm"].startswith("begun by the run")
+    assert engine.info()["Swarm"]["LocalNodeState"] == "inactive"  # asking changes nothing
+    with _session(driver, labels) as session:
+        session.launch()
+        assert engine.inspect_swarm()["Spec"]["Labels"]["lab.run"] == labels["lab.run"]
+        assert not engine.networks(names=["ingress"])
+        assert (VXLAN not in {port for _, port in _listening()}) or not engine.networks(filters={"driver": "overlay"})
+    left = make_driver().leftovers({"lab.run": labels["lab.run"]})
+    assert {one.kind for one in left} == {"image", "swarm", "network"}
+    for one in left:
+        one.delete()
+        one.delete()
+    assert engine.info()["Swarm"]["LocalNodeState"] == "inactive"
+    assert not engine.networks(names=["docker_gwbridge"])
+
+
+def test_a_swarm_that_others_use_by_now_is_not_left(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    driver = make_driver()
+    driver.prepare(Spec(labels=labels))
+    swarms = [one for one in driver.leftovers({"lab.run": labels["lab.run"]}) if one.kind == "swarm"]
+    if not swarms:
+        pytest.skip("this engine was in a swarm already")
+    image = engine.images(filters={"label": f"lab.run={labels['lab.run']}"})[0]["Id"]
+    theirs = engine.create_service(
+        {"ContainerSpec": {"Image": image}}, name="theirs", mode={"Replicated": {"Replicas": 0}}
+    )
+    try:
+        with pytest.raises(CleanupError, match="theirs") as raised:
+            swarms[0].delete()
+        assert "docker swarm leave" in raised.value.resolution
+    finally:
+        engine.remove_service(theirs["ID"])
+
+
+def test_a_swarm_that_was_there_is_used_and_stays(make_driver: MakeDriver, labels: dict[str, str], engine: Any) -> None:
+    if engine.info()["Swarm"]["LocalNodeState"] != "inactive":
+        pytest.skip("this engine is in a swarm already")
+    engine.init_swarm(advertise_addr="127.0.0.1", listen_addr="127.0.0.1:2377")
+    try:
+        driver = make_driver()
+        assert driver.info().facts["swarm"] == "found"
+        with _session(driver, labels) as session:
+            session.launch()
+            assert Phase.READY in session.timeline
+        assert {one.kind for one in driver.leftovers({"lab.run": labels["lab.run"]})} == {"image"}
+        assert engine.networks(names=["ingress"])
+    finally:
+        engine.leave_swarm(force=True)
+        engine.remove_network("docker_gwbridge")
+
+
+def test_replicas_come_and_go_and_each_answers_at_its_own_address(
+    make_driver: MakeDriver, labels: dict[str, str]
+) -> None:
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        service = session.instance
+        assert isinstance(service, Replicates)
+
+        def answering() -> set[int]:
+            told = [_ask(endpoint, session.spec.nonce) for endpoint in service.endpoints()]
+            return {one["main_ns"] for one in told if one}
+
+        service.scale(3)
+        assert _until(lambda: len(answering()) == 3)
+        assert len(set(service.endpoints())) == 3
+        service.scale(1)
+        assert _until(lambda: len(service.endpoints()) == 1)
+
+
+def test_an_update_replaces_the_version_and_begins_the_next_before_the_last_ends(
+    make_driver: MakeDriver, labels: dict[str, str]
+) -> None:
+    with _session(make_driver(), labels, environment={"LAB_VERSION": "1"}) as session:
+        session.launch()
+        service = session.instance
+        assert isinstance(service, Replicates)
+        assert service.update_policy()["order"].startswith("start-first")
+
+        def versions() -> set[str]:
+            told = [_ask(endpoint, session.spec.nonce) for endpoint in service.endpoints()]
+            return {one["version"] for one in told if one}
+
+        assert versions() == {"1"}
+        service.update(replace(session.spec, environment={"LAB_VERSION": "2"}))
+        seen: list[set[str]] = []
+
+        def replaced() -> bool:
+            seen.append(versions())
+            return seen[-1] == {"2"}
+
+        _until(replaced)
+        assert set() not in seen, "at some time neither version answered"
+
+
+@pytest.mark.parametrize(("restart", "at_least_s"), [(Restart.DEFAULT, 4.5), (Restart.BEST, 0.0)])
+def test_a_killed_service_is_begun_again_by_the_declared_policy(
+    make_driver: MakeDriver, labels: dict[str, str], restart: Restart, at_least_s: float
+) -> None:
+    driver = make_driver()
+    assert set(driver.info().facts["restart"]) == {"default", "best"}
+    with _session(driver, labels, restart=restart) as session:
+        session.launch()
+        service = session.instance
+        assert isinstance(service, OnThisHost) and isinstance(service, Replicates)
+        (pid,) = [pid for pid, role in service.host_pids().items() if role is Role.SERVICE]
+        before = _ask(service.endpoints()[0], session.spec.nonce)
+        process = Process.of(pid)
+        assert process is not None and before is not None
+        killed = time.monotonic()
+        process.send(signal.SIGKILL)
+
+        def again() -> bool:
+            told = [_ask(endpoint, session.spec.nonce) for endpoint in service.endpoints()]
+            return any(one and one["main_ns"] != before["main_ns"] for one in told)
+
+        _until(again)
+        assert time.monotonic() - killed > at_least_s
+
+
+def test_a_command_that_is_not_there_is_told_in_swarms_words_and_leaves_nothing(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    driver = make_driver()
+    spec = Spec(labels={**labels, "lab.target": "swarm"}).for_launch()
+    driver.prepare(spec)
+    # An entrypoint that the image lacks: what a user's broken image would be.
+    template = driver._template
+    driver._template = lambda given: _with_command(template(given), ["/nope"])  # type: ignore[method-assign]
+    with pytest.raises(LaunchError, match=r"Swarm could not start the task: .*/nope") as raised:
+        driver.launch(spec, None, Deaf())
+    assert "\n" not in raised.value.brief
+    assert not driver.list_instances({"lab.run": labels["lab.run"]})
+    assert not engine.containers(all=True, filters={"label": f"lab.run={labels['lab.run']}"})
+
+
+def test_a_container_whose_service_is_gone_is_a_leftover(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    driver = make_driver()
+    driver.prepare(Spec(labels=labels))
+    image = engine.images(filters={"label": f"lab.run={labels['lab.run']}"})[0]["Id"]
+    own = {**labels, "lab.target": "swarm", "com.docker.swarm.service.id": "gone"}
+    made = engine.create_container(image, labels=own)["Id"]
+    found = [one for one in driver.leftovers({"lab.run": labels["lab.run"]}) if one.kind == "container"]
+    assert [one.id for one in found] == [made]
+    found[0].delete()
+    assert not engine.containers(all=True, filters={"id": made})
+
+
+def test_there_are_no_variants(context: Context) -> None:
+    with pytest.raises(BadInput, match="no variant 'host'"):
+        SwarmDriver("host", context)
+
+
+class Deaf:
+    """A Mark that nobody listens to."""
+
+    def __call__(self, phase: Phase, *, source: Source) -> None: ...
+    def line(self, text: bytes, *, source: Source) -> None: ...
+    def failed(self, error: Exception) -> None: ...
+
+
+def _with_command(template: dict[str, Any], command: list[str]) -> dict[str, Any]:
+    return {**template, "ContainerSpec": {**template["ContainerSpec"], "Command": command}}
