@@ -158,8 +158,8 @@ def _await_ready(api: Any) -> None:
 
     def ready() -> bool:
         nonlocal removed
-        nodes = api.nodes()
-        if not removed and api.networks(names=[_INGRESS]):
+        listed = bool(api.networks(names=[_INGRESS]))
+        if listed and not removed:
             try:
                 api.remove_network(_INGRESS)
                 removed = True
@@ -167,7 +167,8 @@ def _await_ready(api: Any) -> None:
                 if error.status_code is None or error.status_code >= 500:  # the engine is still making it
                     return False
                 raise
-        return removed and bool(nodes) and nodes[0]["Status"]["State"] == "ready"
+        nodes = api.nodes()
+        return removed and not listed and bool(nodes) and nodes[0]["Status"]["State"] == "ready"
 
     _until(ready, "the swarm that the lab began does not get ready", DriverError)
 
