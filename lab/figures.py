@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lab import stats
+from lab import density, stats
 from lab.run import LaunchRecord, Outcome, RunRecord, TargetRecord
 from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN
 
-EXPLAINING = frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+_EXPLAINING_MEMORY = frozenset(
+    {"pss_after_bytes", "role_pss_bytes", "uss_bytes", "rss_bytes", "cgroup_bytes", "unseen_bytes", "netns_count"}
+    | {"guest_ram_bytes", "inside_bytes", "engine_pss_bytes", "storage_bytes"}
+    | {density.PART, "noise_bytes", "launch_s", "stopped_level"}
+)
+EXPLAINING = _EXPLAINING_MEMORY | frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 
 COUNTED = frozenset({"recovered", "rolled_out"})
@@ -75,11 +80,12 @@ def label(record: TargetRecord) -> str:
 
 
 def series_of(record: RunRecord) -> list[Series]:
-    """All rows with at least one value, by target as the run lists them, then in the order first measured."""
+    """All rows with at least one value, by target as the run lists them, then in the order first measured. Slopes take
+    the place of the readings that they are of."""
     found: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[float]] = {}
     units: dict[str, str] = {}
-    for sample in record.samples:
-        if not sample.warmup:
+    for sample in [*record.samples, *density.derived(record.samples)]:
+        if not sample.warmup and sample.metric != density.LEVEL:
             key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
             found.setdefault(key, []).append(sample.value)
             units.setdefault(sample.metric, sample.unit)
@@ -198,6 +204,27 @@ def ratio_of(base: Series | None, other: Series) -> stats.Ratio | None:
     if base is None or stats.estimate(base.values).median <= 0:
         return None
     return stats.ratio(base.values, other.values)
+
+
+def against(base: Series | None, other: Series) -> str:
+    """How `other` stands to the control: the ratio of medians, and of memory the difference, which is its overhead."""
+    if other.unit != "bytes":
+        ratio = ratio_of(base, other)
+        return times(ratio) if ratio else ""
+    if base is None:
+        return ""
+    found = stats.difference(base.values, other.values)
+    text = f"{'+' if found.value > 0 else ''}{quantity(found.value, 'bytes')}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({span(found.low, found.high, 'bytes', like=found.value)})"
+
+
+def median(row: Series, found: stats.Estimate) -> str:
+    """The median as a reader may take it: 'not resolved' for a slope whose interval is too wide."""
+    if row.metric == density.MARGINAL and not density.resolved(found):
+        return "not resolved"
+    return quantity(found.median, row.unit)
 
 
 def _joined(low: float, high: float) -> str:

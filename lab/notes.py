@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lab import figures, stats
+from lab import density, figures, stats
 from lab.figures import EXPLAINING, WAIT_METHOD, Series
 from lab.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
 from lab.run import Run, RunRecord, RunStatus
@@ -49,7 +49,7 @@ def headline(record: RunRecord) -> str:
 
 def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     """All that a reader must know, one sentence or two each; the host's warnings last."""
-    told = [*_ending(record.run), *_absent(rows), *_censored(rows), *_figures(rows), *_waiting(rows)]
+    told = [*_ending(record.run), *_absent(rows), *_censored(rows), *_figures(rows), *_density(rows), *_waiting(rows)]
     if any(_accel(target.info) == "tcg" for target in record.targets):
         told.append(TCG)
     return [*told, *warnings(record)]
@@ -132,8 +132,39 @@ def _figures(rows: Sequence[Series]) -> Iterator[str]:
             "'engine' is what the engine says of itself, beside the service's own chain and no part of it; "
             "'between' is signed: negative where the service ran before its engine said so."
         )
-    if any(figures.beside(rows, row) for row in rows if row.metric not in EXPLAINING):
+    related = [row for row in rows if row.metric not in EXPLAINING and figures.beside(rows, row)]
+    if any(row.unit == "bytes" for row in related):
+        yield (
+            f"'over {figures.CONTROL}' is the difference from the bare process's median: the platform's overhead, "
+            "with its 95 % bootstrap interval."
+        )
+    if any(row.unit != "bytes" for row in related):
         yield f"'x {figures.CONTROL}' is the ratio to the bare process's median, with its 95 % bootstrap interval."
+
+
+def _density(rows: Sequence[Series]) -> Iterator[str]:
+    slopes = [row for row in rows if row.metric == density.MARGINAL]
+    for row in slopes:
+        if not density.resolved(stats.estimate(row.values)):
+            yield (
+                f"{row.label}: the slope is not resolved, since half its 95 % interval is more than a quarter of it, "
+                f"or fewer than 6 walks were made ({len(row.values)}): more rounds, a higher max, or a quieter machine."
+            )
+    for row in rows:
+        if row.metric == "stopped_level":
+            why = "the floor of available memory" if row.dimensions.get("reason") == "floor" else "time"
+            least = min(row.values)
+            yield f"{row.label}: stopped itself at {least:g} instances, for {why}, and removed them."
+    if slopes:
+        yield (
+            "Instances per GiB and on this machine are extrapolations: they hold if the next ones cost as much as "
+            "these, and nothing else runs out first."
+        )
+        yield (
+            "Where the slope of used memory and the sum of PSS disagree: page tables, kernel memory, daemons that grow "
+            "and page cache that does not give way are in the slope alone; what the kernel shares or merges (KSM) "
+            "between instances makes the slope smaller than the cgroups' sum."
+        )
 
 
 def _waiting(rows: Sequence[Series]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab import figures, notes, stats
+from lab import charts_memory, density, figures, notes, stats, table_memory
 from lab.charts import distributions, growth, phases
 from lab.errors import BadInput, LabError
 from lab.figures import EXPLAINING, Series
@@ -61,6 +61,8 @@ def render(record: RunRecord) -> str:
         *_totals(record, rows),
         *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
+        *_memory(record, rows),
+        *_density(record, rows),
         *_growth(record, rows),
         *_spread(rows),
         *_rest(rows),
@@ -96,9 +98,8 @@ def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     body = []
     for row in shown:
         base = figures.beside(rows, row) if row.metric not in figures.COUNTED else None
-        ratio = figures.ratio_of(base, row)
         failed = len(figures.failures(record, row.target))
-        body.append([row.label, row.name, *_figures(row), failed or "", figures.times(ratio) if ratio else ""])
+        body.append([row.label, row.name, *_figures(row), failed or "", figures.against(base, row)])
     for target in record.targets:
         if target.outcome is not Outcome.OK:
             told = f"{target.outcome}: {target.reason}" + (f" ({target.remedy})" if target.remedy else "")
@@ -106,7 +107,7 @@ def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
         elif not any(row.target == target.target for row in shown):
             body.append([figures.label(target), "no total: its end was not seen"])
     headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n", "failed"]
-    yield _table([*headings, f"x {figures.CONTROL}"], body)
+    yield _table([*headings, f"against {figures.CONTROL}"], body)
 
 
 def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
@@ -136,6 +137,32 @@ def _growth(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
             "until the k-th replica served its first request; the first was asked for by itself.</p>"
         )
         yield _chart("growth", growth(rows, [target.target for target in record.targets]))
+
+
+def _memory(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    for after in dict.fromkeys(row.dimensions["after"] for row in rows if row.metric == "role_pss_bytes"):
+        yield f"<h2>Memory by role, after {_text(after)}</h2>"
+        if after == "ready":
+            yield (
+                "<p>Medians of PSS, which counts a page that n processes map as 1/n in each. Daemons are there before "
+                "the first instance, and are not in it.</p>"
+            )
+        yield _chart(f"roles-{after}", charts_memory.roles(record, rows, after))
+
+
+def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    shown = [row for row in rows if row.metric == density.MARGINAL]
+    if not shown:
+        return
+    yield "<h2>Used memory by number of instances</h2>"
+    yield (
+        "<p>Each point is one reading, against the same walk without instances, less what the lab itself took. The "
+        "line is the median of the walks' slopes, and the band its 95 % interval.</p>"
+    )
+    yield _chart("density", charts_memory.curves(record, shown))
+    body = [[row.label, *table_memory.capacity(record, row)] for row in shown]
+    yield "<p>Extrapolated, as if nothing else ran out first:</p>"
+    yield _table(["target", "instances per GiB", "on this machine"], body, figures_from=1)
 
 
 def _spread(rows: Sequence[Series]) -> Iterator[str]:
@@ -211,7 +238,7 @@ def _figures(row: Series) -> list[str]:
     known = [stats.quantile(row.values, q) for q in (0.95, 0.99, 0.999)]
     told = [f"p{100 * q.q:g} {figures.quantity(q.value, row.unit)}" for q in known if q is not None]
     spread = ", ".join(told) or figures.span(found.minimum, found.maximum, row.unit, like=found.median)
-    return [figures.quantity(found.median, row.unit), interval, spread, str(found.n)]
+    return [figures.median(row, found), interval, spread, str(found.n)]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, figures_from: int = 2) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,16 @@ class Ratio:
     low: float | None
     high: float | None
     interval_method: str = "percentile bootstrap of the ratio of medians"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """B's median less A's, in the unit of the values; `low` and `high` are None where either has fewer than 6."""
+
+    value: float
+    low: float | None
+    high: float | None
+    interval_method: str = "percentile bootstrap of the difference of medians"
 
 
 def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
@@ -136,8 +146,22 @@ def ratio(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDE
     value = float(np.median(b)) / base
     if min(len(a), len(b)) < 6 or min(a) <= 0:
         return Ratio(value=value, low=None, high=None)
-    low, high = _bootstrap_ratio(a, b, confidence, seed)
+    low, high = _bootstrap(a, b, lambda first, second: second / first, confidence, seed)
     return Ratio(value=value, low=low, high=high)
+
+
+def difference(a: Sequence[float], b: Sequence[float], *, seed: int = SEED) -> Difference:
+    """The median of `b` less the median of `a`, with a bootstrap interval like `ratio`'s. Raises ValueError without
+    values."""
+    import numpy as np
+
+    if not a or not b:
+        raise ValueError("there are no values to compare")
+    value = float(np.median(b)) - float(np.median(a))
+    if min(len(a), len(b)) < 6:
+        return Difference(value=value, low=None, high=None)
+    low, high = _bootstrap(a, b, lambda first, second: second - first, CONFIDENCE, seed)
+    return Difference(value=value, low=low, high=high)
 
 
 def permutation_test(a: Sequence[float], b: Sequence[float], *, seed: int = SEED) -> float:
@@ -188,12 +212,19 @@ def binomial_interval(successes: int, n: int, *, confidence: float = CONFIDENCE)
     return float(found.low), float(found.high)
 
 
-def _bootstrap_ratio(a: Sequence[float], b: Sequence[float], confidence: float, seed: int) -> tuple[float, float]:
+def _bootstrap(
+    a: Sequence[float],
+    b: Sequence[float],
+    relation: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
+    confidence: float,
+    seed: int,
+) -> tuple[float, float]:
+    """The percentile interval of `relation` between the medians of `a` and `b`."""
     import numpy as np
     from scipy import stats
 
     def of_medians(first: NDArray[np.float64], second: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        return np.asarray(np.median(second, axis=axis) / np.median(first, axis=axis))
+        return np.asarray(relation(np.median(first, axis=axis), np.median(second, axis=axis)))
 
     found = stats.bootstrap(
         (np.asarray(a, dtype=float), np.asarray(b, dtype=float)),

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lab import figures, notes, stats
+from lab import figures, notes, stats, table_memory
 from lab.figures import EXPLAINING, WAIT_METHOD, Series, Step
 from lab.run import Outcome, Run, RunRecord
 
@@ -30,6 +30,7 @@ LOOKS = {  # of a step in a bar, by the phase that ends it: a glyph for paper, a
 _OTHER_LOOK = ("▞", "yellow")
 _MAX_BAR = 100
 _RATIO = f"x {figures.CONTROL}"
+_OVERHEAD = f"over {figures.CONTROL}"
 _WHOLE = 26  # characters: "libvirt:microvm (tcg)" and some more
 _FAILURES_SHOWN = 3
 _COMPARED_RATIO = "B / A"
@@ -47,6 +48,7 @@ def render_run(record: RunRecord) -> RenderableType:
     if chains:
         parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
         parts += [_phases(rows, target) for target in chains]
+    parts += table_memory.parts(record, rows)
     if any(row.metric in _ENDS for row in rows):
         parts += [Text(), _ends(record, rows)]
     if any(target.outcome is not Outcome.OK for target in record.targets):
@@ -125,8 +127,9 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
     table = _table(metric, "median", "95 % interval", *([f"p{100 * q:g}" for q in quantiles] or ["range"]), "n")
     if failed:
         table.add_column("failed", justify="right")
+    heading = _OVERHEAD if any(row.unit == "bytes" for row in shown) else _RATIO
     if related:
-        table.add_column(_RATIO, justify="right")
+        table.add_column(heading, justify="right")
     for row in shown:
         if metric in figures.COUNTED:
             table.add_row(_cell(_title(row)), _cell(figures.counted(row)))
@@ -137,21 +140,19 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
         ]
         cells = [
             _title(row),
-            figures.quantity(found.median, row.unit),
+            figures.median(row, found),
             _interval(found, row.unit),
             *spread,
             str(found.n),
         ]
         cells += [str(len(figures.failures(record, row.target)))] if failed else []
-        base = figures.beside(rows, row)
-        ratio = figures.ratio_of(base, row)
-        cells += [figures.times(ratio) if ratio else ""] if related else []
+        cells += [figures.against(figures.beside(rows, row), row)] if related else []
         table.add_row(*map(_cell, cells))
     for target in record.targets:
         seen = any(row.target == target.target for row in rows)
         if seen and not any(row.target == target.target for row in shown):
             table.add_row(_cell(figures.label(target)), _cell("absent"))
-    _wrap_only(table, _RATIO)
+    _wrap_only(table, heading)
     return table
 
 

@@ -1,0 +1,85 @@
+"""Requests to the lab's own service beyond the first: what it believes it has, and memory for it to hold."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lab.errors import DriverError, Unsupported
+from lab.session import Session
+from lab.spec import MIB
+
+ALLOC_TIMEOUT_S = 60.0
+SPARE_BYTES = 24 * MIB
+"""What a service's memory keeps free of what it is asked to hold, so that nothing in it is killed for lack of any: a
+guest's kernel and its init live there as well."""
+
+_TIMEOUT_S = 10.0
+_ANSWER_BYTES = 1 << 20
+
+
+def facts(session: Session) -> Mapping[str, Any]:
+    """What the service says of itself and of where it runs (GET /facts). Raises DriverError."""
+    return _ask(session, "GET", "/facts", _TIMEOUT_S)
+
+
+def get(session: Session, path: str, *, timeout_s: float = _TIMEOUT_S) -> Mapping[str, Any]:
+    """What the service answers to GET `path`. Raises Unsupported without a network; DriverError."""
+    return _ask(session, "GET", path, timeout_s)
+
+
+def believed_bytes(told: Mapping[str, Any]) -> dict[str, int]:
+    """Of `facts`, the memory that the service believes to be there: `total` (MemTotal of the kernel that it sees) and
+    `limit` (that of its own cgroup, where it sees one)."""
+    found = {}
+    total = re.fullmatch(r"(\d+) kB", str(told.get("memory_total") or ""))
+    if total:
+        found["total"] = int(total[1]) * 1024
+    for key in ("cgroup_v2_memory_max", "cgroup_v1_memory_limit"):
+        text = str(told.get(key) or "").strip()
+        if text.isdigit() and int(text) < 1 << 62:  # above that is version 1's way to say that there is none
+            found.setdefault("limit", int(text))
+    return found
+
+
+def hold(session: Session, mib: int) -> None:
+    """Have the service take and touch `mib` MiB more, and return when it has (POST /alloc). Raises Unsupported where
+    that would leave it less than `SPARE_BYTES`, or it is not the lab's own; DriverError."""
+    if not session.spec.builtin:
+        raise Unsupported(
+            f"'{session.spec.image}' cannot be asked to hold memory", resolution="leave out --image, or give hold=0"
+        )
+    told = facts(session)
+    room = min(session.spec.memory_bytes, believed_bytes(told).get("total", session.spec.memory_bytes))
+    wanted = (int(told.get("allocated_mib", 0)) + mib) * MIB + SPARE_BYTES
+    if wanted > room:
+        declared = session.spec.memory_bytes + wanted - room
+        raise Unsupported(
+            f"{mib} MiB more do not fit: of {room // MIB} MiB at least {SPARE_BYTES // MIB} stay free",
+            resolution=f"give --memory {-(-declared // MIB)}M, or ask for less",
+        )
+    _ask(session, "POST", f"/alloc?mib={mib}", ALLOC_TIMEOUT_S)
+
+
+def _ask(session: Session, method: str, path: str, timeout_s: float) -> Mapping[str, Any]:
+    endpoint = session.instance.endpoint if session.instance else None
+    if endpoint is None:
+        raise Unsupported("an instance without a network cannot be asked for anything")
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout_s)
+    try:
+        connection.request(method, path, headers={"X-Lab-Nonce": session.spec.nonce, "Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read(_ANSWER_BYTES)
+        told = json.loads(body)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DriverError(f"the service did not answer {method} {path}: {error}") from error
+    finally:
+        connection.close()
+    if answer.status != http.client.OK or not isinstance(told, dict):
+        raise DriverError(
+            f"the service refused {method} {path} with {answer.status}", details=body.decode(errors="replace")
+        )
+    return told

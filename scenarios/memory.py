@@ -1,0 +1,148 @@
+"""What does one instance cost this machine's memory, and what does its platform cost before the first one?
+
+Each metric is a size in bytes as the host finds it `settle` seconds after an instant, `after`: `ready` (the first
+served request), `load` (`requests` requests within a second) and `alloc` (the service holds `alloc` MiB more).
+
+| metric | what it is |
+|---|---|
+| `pss_bytes` | PSS summed over all host processes that exist because of the instance, after `ready` |
+| `pss_after_bytes` (`after`) | the same after `load` and `alloc` |
+| `role_pss_bytes` (`role`, `after`) | PSS by role; `vmm-tb-cache` is an emulator's translated code, and no part of `vmm` |
+| `uss_bytes`, `rss_bytes` (`after`) | the same processes' USS and RSS |
+| `cgroup_bytes` (`part`, `version`, `after`) | what the cgroups of these processes alone are charged: total, anonymous, page-cache (without tmpfs), tmpfs, kernel; on version 2 also slab, page-tables and sockets, which are within kernel or total |
+| `unseen_bytes` (`part`, `after`) | what PSS cannot see: page-tables (VmPTE), hugetlb, tmpfs-unmapped (the cgroup's tmpfs less what is mapped; signed, for what is charged elsewhere) |
+| `netns_count` | network namespaces that are not the host's own: kernel memory that no process owns |
+| `guest_ram_bytes` (`part`, `after`) | a guest's memory, declared and touched; how it could be given back is in `balloon` and `free_page_reporting` |
+| `inside_bytes` (`part`) | what the service believes it has: total (MemTotal) and the limit of its own cgroup where it sees one |
+| `engine_pss_bytes` (`process`) | fixed cost: daemons and control plane by PSS, there before the first instance |
+| `storage_bytes` (`part`) | blocks on disk: image (shared by launches), writable, kernel, initramfs, root |
+
+The overhead of a platform is its `pss_bytes` less that of the bare process in the same run; it is computed when shown.
+"""  # noqa: E501  a table's rows are not broken
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from lab import ask
+from lab.cgroup_memory import memory_of
+from lab.driver import EngineOnThisHost, Feature, HasGuestMemory, Instance, OnThisHost, Role, StoredHere
+from lab.errors import DriverError
+from lab.load import run_load
+from lab.memory import account, held_on_disk, read_holding, refresh_counters, touched_bytes
+from lab.options import Seconds
+from lab.scenario import Bench
+from lab.session import Session
+
+READY, LOAD, ALLOC = "ready", "load", "alloc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """One instance looked at from the host; `hold` MiB are held from `ready` on, `alloc` MiB more at the end."""
+
+    settle: Annotated[Seconds, Field(ge=0, le=600)] = 1.0
+    hold: Annotated[int, Field(ge=0, le=4096)] = 0
+    alloc: Annotated[int, Field(ge=0, le=4096)] = 64
+    requests: Annotated[int, Field(ge=0, le=10_000)] = 100
+
+    name: ClassVar[str] = "memory"
+    question: ClassVar[str] = "What does one instance cost this machine's memory, and its platform before the first?"
+    headline: ClassVar[str] = "pss_bytes"
+    requires: ClassVar[frozenset[Feature]] = frozenset({Feature.HOST_PIDS})
+
+    def measure(self, bench: Bench) -> None:
+        _emit_engine(bench)
+        with bench.session() as session:
+            asked = session.answer is not None  # without a network nothing can be asked of it
+            if self.hold:
+                ask.hold(session, self.hold)
+            self._emit(bench, session, READY)
+            if asked and session.spec.builtin:
+                for part, value in ask.believed_bytes(ask.facts(session)).items():
+                    bench.emit("inside_bytes", value, "bytes", part=part)
+            if asked and self.requests:
+                self._load(session)
+                self._emit(bench, session, LOAD)
+            if asked and session.spec.builtin and self.alloc:
+                ask.hold(session, self.alloc)
+                self._emit(bench, session, ALLOC)
+            _emit_storage(bench, session)
+
+    def _load(self, session: Session) -> None:
+        instance = session.instance
+        if instance is None or instance.endpoint is None:
+            raise DriverError("the instance has no address to load")
+        result = run_load(
+            instance.endpoint, rate=self.requests, seconds=1.0, path=session.spec.ready_path, nonce=session.spec.nonce
+        )
+        if result.failed:
+            raise DriverError(f"{result.failed} of {self.requests} requests of the load were not served")
+
+    def _emit(self, bench: Bench, session: Session, after: str) -> None:
+        time.sleep(self.settle)
+        refresh_counters()
+        instance = _on_this_host(session)
+        found = account(instance.host_pids)
+        if after == READY:
+            bench.emit("pss_bytes", found.pss_bytes, "bytes")
+            bench.emit("netns_count", found.netns, "")
+        else:
+            bench.emit("pss_after_bytes", found.pss_bytes, "bytes", after=after)
+        for role, value in found.pss_by_role().items():
+            bench.emit("role_pss_bytes", value, "bytes", role=role, after=after)
+        bench.emit("uss_bytes", found.uss_bytes, "bytes", after=after)
+        bench.emit("rss_bytes", found.rss_bytes, "bytes", after=after)
+        bench.emit("unseen_bytes", found.page_table_bytes, "bytes", part="page-tables", after=after)
+        bench.emit("unseen_bytes", found.hugetlb_bytes, "bytes", part="hugetlb", after=after)
+        charged = memory_of(found.by_pid)
+        if charged is not None:
+            for part, value in charged.parts().items():
+                bench.emit("cgroup_bytes", value, "bytes", part=part, version=str(charged.version), after=after)
+            unmapped = charged.shmem_bytes - found.shmem_bytes
+            bench.emit("unseen_bytes", unmapped, "bytes", part="tmpfs-unmapped", after=after)
+        if isinstance(instance, HasGuestMemory):
+            _emit_guest(bench, instance, [pid for pid, (role, _) in found.by_pid.items() if role is Role.VMM], after)
+
+
+def _on_this_host(session: Session) -> OnThisHost:
+    if not isinstance(session.instance, OnThisHost):
+        raise DriverError("the engine says that it tells its instances' processes, and this instance does not")
+    return session.instance
+
+
+def _emit_guest(bench: Bench, instance: HasGuestMemory, vmms: list[int], after: str) -> None:
+    given = instance.guest_memory()
+    told = {"balloon": given.balloon, "free_page_reporting": "on" if given.free_page_reporting else "off"}
+    if after == READY:
+        bench.emit("guest_ram_bytes", given.declared_bytes, "bytes", part="declared", after=after, **told)
+    for pid in vmms:
+        touched = touched_bytes(pid, given.declared_bytes)
+        if touched is not None:
+            bench.emit("guest_ram_bytes", touched, "bytes", part="touched", after=after, **told)
+
+
+def _emit_engine(bench: Bench) -> None:
+    """The daemons' PSS by name, before this launch."""
+    if not isinstance(bench.driver, EngineOnThisHost):
+        return
+    sums: Counter[str] = Counter()
+    for pid, name in bench.driver.engine_pids().items():
+        try:
+            sums[name] += read_holding(pid).pss_bytes
+        except ProcessLookupError as error:
+            raise DriverError(f"{name} (process {pid}) ended while it was looked at") from error
+    for name, value in sums.items():
+        bench.emit("engine_pss_bytes", value, "bytes", process=name)
+
+
+def _emit_storage(bench: Bench, session: Session) -> None:
+    instance: Instance | None = session.instance
+    if Feature.STORAGE in bench.info.features and isinstance(instance, StoredHere):
+        for part, paths in instance.storage().items():
+            bench.emit("storage_bytes", held_on_disk(paths), "bytes", part=part)
