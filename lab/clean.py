@@ -51,7 +51,8 @@ def find(drivers: Iterable[Driver], labels: Mapping[str, str]) -> tuple[list[Fou
             problems.append(f"{driver.name}: {error}")
     found += [_found("lab", directory.kind, directory) for directory in run_dirs(labels)]
     order = {"instance": 0, "directory": 2}
-    return sorted(found, key=lambda item: order.get(item.kind, 1)), problems
+    once = {(item.kind, item.id): item for item in reversed(found)}  # two drivers of one engine see the same image
+    return sorted(once.values(), key=lambda item: order.get(item.kind, 1)), problems
 
 
 def sweep(

@@ -80,31 +80,40 @@ def _instants(seed: int) -> list[Instant]:
 
 def test_nothing_is_left_and_nothing_announced_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed = int(os.environ.get("LAB_KILL_SEED", time.time_ns() % 10**6))
-    with capsys.disabled():
-        print(f"\nkill instants are drawn from seed {seed} (LAB_KILL_SEED repeats them)")
+    _tell(capsys, f"\nkill instants are drawn from seed {seed} (LAB_KILL_SEED repeats them)")
     hit: Counter[str] = Counter()
-    before = _temporary_files()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     for number, instant in enumerate(_instants(seed)):
         store = tmp_path / f"{number}.db"
-        phase, announced = _kill_at(instant, store)
+        phase, announced = _kill_at(instant, store, temporary)
         hit[phase] += 1
         started = time.monotonic()
         clean = _lab("clean", "--yes", "--json")
         assert time.monotonic() - started < 120
         assert clean.returncode == 0, f"{instant}: {clean.stderr}\n{clean.stdout}"
         run_id = _run_id(store)
+        _tell(capsys, f"killed {instant.target} in {phase}; clean took {time.monotonic() - started:.1f} s")
         _nothing_left(run_id, instant)
         _all_kept(store, announced, instant)
-    assert _temporary_files() <= before
+    assert not list(temporary.iterdir())
+    runs_root = Path("/var/tmp") / f"stratalab-{os.getuid()}"
+    assert not [path for path in runs_root.iterdir() if path.name.startswith(".")], "a half-made run directory is left"
     assert all(hit[phase] >= 3 for phase in PHASES), hit
 
 
-def _kill_at(instant: Instant, store: Path) -> tuple[str, list[tuple[str, int, int]]]:
+def _tell(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with capsys.disabled():
+        print(text, flush=True)  # noqa: T201  the seed must be known also when the test is killed
+
+
+def _kill_at(instant: Instant, store: Path, temporary: Path) -> tuple[str, list[tuple[str, int, int]]]:
     """The phase that the lab was last heard to enter, and what it had announced."""
     read, write = os.pipe()
     os.set_inheritable(write, True)
     arguments = ["run", "boot", "-t", instant.target, "--rounds", "4", "--warmup", "0", "--store", str(store)]
-    environment = os.environ | ({"HOLD_MEASURE": "1"} if instant.phase == "measure" else {})
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    environment |= {"HOLD_MEASURE": "1"} if instant.phase == "measure" else {}
     lab = subprocess.Popen(
         [sys.executable, "-c", INSTRUMENTED, str(write), *arguments],
         pass_fds=[write],
@@ -169,14 +178,6 @@ def _nothing_left(run_id: str, instant: Instant) -> None:
         assert run_id not in directory, f"{instant}: cgroup left: {directory}"
     runs_root = Path("/var/tmp") / f"stratalab-{os.getuid()}"
     assert run_id not in {path.name for path in runs_root.iterdir()}, f"{instant}: run directory left"
-
-
-def _temporary_files() -> set[str]:
-    """Names at the top of the temporary directories, without those of the test runner and the lock."""
-    found = {path.name for base in ("/tmp", "/var/tmp") for path in Path(base).iterdir()}
-    runs_root = Path("/var/tmp") / f"stratalab-{os.getuid()}"
-    found |= {path.name for path in runs_root.iterdir() if path.name.startswith(".")}
-    return {name for name in found if not name.startswith(("pytest", "stratalab.lock"))}
 
 
 def _lab(*arguments: str) -> subprocess.CompletedProcess[str]:

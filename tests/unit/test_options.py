@@ -56,7 +56,9 @@ def test_the_command_line_goes_over_the_file(tmp_path: Path) -> None:
     assert (options.targets, options.rounds, options.memory) == (["docker"], 5, 64 * MIB)
 
 
-@pytest.mark.parametrize("text", ["rounds = [", "unknown = 1\ntargets = ['process']", "targets = 'process'\nrounds = 'x'"])
+@pytest.mark.parametrize(
+    "text", ["rounds = [", "unknown = 1\ntargets = ['process']", "targets = 'process'\nrounds = 'x'"]
+)
 def test_a_bad_file_is_one_line(tmp_path: Path, text: str) -> None:
     config = tmp_path / "lab.toml"
     config.write_text(text)
@@ -86,7 +88,7 @@ def test_each_launch_has_its_own_nonce_and_label() -> None:
 
 def test_a_users_image_gets_its_environment_and_nothing_of_the_labs() -> None:
     foreign = Spec(image="nginx:alpine", environment={"A": "1"}).for_launch()
-    assert foreign.service_environment(host="0.0.0.0", port=80) == {"A": "1"}
+    assert foreign.service_environment(host="127.0.0.1", port=80) == {"A": "1"}
     own = Spec().for_launch().service_environment(host="127.0.0.1", port=81)
     assert own["LAB_HOST"] == "127.0.0.1" and own["LAB_PORT"] == "81" and len(own["LAB_NONCE"]) == 32
     assert str(Endpoint("127.0.0.1", 81)) == "127.0.0.1:81"
