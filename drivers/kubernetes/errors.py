@@ -61,6 +61,9 @@ def translate(error: BaseException, doing: str, kind: type[DriverError] = Driver
         lost = int(error.status) == 401
     elif isinstance(error, kubernetes.config.config_exception.ConfigException | yaml.YAMLError):
         brief, resolution, lost = f"the kubeconfig cannot be used: {_line(error)}", "see `kubectl config view`", True
+    elif handshake := _refused_handshake(error):
+        brief, resolution = _refusal(*handshake, doing)
+        lost = False
     elif reason := _unreachable(error):
         brief, resolution, lost = f"the Kubernetes API {reason}, asked to {doing}", _LOOK, True
     else:
@@ -101,11 +104,27 @@ def _status(error: BaseException) -> dict[str, Any]:
     """The `Status` object in the body of an error's answer; a plain text becomes its message."""
     body = getattr(error, "body", None)
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    return _parsed(text, str(getattr(error, "reason", "") or ""))
+
+
+def _refused_handshake(error: BaseException) -> tuple[int, dict[str, Any]] | None:
+    """The status and the body with which the API refused a WebSocket, which the client hides in the error's cause."""
+    import websocket
+
+    for one in _chain(error):
+        if isinstance(one, websocket.WebSocketBadStatusException):
+            body = one.resp_body if isinstance(one.resp_body, bytes) else b""
+            return int(one.status_code), _parsed(body.decode(errors="replace"), str(one))
+    return None
+
+
+def _parsed(text: str, otherwise: str) -> dict[str, Any]:
+    """The `Status` that `text` is; a plain text becomes its message."""
     with contextlib.suppress(ValueError):
         found = json.loads(text)
         if isinstance(found, dict):
             return found
-    return {"message": text or str(getattr(error, "reason", "") or "")}
+    return {"message": text or otherwise}
 
 
 def _unreachable(error: BaseException) -> str:
