@@ -36,6 +36,7 @@ NOT_CONDITIONS = frozenset(
 """A run's parameters that say how often, and not under which conditions, it measured."""
 
 _LARGER_IS_WORSE = frozenset({"s", "bytes"})
+_SMALLER_IS_WORSE = frozenset({"bytes/s", "requests/s"})
 _IGNORED_IN_SPEC = frozenset({"labels", "nonce"})
 
 
@@ -104,14 +105,13 @@ class RunComparison:
 
     @property
     def regressions(self) -> list[Row]:
-        """The totals that are worse in B: larger where larger is worse, or of a target that does not run any more."""
-        worse = {Verdict.SLOWER, Verdict.FAILS}
-        return [
-            row
-            for row in self.rows
-            if row.can_alarm
-            and (row.verdict in worse or (row.verdict is Verdict.HIGHER and row.unit in _LARGER_IS_WORSE))
-        ]
+        """The totals that are worse in B, by what their unit says is worse, or whose target does not run any more."""
+        return [row for row in self.rows if row.can_alarm and _worse(row)]
+
+    def title(self, row: Row) -> str:
+        """How a total is called: by its target, and by its metric as well where there are several."""
+        metrics = {one.metric for one in self.rows if one.can_alarm and one.metric}
+        return f"{row.target} {row.name}" if len(metrics) > 1 and row.metric else row.target
 
     def to_json(self) -> dict[str, Any]:
         """The object of `lab compare --json`."""
@@ -248,6 +248,14 @@ def _verdict(row: Row, p: float, alpha: float) -> Verdict:
     if row.unit == "s":
         return Verdict.SLOWER if larger else Verdict.FASTER
     return Verdict.HIGHER if larger else Verdict.LOWER
+
+
+def _worse(row: Row) -> bool:
+    return (
+        row.verdict in {Verdict.SLOWER, Verdict.FAILS}
+        or (row.verdict is Verdict.HIGHER and row.unit in _LARGER_IS_WORSE)
+        or (row.verdict is Verdict.LOWER and row.unit in _SMALLER_IS_WORSE)
+    )
 
 
 def _failed(record: RunRecord, target: str) -> bool:

@@ -14,8 +14,18 @@ _EXPLAINING_MEMORY = frozenset(
     | {"guest_ram_bytes", "inside_bytes", "engine_pss_bytes", "storage_bytes"}
     | {density.PART, "noise_bytes", "launch_s", "stopped_level"}
 )
-EXPLAINING = _EXPLAINING_MEMORY | frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+_EXPLAINING_OVERHEAD = frozenset({"cpu_share", "late_share", "unserved_requests"})
+EXPLAINING = (
+    _EXPLAINING_MEMORY | _EXPLAINING_OVERHEAD | frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+)
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
+
+RAW = frozenset({"chunk_s", "request_s"})
+"""Values of which one launch yields many: kept and exported, as what its totals are taken from, and in no row. Rows
+hold values that are independent of each other, which those of one launch are not."""
+
+ABSENT = "absent"
+"""A metric whose samples say, by their dimensions, `why` the metric `of` could not be measured in that round."""
 
 COUNTED = frozenset({"recovered", "rolled_out"})
 """Metrics that are 1 where a launch came to its end within a limit, and 0 where it did not: shown as `2 of 3`, since a
@@ -85,7 +95,7 @@ def series_of(record: RunRecord) -> list[Series]:
     found: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[float]] = {}
     units: dict[str, str] = {}
     for sample in [*record.samples, *density.derived(record.samples)]:
-        if not sample.warmup and sample.metric != density.LEVEL:
+        if not sample.warmup and sample.metric not in (density.LEVEL, ABSENT, *RAW):
             key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
             found.setdefault(key, []).append(sample.value)
             units.setdefault(sample.metric, sample.unit)
@@ -106,6 +116,15 @@ def series_of(record: RunRecord) -> list[Series]:
             )
         )
     return rows
+
+
+def absences(record: RunRecord) -> dict[tuple[str, str], str]:
+    """Why a target has no values of a metric, or not of every round; warm-up left out."""
+    return {
+        (sample.target, sample.dimensions.get("of", "")): sample.dimensions.get("why", "")
+        for sample in record.samples
+        if sample.metric == ABSENT and not sample.warmup
+    }
 
 
 def failures(record: RunRecord, target: str) -> list[LaunchRecord]:
@@ -155,7 +174,7 @@ def counted(row: Series) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """`value` with three digits and a unit that suits it: `2.35 ms`, `128 MiB`. Only `s` and `bytes` are scaled."""
+    """`value` with three digits and a unit that suits it: `2.35 ms`, `128 MiB`. Only seconds and bytes are scaled."""
     factor, name = scale(value, unit)
     return f"{digits(value / factor)} {name}".rstrip()
 
@@ -233,7 +252,9 @@ def _joined(low: float, high: float) -> str:
 
 _ROUNDS_UP = 0.9995
 """999.5 µs would be written as 1,000 µs: it is 1.00 ms."""
+_BYTES = ((float(1 << 30), "GiB"), (float(1 << 20), "MiB"), (float(1 << 10), "KiB"), (1.0, "B"))
 _SCALES: Mapping[str, Sequence[tuple[float, str]]] = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
-    "bytes": ((float(1 << 30), "GiB"), (float(1 << 20), "MiB"), (float(1 << 10), "KiB"), (1.0, "B")),
+    "bytes": _BYTES,
+    "bytes/s": tuple((factor, f"{name}/s") for factor, name in _BYTES),
 }

@@ -49,7 +49,15 @@ def headline(record: RunRecord) -> str:
 
 def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     """All that a reader must know, one sentence or two each; the host's warnings last."""
-    told = [*_ending(record.run), *_absent(rows), *_censored(rows), *_figures(rows), *_density(rows), *_waiting(rows)]
+    told = [
+        *_ending(record.run),
+        *_absent(rows),
+        *_unmeasured(record),
+        *_censored(rows),
+        *_figures(rows),
+        *_density(rows),
+        *_waiting(rows),
+    ]
     if any(_accel(target.info) == "tcg" for target in record.targets):
         told.append(TCG)
     return [*told, *warnings(record)]
@@ -72,7 +80,10 @@ def conclusion(comparison: RunComparison) -> str:
         return "No difference seen in the totals." if tested else "No total could be tested."
     rows = [*comparison.alarms, *(row for row in comparison.regressions if row not in comparison.alarms)]
     verdicts = dict.fromkeys(row.verdict for row in rows)
-    told = (f"{verdict}: {', '.join(row.target for row in rows if row.verdict is verdict)}" for verdict in verdicts)
+    told = (
+        f"{verdict}: {', '.join(comparison.title(row) for row in rows if row.verdict is verdict)}"
+        for verdict in verdicts
+    )
     return "B against A: " + "; ".join(told) + "."
 
 
@@ -110,6 +121,12 @@ def _absent(rows: Sequence[Series]) -> Iterator[str]:
     others = [label for target, label in {row.target: row.label for row in rows}.items() if target not in totals]
     if totals and others:
         yield f"{', '.join(others)} has no total, because its end was not seen (without a network there is no 'ready')."
+
+
+def _unmeasured(record: RunRecord) -> Iterator[str]:
+    labels = {target.target: figures.label(target) for target in record.targets}
+    for (target, metric), why in figures.absences(record).items():
+        yield f"{labels.get(target, target)} has no {metric}, or not of every round: {why}."
 
 
 def _censored(rows: Sequence[Series]) -> Iterator[str]:

@@ -75,7 +75,9 @@ def render_comparison(comparison: RunComparison) -> RenderableType:
     title = f"{comparison.scenario}: B = {comparison.b} against A = {comparison.a}"
     parts: list[RenderableType] = [_line(title, "bold"), Text()]
     totals = [row for row in comparison.rows if row.can_alarm or not row.metric]
-    parts.append(_compared_totals(totals, f"Totals: at most {comparison.alpha:.0%} of comparisons of equals alarm"))
+    parts.append(
+        _compared_totals(comparison, totals, f"Totals: at most {comparison.alpha:.0%} of comparisons of equals alarm")
+    )
     phases = [row for row in comparison.rows if not row.can_alarm and row.metric]
     if phases:
         parts += [
@@ -151,7 +153,8 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
     for target in record.targets:
         seen = any(row.target == target.target for row in rows)
         if seen and not any(row.target == target.target for row in shown):
-            table.add_row(_cell(figures.label(target)), _cell("absent"))
+            why = figures.absences(record).get((target.target, metric))
+            table.add_row(_cell(figures.label(target)), _cell(why or "absent"))
     _wrap_only(table, heading)
     return table
 
@@ -220,19 +223,20 @@ def _failed_launches(record: RunRecord) -> Iterator[str]:
             yield f"{target.target}: {len(failed) - _FAILURES_SHOWN} more failed; lab export {record.run.id}"
 
 
-def _compared_totals(rows: Sequence[Row], title: str) -> RenderableType:
+def _compared_totals(comparison: RunComparison, rows: Sequence[Row], title: str) -> RenderableType:
     table = _compared_table("n")
-    told = []
+    told: list[str] = []
     for row in rows:
         counts = ", ".join(str(found.n if found else 0) for found in (row.a, row.b))
-        table.add_row(_cell(row.target), _cell(counts), *_compared_cells(row, ""))
+        name = comparison.title(row)
+        table.add_row(_cell(name), _cell(counts), *_compared_cells(row, ""))
         if row.reason:
-            told.append(_line(f"{row.target}: {row.reason}", ""))
+            told.append(f"{name}: {row.reason}")
         failed = [f"{count} in {name}" for name, count in (("A", row.failed_a), ("B", row.failed_b)) if count]
         if failed:
-            told.append(_line(f"{row.target}: launches failed, {' and '.join(failed)}", ""))
+            told.append(f"{row.target}: launches failed, {' and '.join(failed)}")
     _wrap_only(table, _COMPARED_RATIO)
-    return Group(_line(title, "bold"), table, *told)
+    return Group(_line(title, "bold"), table, *(_line(text, "") for text in dict.fromkeys(told)))
 
 
 def _compared_phases(rows: Sequence[Row], title: str) -> RenderableType:
