@@ -185,7 +185,7 @@ static int measure_memory(struct text *json, uint64_t mib)
     struct sysinfo system;
     uint64_t bytes = mib * MIB;
     if (sysinfo(&system) < 0 || (system.freeram + system.bufferram) * (uint64_t)system.mem_unit < bytes + SPARE_MEMORY) {
-        json_string(json, "absent", "too little free memory");
+        json_string(json, "absent", "no room");
         return 200;
     }
     char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -222,7 +222,7 @@ static const char *file_system(uint64_t type, char *unnamed, size_t capacity)
         uint64_t type;
         const char *name;
     } known[] = {{0x01021994, ""},          {0x858458f6, ""},         {0x62656572, ""},
-                 {0xef53, "ext2/ext3/ext4"}, {0x58465342, "xfs"},      {0x9123683e, "btrfs"},
+                 {0xef53, "ext2-4"},        {0x58465342, "xfs"},      {0x9123683e, "btrfs"},
                  {0x794c7630, "overlay"},   {0x2fc12fc1, "zfs"},      {0xf2f52010, "f2fs"},
                  {0x01021997, "9p"},        {0x65735546, "fuse"},     {0x6969, "nfs"}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -271,7 +271,7 @@ static int measure_fsync(struct text *json, uint64_t count)
     const char *name;
     int fd = open_on_disk(json, &name);
     if (fd < 0) {
-        json_string(json, "absent", "no disk that the service may write to");
+        json_string(json, "absent", "no disk");
         return 200;
     }
     json_number(json, "block_bytes", BLOCK_BYTES);
