@@ -16,7 +16,7 @@ about R requests of the load, since that often the last of the old ones is asked
 
 `way`=engine: the engine's own rolling update of `replicas` replicas. `way`=restart: version 1 is stopped and removed,
 and version 2 launched at the same address, as a user would do where nothing else is on offer. `order`, `readiness`,
-`grace` and `pre_stop` are how each goes about it, in the engine's words. `address`: `own` is the engine's or the
+`grace` and `pre_stop` are how each goes about it, in the engine's words; all four are beside `rolled_out`. `address`: `own` is the engine's or the
 service's; `spread` is the lab's, which hands each new connection to one of the addresses that the engine gives its
 replicas, in turn, where it has none in front of them.
 """  # noqa: E501  a table's rows are not broken
@@ -132,9 +132,10 @@ class Rollout:
         changing = load.result.between(load.asked_ns, load.asked_ns + 2 * window_ns)
         done_ns = rolled_out_ns(changing)
         rate = {"rate": f"{self.rate}/s"}
-        if done_ns is not None:
-            bench.emit("rollout_s", (done_ns - load.asked_ns) / 1e9, "s", **told, **rate)
         bench.emit("rolled_out", float(done_ns is not None), "share", **told, **rate)
+        brief = {key: told[key] for key in ("way", "order", "replicas", "address")}
+        if done_ns is not None:
+            bench.emit("rollout_s", (done_ns - load.asked_ns) / 1e9, "s", **brief, **rate)
         for name, window in (
             ("quiet", load.result.between(load.asked_ns - window_ns, load.asked_ns)),
             ("rollout", changing),

@@ -1,0 +1,106 @@
+"""Scaling, rolling out and recovering on real engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab.driver import Context, Driver, Feature
+from lab.registry import driver_names, make_driver
+from lab.run import Outcome, RunRecord
+from lab.spec import Target
+from lab.timeline import Phase
+from scenarios.recover import Recover
+from scenarios.rollout import Rollout
+from scenarios.scale import Scale
+
+Measure = Callable[..., RunRecord]
+
+BY_LAUNCHES = ["process", "docker", "oci", "libvirt:microvm"]
+BY_ENGINE = ["swarm", "kubernetes:deployment"]
+WINDOW_S = {"libvirt:microvm": 20.0, "swarm": 40.0, "kubernetes:deployment": 60.0}
+
+
+def on(*targets: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Parametrizes a test over `targets`, each marked with its engine; drivers that are not installed are left out."""
+    there = set(driver_names())
+    return pytest.mark.parametrize(
+        "target",
+        [pytest.param(one, marks=pytest.mark.engine(one)) for one in targets if one.partition(":")[0] in there],
+    )
+
+
+@pytest.fixture
+def driver(target: str, make_context: Callable[..., Context]) -> Iterator[Driver]:
+    made = make_driver(Target.parse(target), make_context())
+    yield made
+    made.close()
+
+
+def values(record: RunRecord, metric: str, **dimensions: str) -> list[float]:
+    wanted = dimensions.items()
+    return [s.value for s in record.samples if s.metric == metric and wanted <= s.dimensions.items()]
+
+
+def failures(record: RunRecord) -> list[str]:
+    target = [one.reason for one in record.targets if one.outcome is not Outcome.OK]
+    return target + [f"{one.error}\n{one.logs}" for one in record.launches if one.outcome is not Outcome.OK]
+
+
+@on(*BY_LAUNCHES, *BY_ENGINE)
+def test_scale_up_and_down(driver: Driver, measure: Measure, target: str) -> None:
+    record = measure(Scale(replicas=3, parallel=2), driver)
+    assert not failures(record)
+    kth = [values(record, "kth_ready_s", k=str(k)) for k in (1, 2, 3)]
+    assert all(len(found) == 1 and found[0] > 0 for found in kth)
+    assert kth[1] <= kth[2] == values(record, "scale_up_s")
+    assert values(record, "failed_replicas") == [0]
+    assert values(record, "scale_down_s")[0] > 0
+    by_engine = Feature.REPLICAS in driver.info().features
+    assert len(record.launches) == (1 if by_engine else 3)
+    assert {s.dimensions["way"] for s in record.samples} == {"engine" if by_engine else "launches"}
+    assert all(Phase.DELETED in launch.timeline for launch in record.launches)
+
+
+@on(*BY_LAUNCHES, *BY_ENGINE)
+def test_roll_out_under_load(driver: Driver, measure: Measure, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.load.LATE_SHARE", 1.0)  # these tests may share their CPUs
+    window_s = WINDOW_S.get(target, 6.0)
+    record = measure(Rollout(seconds=window_s, rate=20), driver)
+    assert not failures(record)
+    assert values(record, "rolled_out") == [1.0]
+    assert 0 < values(record, "rollout_s")[0] < window_s
+    sent = values(record, "requests_sent", window="quiet") + values(record, "missed_sends", window="quiet")
+    assert sum(sent) == pytest.approx(20 * window_s, abs=20)
+    [told] = [s.dimensions for s in record.samples if s.metric == "rolled_out"]
+    assert all(told[key] for key in ("order", "readiness", "grace", "pre_stop"))
+    if told["way"] == "restart":
+        assert values(record, "requests_failed", window="rollout")[0] > 0
+        assert len({launch.facts["address"] for launch in record.launches}) == 1 and len(record.launches) == 2
+
+
+@on("docker")
+def test_docker_recovers_only_with_a_policy(driver: Driver, measure: Measure, target: str) -> None:
+    record = measure(Recover(within=20.0), driver)
+    assert not failures(record)
+    assert values(record, "recovered", restart="default", policy="no") == [0.0]
+    assert values(record, "recovered", restart="best", policy="always") == [1.0]
+    assert len(values(record, "recover_s")) == 1
+
+
+@on("process", "oci", "libvirt:microvm")
+def test_what_nobody_restarts_is_censored(driver: Driver, measure: Measure, target: str) -> None:
+    record = measure(Recover(within=3.0), driver)
+    assert not failures(record)
+    assert values(record, "recovered", censored_at="3s", policy="none") == [0.0]
+    assert not values(record, "recover_s") and len(record.launches) == 1
+
+
+@on(*BY_ENGINE)
+def test_orchestrators_recover(driver: Driver, measure: Measure, target: str) -> None:
+    if Feature.HOST_PIDS not in driver.info().features:
+        pytest.skip("its processes are not this host's")
+    record = measure(Recover(within=60.0), driver)
+    assert not failures(record)
+    assert values(record, "recovered")[-1] == 1.0
