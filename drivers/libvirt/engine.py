@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import grp
 import os
@@ -49,16 +50,25 @@ def sdk() -> Any:
         if _loop is None:
             libvirt.registerErrorHandler(lambda _context, _error: None, None)
             libvirt.virEventRegisterDefaultImpl()
-            _loop = threading.Thread(target=_run_loop, args=(libvirt,), name="libvirt events", daemon=True)
+            # A timer that does nothing, since an empty loop would sleep for good and never see the first connection.
+            timer = libvirt.virEventAddTimeout(1000, lambda _timer, _opaque: None, None)
+            ending = threading.Event()
+            _loop = threading.Thread(target=_run_loop, args=(libvirt, ending), name="libvirt events", daemon=True)
             _loop.start()
+            atexit.register(_end_loop, libvirt, ending, timer, _loop)
     return libvirt
 
 
-def _run_loop(libvirt: Any) -> None:
-    # A timer that does nothing, since an empty loop would sleep for good and never see the first connection.
-    libvirt.virEventAddTimeout(1000, lambda _timer, _opaque: None, None)
-    while True:
+def _run_loop(libvirt: Any, ending: threading.Event) -> None:
+    while not ending.is_set():
         libvirt.virEventRunDefaultImpl()
+
+
+def _end_loop(libvirt: Any, ending: threading.Event, timer: int, loop: threading.Thread) -> None:
+    """Before the interpreter goes: a callback that comes after it has gone is a segmentation fault."""
+    ending.set()
+    libvirt.virEventUpdateTimeout(timer, 0)
+    loop.join(5)
 
 
 def connect(uri: str) -> libvirt.virConnect:
