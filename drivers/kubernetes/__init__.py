@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drivers.kubernetes import images, labels, manifests
-from drivers.kubernetes.api import Api, Json, connect
+from drivers.kubernetes.api import Api, Json, connect, require_client
 from drivers.kubernetes.cluster import DEFAULT_NAME, Cluster, Clusters
 from drivers.kubernetes.cost import measure_cluster
 from drivers.kubernetes.errors import translated
@@ -170,6 +170,7 @@ class KubernetesDriver:
 
         `say` is told each step, in a line.
         """
+        require_client()
         return self._clusters.up(
             self._cluster_name(), image=self._option("kind-image"), config=self._config_path(), say=say
         )
@@ -182,6 +183,7 @@ class KubernetesDriver:
 
     def cluster_status(self) -> Mapping[str, Any]:
         """What the lab's own cluster is, asked now. Raises DriverUnavailable with the remedy."""
+        require_client()
         cluster = self._clusters.open(self._cluster_name())
         try:
             with translated("tell its version", DriverUnavailable):
@@ -215,6 +217,7 @@ class KubernetesDriver:
     def _target(self) -> _Found:
         """The cluster, found at the first call. Raises DriverUnavailable."""
         if self._found is None:
+            require_client()
             context = self._option("context")
             cluster = None if context else self._clusters.open(self._cluster_name())
             api = cluster.api if cluster else connect(context=context)

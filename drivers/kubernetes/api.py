@@ -75,20 +75,29 @@ class Api:
         client.close()
 
 
-def connect(*, context: str | None = None, kubeconfig: Mapping[str, Any] | None = None) -> Api:
-    """The cluster of a `context` of the user's kubeconfig, or of a `kubeconfig` given as it is.
-
-    Raises DriverUnavailable where it cannot be read; whether the cluster answers shows at the first call.
-    """
+def require_client() -> None:
+    """Raises DriverUnavailable where the official client is not installed."""
     try:
-        from kubernetes import client
-        from kubernetes import config as config_module
+        import kubernetes.client  # noqa: F401  only whether it is there
+        import websocket  # noqa: F401
+        import yaml  # noqa: F401
     except ImportError as error:
         raise DriverUnavailable(
             "the Kubernetes client for Python is not installed",
             details=str(error),
             resolution="pip install 'stratalab[kubernetes]'",
         ) from error
+
+
+def connect(*, context: str | None = None, kubeconfig: Mapping[str, Any] | None = None) -> Api:
+    """The cluster of a `context` of the user's kubeconfig, or of a `kubeconfig` given as it is.
+
+    Raises DriverUnavailable where it cannot be read; whether the cluster answers shows at the first call.
+    """
+    require_client()
+    from kubernetes import client
+    from kubernetes import config as config_module
+
     config: Any = config_module  # untyped
     configuration = client.Configuration()
     with translated("read the kubeconfig", DriverUnavailable):

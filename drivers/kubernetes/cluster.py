@@ -193,7 +193,7 @@ def await_nodes(api: Api) -> list[Json]:
     while True:
         with translated("list its nodes"):
             nodes: list[Json] = api.call(api.core.list_node).get("items") or []
-        if nodes and all(condition(node, "Ready") == "True" for node in nodes):
+        if nodes and all(_usable(node) for node in nodes):
             return nodes
         if time.monotonic() > deadline:
             raise DriverError(
@@ -202,6 +202,12 @@ def await_nodes(api: Api) -> list[Json]:
                 resolution="see `kind export logs`",
             )
         time.sleep(_LOOK_EVERY_S)
+
+
+def _usable(node: Json) -> bool:
+    """Whether it is ready, and the taint that kept pods away until then is gone, which takes a moment longer."""
+    taints = {taint.get("key") for taint in (node.get("spec") or {}).get("taints") or ()}
+    return condition(node, "Ready") == "True" and "node.kubernetes.io/not-ready" not in taints
 
 
 def _require_ours(api: Api, name: str, kind: type[LabError]) -> None:

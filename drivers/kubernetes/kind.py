@@ -62,8 +62,9 @@ class Kind:
         return self._kind("list its clusters", "get", "clusters").split()
 
     def nodes(self, name: str) -> list[str]:
-        """The containers that are the nodes of a cluster."""
-        return self._kind("list a cluster's nodes", "get", "nodes", "--name", name).split()
+        """The containers that are the nodes of a cluster; the balancer before several control planes is none."""
+        listed = self._kind("list a cluster's nodes", "get", "nodes", "--name", name).split()
+        return [node for node in listed if not node.endswith("-external-load-balancer")]
 
     def kubeconfig(self, name: str) -> Json:
         """How its API is reached from this host."""
@@ -109,7 +110,7 @@ class Kind:
     def image_config(self, node: str, reference: str) -> str:
         """The digest of the config of the image that the node's containerd calls `reference`, which tells the image
         exactly; empty where it has none of that name. Raises DriverError."""
-        listed = self._on(node, "ctr", "--namespace", "k8s.io", "images", "ls", f"name=={reference}")
+        listed = self._on(node, "ctr", "--namespace", "k8s.io", "images", "ls")
         rows = [line.split() for line in listed.splitlines()[1:]]
         digest = next((row[2] for row in rows if len(row) > 2 and row[0] == reference), "")
         while digest:
