@@ -76,6 +76,7 @@ class SwarmDriver:
                 "routing_mesh": cluster.routing_mesh(),
                 "binding_address": cluster.binding_address(api),
                 "image": "by its id, so that no registry is asked",
+                "marker": "the log, followed from the event of the start on",
                 "limits": {
                     "memory": "set by the engine",
                     "swap": "not set: Swarm has no such limit, and the engine allows as much again as memory",
@@ -92,8 +93,8 @@ class SwarmDriver:
                 "kernel": told.get("KernelVersion"),
             },
             qualifiers={
-                "publish": "host" if published else "none",
-                "route": "published port" if published else "bridge address",
+                "publish": "host-mode port" if published else "no port published",
+                "route": "loopback" if published else "bridge address",
             },
         )
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import docker
-import docker.types
 import psutil
 import pytest
 
@@ -143,6 +147,7 @@ def test_nothing_listens_beyond_loopback_but_an_overlay(make_driver: MakeDriver,
     assert not beyond, f"listening beyond loopback: {beyond}"
 
 
+@pytest.mark.beyond_engine  # needs an engine that is in no swarm
 def test_a_swarm_of_the_runs_own_leaves_with_it_and_with_its_bridge(
     make_driver: MakeDriver, labels: dict[str, str], engine: Any
 ) -> None:
@@ -165,6 +170,7 @@ def test_a_swarm_of_the_runs_own_leaves_with_it_and_with_its_bridge(
     assert not engine.networks(names=["docker_gwbridge"])
 
 
+@pytest.mark.beyond_engine  # needs an engine that is in no swarm
 def test_a_swarm_that_others_use_by_now_is_not_left(
     make_driver: MakeDriver, labels: dict[str, str], engine: Any
 ) -> None:
@@ -185,6 +191,7 @@ def test_a_swarm_that_others_use_by_now_is_not_left(
         engine.remove_service(theirs["ID"])
 
 
+@pytest.mark.beyond_engine  # needs an engine that is in no swarm
 def test_a_swarm_that_was_there_is_used_and_stays(make_driver: MakeDriver, labels: dict[str, str], engine: Any) -> None:
     if engine.info()["Swarm"]["LocalNodeState"] != "inactive":
         pytest.skip("this engine is in a swarm already")
@@ -304,6 +311,49 @@ def test_a_container_whose_service_is_gone_is_a_leftover(
 def test_there_are_no_variants(context: Context) -> None:
     with pytest.raises(BadInput, match="no variant 'host'"):
         SwarmDriver("host", context)
+
+
+@pytest.mark.beyond_engine
+def test_where_ports_are_published_on_loopback_each_task_gets_one(tmp_path: Path) -> None:
+    """Against a private engine with `--ip 127.0.0.1`, in a network namespace of its own."""
+    if os.geteuid() != 0 or not all(shutil.which(name) for name in ("dockerd", "unshare", "nsenter", "ip")):
+        pytest.skip("a private dockerd needs root, dockerd, unshare, nsenter and ip")
+    host = f"unix://{tmp_path}/sock"
+    places = ["--data-root", f"{tmp_path}/data", "--exec-root", f"{tmp_path}/exec", "--pidfile", f"{tmp_path}/pid"]
+    command = ["dockerd", "--ip", "127.0.0.1", "--host", host, "--config-file", f"{tmp_path}/none.json", *places]
+    (tmp_path / "none.json").write_text("{}")
+    with (tmp_path / "log").open("wb") as log:
+        in_its_network = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+        daemon = subprocess.Popen([*in_its_network, *command], stdout=log, stderr=log)
+    try:
+        _until(lambda: (tmp_path / "sock").exists() and _answers(host))
+        lab = [sys.executable, "-c", "import lab.cli; lab.cli.main()"]
+        run = subprocess.run(
+            [
+                *("nsenter", f"--net=/proc/{daemon.pid}/ns/net", *lab, "run", "boot", "-t", "swarm", "--rounds", "2"),
+                *("--warmup", "0", "--json", "--store", str(tmp_path / "lab.db")),
+            ],
+            env={**os.environ, "DOCKER_HOST": host},
+            capture_output=True,
+            timeout=200,
+            check=False,
+        )
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+    assert run.returncode == 0, run.stderr.decode() + (tmp_path / "log").read_text()[-2000:]
+    samples = [one for one in json.loads(run.stdout)["samples"] if one["metric"] == "boot_s"]
+    assert len(samples) == 2
+    for one in samples:
+        assert one["dimensions"]["publish"] == "host-mode port" and one["dimensions"]["route"] == "loopback"
+
+
+def _answers(host: str) -> bool:
+    try:
+        docker.DockerClient(base_url=host, timeout=5).close()
+    except docker.errors.DockerException:
+        return False
+    return True
 
 
 class Deaf:
