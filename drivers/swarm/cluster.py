@@ -126,9 +126,8 @@ class Swarm:
         with translated("leave the swarm", CleanupError):
             if not is_active(self._api) or self._api.inspect_swarm()["ID"] != self.id:
                 return
-            others = [
-                one["Spec"]["Name"] for one in self._api.services() if not bears(one["Spec"].get("Labels") or {}, {})
-            ]
+            told = [(one["Spec"]["Name"], one["Spec"].get("Labels") or {}) for one in self._api.services()]
+            others = [name for name, own in told if own.get("lab.run") != self.labels.get("lab.run")]
             nodes = len(self._api.nodes())
             if others or nodes > 1:
                 raise CleanupError(
