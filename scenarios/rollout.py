@@ -54,7 +54,7 @@ class Rollout:
 
     rate: Annotated[int, Field(ge=1, le=1000)] = 50
     seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
-    replicas: Annotated[int, Field(ge=1, le=64)] = 2
+    replicas: Annotated[int, Field(ge=2, le=64)] = 2
 
     name: ClassVar[str] = "rollout"
     question: ClassVar[str] = "What do users notice while version 1 is replaced by version 2?"
@@ -85,7 +85,7 @@ class Rollout:
         self._scale(bench, session, instance)
         with contextlib.ExitStack() as stack:
             addresses = instance.endpoints()
-            spread = len(addresses) != 1
+            spread = len(addresses) > 1  # several replicas behind one address: the engine spreads
             front = stack.enter_context(Spreader(instance.endpoints)).endpoint if spread else addresses[0]
             with self._load(front) as load:
                 load.asked_ns = bench.clock.now_ns()
@@ -107,8 +107,6 @@ class Rollout:
 
     def _scale(self, bench: Bench, session: Session, instance: Replicates) -> None:
         assert session.instance is not None  # noqa: S101  it is `instance`
-        if self.replicas == 1:
-            return
         known = frozenset({identity(session.answer)})
         with Census(session.instance, session.spec, bench.clock, known=known) as census:
             instance.scale(self.replicas)
