@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lab.driver import Context, Feature, Instance, Mark, Role
 from lab.procs import Process
+from lab.report import render
 from lab.run import Outcome, RunRecord
 from lab.spec import Endpoint, Spec
+from lab.table import render_run
 from lab.testing import FakeDriver, FakeEngine, WaitingClock
 from scenarios.recover import Recover
 
@@ -54,6 +58,20 @@ def test_recovery_is_timed_with_the_best_policy_and_never_is_censored_with_the_d
     policies = {one.dimensions["restart"]: one.dimensions["policy"] for one in record.samples}
     assert policies == {"default": "no", "best": "always"}
     assert [launch.outcome for launch in record.launches] == [Outcome.OK, Outcome.OK]
+
+
+def test_those_that_never_came_back_are_counted_and_in_no_average(
+    driver: FakeDriver, engine: FakeEngine, measure: Measure
+) -> None:
+    record = measure(Recover(within=1.0), driver, engine.clock, rounds=2)
+    out = StringIO()
+    Console(file=out, width=150).print(render_run(record))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert any(line.startswith("fake censored_at=1s policy=no restart=default 0 of 2") for line in lines)
+    assert any(line.startswith("fake censored_at=1s policy=always restart=best 2 of 2") for line in lines)
+    assert any("restart=default policy=no: 0 of 2 recovered within 1s" in line for line in lines)
+    page = render(record)
+    assert "0 of 2" in page and "2 of 2" in page and "Every launch: recovered" not in page
 
 
 def test_an_engine_without_policies_is_measured_once(driver: FakeDriver, engine: FakeEngine, measure: Measure) -> None:

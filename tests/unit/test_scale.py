@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from lab.charts import growth
 from lab.driver import Context, Feature, Instance, Mark
 from lab.errors import BadInput, LaunchError
+from lab.figures import series_of
 from lab.options import read_options
 from lab.registry import make_scenario
+from lab.report import render
 from lab.run import Outcome, RunRecord
 from lab.scenario import Sized
 from lab.spec import Endpoint, Spec
+from lab.stats import estimate
 from lab.testing import FakeDriver, FakeEngine, WaitingClock
 from lab.timeline import Phase
 from scenarios.scale import Scale
@@ -106,6 +110,18 @@ def test_an_error_in_the_round_blames_one_launch_and_keeps_no_samples(
     assert not record.samples
     assert sorted(launch.outcome for launch in record.launches) == [Outcome.FAILED, Outcome.OK, Outcome.OK]
     assert not engine.instances
+
+
+def test_the_report_draws_the_growth(driver: FakeDriver, engine: FakeEngine, measure: Measure) -> None:
+    record = measure(Scale(replicas=3), driver, engine.clock, rounds=2)
+    rows = series_of(record)
+    [line] = growth(rows, ["fake"]).to_dict()["data"]
+    assert list(line["x"]) == [1, 2, 3]
+    medians = [estimate(row.values).median for row in rows if row.metric == "kth_ready_s"]
+    assert list(line["y"]) == pytest.approx(medians)
+    page = render(record)
+    assert 'id="growth"' in page and "From one replica to N" in page
+    assert "Every launch: kth_ready_s" not in page
 
 
 @pytest.mark.parametrize("seen_by", ["host-pids", "answers"])
