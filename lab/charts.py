@@ -69,7 +69,8 @@ def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
 
 
 def growth(rows: Sequence[Series], targets: Sequence[str]) -> Any:
-    """One line a target: the median time until the k-th replica serves, by k, and its interval as bars."""
+    """One line a target: the median time until the k-th replica serves, by k, and its interval as bars. The first was
+    asked for by itself, and is a point beside its line."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -78,18 +79,18 @@ def growth(rows: Sequence[Series], targets: Sequence[str]) -> Any:
         ways: dict[str, list[Series]] = {}
         for row in told:
             if row.target == target:
-                rest = [f"{key}={value}" for key, value in row.dimensions.items() if key not in ("k", "rate")]
-                ways.setdefault(" ".join([row.label, *rest]), []).append(row)
+                ways.setdefault(" ".join([row.label, *_apart_by(row, "k", "rate", "replicas")]), []).append(row)
         for title, line in ways.items():
             points = sorted((int(row.dimensions["k"]), stats.estimate(row.values)) for row in line)
             found = [estimate for _, estimate in points]
+            gap = [None] * sum(k == 1 for k, _ in points)
             figure.add_scatter(
-                x=[k for k, _ in points],
-                y=[one.median for one in found],
+                x=_parted([k for k, _ in points], gap),
+                y=_parted([one.median for one in found], gap),
                 error_y={
                     "type": "data",
-                    "array": [one.high - one.median if one.high is not None else 0 for one in found],
-                    "arrayminus": [one.median - one.low if one.low is not None else 0 for one in found],
+                    "array": _parted([0 if one.high is None else one.high - one.median for one in found], gap),
+                    "arrayminus": _parted([0 if one.low is None else one.median - one.low for one in found], gap),
                 },
                 mode="lines+markers",
                 name=_plain(title),
@@ -140,8 +141,13 @@ def distributions(rows: Sequence[Series]) -> Any:
     return figure
 
 
-def _apart_by(row: Series) -> list[str]:
-    return [f"{key}={value}" for key, value in row.dimensions.items() if key != figures.WAIT_METHOD]
+def _parted(values: Sequence[float], gap: Sequence[None]) -> list[float | None]:
+    """`values` with `gap` after the first: Plotly draws no line across it."""
+    return [*values[:1], *gap, *values[1:]]
+
+
+def _apart_by(row: Series, *but: str) -> list[str]:
+    return [f"{key}={value}" for key, value in row.dimensions.items() if key not in (figures.WAIT_METHOD, *but)]
 
 
 def _layout(rows: int) -> dict[str, Any]:
