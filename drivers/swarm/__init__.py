@@ -74,6 +74,7 @@ class SwarmDriver:
                 "swarm": "found" if active else "begun by the run, and left at its end",
                 "nodes": told["Swarm"].get("Nodes", 1),
                 "routing_mesh": cluster.routing_mesh(),
+                "beyond_loopback": cluster.beyond_loopback(api) if active else "nothing",
                 "binding_address": cluster.binding_address(api),
                 "image": "by its id, so that no registry is asked",
                 "marker": "the log, followed from the event of the start on",

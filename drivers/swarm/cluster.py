@@ -111,6 +111,13 @@ def routing_mesh(modules: Path = Path("/lib/modules"), proc: Path = Path("/proc"
     return "not possible: this kernel has no IPVS"
 
 
+def beyond_loopback(api: Any) -> str:
+    """What a swarm that was found has listening on every address of this host, in words. Raises DriverError."""
+    with translated("list networks"):
+        overlays = api.networks(filters={"driver": "overlay"})
+    return "udp 4789, by its overlay networks" if overlays else "nothing"
+
+
 class Swarm:
     """The swarm that the lab began; `id` is its own."""
 

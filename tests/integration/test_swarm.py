@@ -160,6 +160,7 @@ def test_a_swarm_of_the_runs_own_leaves_with_it_and_with_its_bridge(
         session.launch()
         assert engine.inspect_swarm()["Spec"]["Labels"]["lab.run"] == labels["lab.run"]
         assert not engine.networks(names=["ingress"])
+        assert driver.info().facts["beyond_loopback"] == "nothing"
         assert VXLAN not in {port for _, port in _listening()}
     left = make_driver().leftovers({"lab.run": labels["lab.run"]})
     assert {one.kind for one in left} == {"image", "swarm", "network"}
@@ -199,6 +200,7 @@ def test_a_swarm_that_was_there_is_used_and_stays(make_driver: MakeDriver, label
     try:
         driver = make_driver()
         assert driver.info().facts["swarm"] == "found"
+        assert driver.info().facts["beyond_loopback"].startswith(f"udp {VXLAN}")
         with _session(driver, labels) as session:
             session.launch()
             assert Phase.READY in session.timeline
