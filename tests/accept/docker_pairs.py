@@ -26,7 +26,7 @@ OTHERS_EVERY = 3
 
 def docker_pairs(pairs: int, chance: random.Random) -> list[Verdict]:
     """Measure and print. Raises LabError, ProgramFailed."""
-    socket = _socket()
+    socket = engine_socket()
     times: dict[str, list[float]] = {"lab": [], "hand": [], "early": [], "command": []}
     steps: dict[str, list[float]] = {"create": [], "start": [], "lab create": [], "lab start": []}
     command = shutil.which("docker") or ""
@@ -105,7 +105,7 @@ def _given(prepared: Prepared, socket: str, image: str, command: str) -> dict[st
     }
 
 
-def _socket() -> str:
+def engine_socket() -> str:
     """The engine's socket. Raises Unsupported where it is none of this host's."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not host.startswith("unix://"):

@@ -1,6 +1,6 @@
 """Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
 
-    python tests/accept/run.py [--only waiting,docker,qemu,alarms] [--pairs N] [--seed N]
+    python tests/accept/run.py [--only waiting,docker,qemu,overhead,alarms] [--pairs N] [--seed N]
 
 It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
 missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
@@ -21,6 +21,9 @@ from pathlib import Path
 from types import FrameType
 
 from docker_pairs import docker_pairs
+from memory_accept import PAIRS as MEMORY_PAIRS
+from memory_accept import memory
+from overhead_accept import overhead
 from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
 from verdict import Verdict, say
@@ -32,12 +35,15 @@ from lab.lock import host_lock
 ROUNDS = 40
 DOCKER_PAIRS = 30
 QEMU_PAIRS = 12
+OVERHEAD_ROUNDS = 20
 ALARMS_TIMEOUT_S = 900.0
 
 TITLES = {
     "waiting": "What the lab's waiting adds (process and docker)",
     "docker": "Docker by the lab against a separate program (raw HTTP, a request every 2 ms)",
     "qemu": "libvirt against QEMU by hand",
+    "overhead": "System calls and CPU work by the service against a plain C loop in the same target",
+    "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
 }
 
@@ -59,6 +65,8 @@ def main() -> int:
         "waiting": lambda: waiting(options.pairs or ROUNDS, chance),
         "docker": lambda: docker_pairs(options.pairs or DOCKER_PAIRS, chance),
         "qemu": lambda: qemu_pairs(options.pairs or QEMU_PAIRS, chance),
+        "overhead": lambda: overhead(options.pairs or OVERHEAD_ROUNDS, chance),
+        "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
         "alarms": _alarms,
     }
     try:
