@@ -64,9 +64,14 @@ class LoadResult:
 
     requests: Sequence[Request]
 
-    def between(self, start_ns: int, end_ns: int) -> LoadResult:
-        """The requests whose intended instants lie in [`start_ns`, `end_ns`)."""
-        return LoadResult(requests=[one for one in self.requests if start_ns <= one.intended_ns < end_ns])
+    def split(self, at_ns: int) -> tuple[LoadResult, LoadResult]:
+        """The requests that were over at `at_ns`, and those under way then or meant for later."""
+        over = [_end_ns(one) <= at_ns for one in self.requests]
+        pairs = list(zip(self.requests, over, strict=True))
+        return (
+            LoadResult(requests=[one for one, done in pairs if done]),
+            LoadResult(requests=[one for one, done in pairs if not done]),
+        )
 
     @property
     def sent(self) -> int:
@@ -189,6 +194,10 @@ def parse(output: bytes) -> LoadResult:
         return LoadResult(requests=[Request(**line) for line in lines])
     except (ValueError, KeyError, TypeError) as error:
         raise LabError("what the load's client told is not whole", details=str(error)) from error
+
+
+def _end_ns(one: Request) -> int:
+    return one.intended_ns if one.done_ns is None else one.done_ns
 
 
 def _common(seconds: float, path: str, nonce: str, timeout_s: float) -> dict[str, object]:

@@ -9,16 +9,18 @@
 | `missed_sends` | none | requests that the client itself could not send at their instants | requests |
 | `worst_latency_s` | intended instant of a request | its complete answer; the worst of the answered | s |
 
-The load is open-loop, `rate` requests a second on connections that are kept open, over two windows of `seconds` each:
-`window`=quiet before the change is asked for, `window`=rollout from then on. A run of the load in which its client was
-itself late for more than 5 % of the requests is a failed launch, and no figure. With R replicas, `rollout_s` is good to
-about R requests of the load, since that often the last of the old ones is asked.
+The load is open-loop, `rate` requests a second, each on a new connection, so that no replica is missed because one
+connection stays with another. It lasts for two windows of `seconds` each: `window`=quiet before the change is asked
+for, and `window`=rollout from then on, with what was under way. A load whose client was itself late for more than 5 %
+of the requests is a failed launch, and no figure. With R replicas, `rollout_s` is good to about R requests of the load,
+since that often the last of the old ones is asked.
 
 `way`=engine: the engine's own rolling update of `replicas` replicas. `way`=restart: version 1 is stopped and removed,
 and version 2 launched at the same address, as a user would do where nothing else is on offer. `order`, `readiness`,
-`grace` and `pre_stop` are how each goes about it, in the engine's words; all four are beside `rolled_out`. `address`: `own` is the engine's or the
-service's; `spread` is the lab's, which hands each new connection to one of the addresses that the engine gives its
-replicas, in turn, where it has none in front of them.
+`grace` and `pre_stop` are how each goes about it, in the engine's words; all four are beside `rolled_out`.
+
+`address`=own is the engine's or the service's. `address`=spread is the lab's, where the engine has none in front of its
+replicas: it hands each new connection to one of theirs, in turn, and its own delay is in both windows.
 """  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from pydantic.dataclasses import dataclass
 from lab.census import Census, identity, replicating
 from lab.driver import Feature, Replicates
 from lab.errors import DriverError, LaunchError, Unsupported
-from lab.load import LoadResult, start_load
+from lab.load import LoadResult, start_watch
 from lab.scenario import Bench
 from lab.session import Session
 from lab.spec import Endpoint
@@ -52,7 +54,7 @@ _BY_HAND = {"order": "stop-first", "readiness": "none", "grace": f"{GRACE_S:g}s"
 class Rollout:
     """Replace version 1 by 2 under `rate` requests a second, `seconds` before and `seconds` after it is asked for."""
 
-    rate: Annotated[int, Field(ge=1, le=1000)] = 50
+    rate: Annotated[int, Field(ge=1, le=200)] = 50
     seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
     replicas: Annotated[int, Field(ge=2, le=64)] = 2
 
@@ -68,6 +70,10 @@ class Rollout:
     @property
     def at_once(self) -> int:
         return self.replicas + 1
+
+    @property
+    def _interval_s(self) -> float:
+        return round(1000 / self.rate) / 1000  # whole milliseconds are what the client takes
 
     def measure(self, bench: Bench) -> None:
         if not bench.spec.builtin:
@@ -119,25 +125,21 @@ class Rollout:
     def _load(self, endpoint: Endpoint) -> Iterator[_Load]:
         """Load `endpoint`; the context begins once the quiet window is over, and its end waits for the load's."""
         load = _Load()
-        with start_load(endpoint, rate=self.rate, seconds=2 * self.seconds) as client:
+        with start_watch(endpoint, seconds=2 * self.seconds, interval_s=self._interval_s) as client:
             time.sleep(self.seconds)
             yield load
             load.result = client.result()
         load.result.require_punctual()
 
     def _emit(self, bench: Bench, load: _Load, told: Mapping[str, str]) -> None:
-        window_ns = round(self.seconds * 1e9)
-        changing = load.result.between(load.asked_ns, load.asked_ns + 2 * window_ns)
+        quiet, changing = load.result.split(load.asked_ns)
         done_ns = rolled_out_ns(changing)
-        rate = {"rate": f"{self.rate}/s"}
+        rate = {"rate": f"{1 / self._interval_s:.3g}/s"}
         bench.emit("rolled_out", float(done_ns is not None), "share", **told, **rate)
         brief = {key: told[key] for key in ("way", "order", "replicas", "address")}
         if done_ns is not None:
             bench.emit("rollout_s", (done_ns - load.asked_ns) / 1e9, "s", **brief, **rate)
-        for name, window in (
-            ("quiet", load.result.between(load.asked_ns - window_ns, load.asked_ns)),
-            ("rollout", changing),
-        ):
+        for name, window in (("quiet", quiet), ("rollout", changing)):
             short = {"window": name, "way": told["way"], **rate}
             bench.emit("requests_sent", window.sent, "requests", **short)
             bench.emit("requests_failed", window.failed, "requests", **short)

@@ -75,7 +75,9 @@ def test_failed_missed_and_served_are_told_apart() -> None:
     )
     assert (result.sent, result.failed, result.missed) == (5, 3, 1)
     assert result.worst_latency_s == pytest.approx(0.040)
-    assert len(result.between(1 * MS, 4 * MS).requests) == 3
+    before, after = result.split(5 * MS)
+    assert [one.intended_ns // MS for one in before.requests] == [0, 3, 4]
+    assert (before.failed, after.failed) == (1, 2)
     assert LoadResult(requests=[request(0, 3, 503)]).worst_latency_s is None
 
 
