@@ -17,8 +17,8 @@ differences of its own clock's readings, which in a guest is the guest's.
 | `unserved_requests` (`load`) | none | requests of the load missed by the client, refused, broken, too late or answered with an error | requests |
 
 The first five are medians of up to 100 equal chunks (of 20 copies, and of `fsyncs` appends), after one that is not
-counted: a pause in fewer than half of them does not count. The chunks are kept as `chunk_s` and each request's latency
-as `request_s`, both raw.
+counted, and fewer where 3 s were over: a pause in less than half of them does not count. The chunks are kept as
+`chunk_s` and each request's latency as `request_s`, both raw.
 
 - Memory: the two `buffers` together are three eighths of the declared memory, so that they fit beside a guest's kernel,
   and at most four times the largest cache that the host names. Where they do not exceed that, it is a cache that is
