@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.driver import Context, Driver
+from lab.driver import Clustered, Context, Driver
 from lab.errors import DriverUnavailable
 from lab.ownership import Owner
 from lab.place import RunDir, make_run_dir
@@ -150,7 +150,7 @@ def _missing(name: str) -> str:
     try:
         driver: Driver = make_driver(target, Context(run_dir=run_dir, cache_dir=_cache()))
         try:
-            driver.info()
+            _require(driver, bool({target.driver, name} & REQUIRED))
         finally:
             driver.close()
     except DriverUnavailable as error:
@@ -158,6 +158,17 @@ def _missing(name: str) -> str:
     finally:
         RunDir(str(run_dir), labels).delete()
     return ""
+
+
+def _require(driver: Driver, required: bool) -> None:
+    """Ask the engine; a cluster that is required, and that the lab can make, is made where it is missing."""
+    try:
+        driver.info()
+    except DriverUnavailable:
+        if not required or not isinstance(driver, Clustered):
+            raise
+        driver.cluster_up(lambda _: None)
+        driver.info()
 
 
 def spec_for(labels: dict[str, str], **changes: object) -> Spec:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab import procs
 from lab.driver import Role
-from lab.procs import Process
+from lab.procs import Entry, Process
 
 
 def of_pods(uids: Iterable[str], proc: Path = Path("/proc")) -> dict[Process, Role]:
@@ -17,20 +17,20 @@ def of_pods(uids: Iterable[str], proc: Path = Path("/proc")) -> dict[Process, Ro
     The kubelet names a pod's cgroup `pod<uid>`, with underscores for dashes under systemd (k8s.io/kubernetes,
     pkg/kubelet/cm). The shim is in no pod's cgroup: it is the parent of what is.
     """
-    names = {f"pod{form}" for uid in uids for form in (uid, uid.replace("-", "_"))}
     entries = procs.table()
     found: dict[Process, Role] = {}
-    for pid, entry in entries.items():
-        if not _in_pod(proc / str(pid) / "cgroup", names):
-            continue
-        found[entry.process] = _role(entry.name, pid)
-        parent = entries.get(entry.parent)
-        if parent is not None and parent.name.startswith("containerd-shim"):
-            found[parent.process] = Role.SHIM
+    for uid in uids:
+        names = (f"pod{uid}", f"pod{uid.replace('-', '_')}")
+        inside = [entry for pid, entry in entries.items() if _in_cgroup(proc / str(pid) / "cgroup", names)]
+        found |= _roles(inside)
+        for entry in inside:
+            parent = entries.get(entry.parent)
+            if parent is not None and parent.name.startswith("containerd-shim"):
+                found[parent.process] = Role.SHIM
     return found
 
 
-def _in_pod(cgroup: Path, names: set[str]) -> bool:
+def _in_cgroup(cgroup: Path, names: Iterable[str]) -> bool:
     try:
         text = cgroup.read_text()
     except OSError:  # it has ended
@@ -38,11 +38,18 @@ def _in_pod(cgroup: Path, names: set[str]) -> bool:
     return any(name in text for name in names)
 
 
-def _role(name: str, pid: int) -> Role:
-    """What a process in a pod's cgroup does: `pause` holds the pod's namespaces; gVisor's sentry is its kernel."""
-    if name == "pause":
-        return Role.HELPER
-    argv = procs.arguments(pid)
-    if argv and os.path.basename(argv[0]).startswith("runsc"):  # noqa: PTH119  a text, not a path of this host's
-        return Role.HELPER if "gofer" in argv else Role.VMM
-    return Role.SERVICE
+def _roles(entries: Sequence[Entry]) -> dict[Process, Role]:
+    """What the processes in one pod's cgroup do: `pause` holds the pod's namespaces, or, where a node calls it
+    something else, the first that was started; gVisor's sentry is the kernel of its pod, its gofer serves files."""
+    found: dict[Process, Role] = {}
+    ordinary: list[Entry] = []
+    for entry in entries:
+        argv = procs.arguments(entry.process.pid)
+        if argv and os.path.basename(argv[0]).startswith("runsc"):  # noqa: PTH119  a text, not a path of this host's
+            found[entry.process] = Role.HELPER if "gofer" in argv else Role.VMM
+        else:
+            ordinary.append(entry)
+    holders = [entry for entry in ordinary if entry.name == "pause"]
+    if not holders and len(ordinary) > 1:
+        holders = [min(ordinary, key=lambda entry: entry.process)]
+    return found | {entry.process: Role.HELPER if entry in holders else Role.SERVICE for entry in ordinary}

@@ -45,11 +45,14 @@ def run_in_pod(api: Api, namespace: str, pod: str, argv: Sequence[str], timeout_
                 _request_timeout=timeout_s,
             )
             out, err = _read(connection, argv[0], timeout_s)
-            return ExecResult(_exit_code(connection.read_channel(_ERROR_CHANNEL), argv[0]), out, err)
+            code = _exit_code(connection.read_channel(_ERROR_CHANNEL), argv[0])
     finally:
         if connection is not None:
             connection.close()
         core.api_client.close()
+    if code in (126, 127) and not out and b"exec" in err:  # the OCI runtime's own codes: it found nothing to run
+        raise DriverError(f"the pod has no '{argv[0]}' to run", details=err.decode(errors="replace"))
+    return ExecResult(code, out, err)
 
 
 def _read(connection: Any, program: str, timeout_s: float) -> tuple[bytes, bytes]:
