@@ -32,9 +32,10 @@ class Spreader:
         self.endpoint = Endpoint("127.0.0.1", self._listener.getsockname()[1])
         self._ended = threading.Event()
         self._threads = [
-            threading.Thread(target=run, name=f"lab-spread-{run.__name__}", daemon=True)
+            threading.Thread(target=run, name=f"lab-spread{run.__name__}", daemon=True)
             for run in (self._follow, self._forward)
         ]
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> Spreader:
         for thread in self._threads:
@@ -48,6 +49,8 @@ class Spreader:
         for thread in self._threads:
             thread.join()
         self._listener.close()
+        if self._failure is not None and error is None:
+            raise self._failure
 
     def _follow(self) -> None:
         while not self._ended.wait(_FOLLOW_S):
@@ -55,6 +58,12 @@ class Spreader:
                 self._addresses = self._ask()
 
     def _forward(self) -> None:
+        try:
+            self._forward_until_ended()
+        except BaseException as error:  # told by `__exit__`: what it did not forward was not the service's failure
+            self._failure = error
+
+    def _forward_until_ended(self) -> None:
         turn = 0
         with selectors.DefaultSelector() as selector:
             self._listener.setblocking(False)
@@ -64,11 +73,10 @@ class Spreader:
                     if key.data is None:
                         turn += 1
                         self._accept(selector, turn)
-                    elif key.fileobj in selector.get_map():
+                    else:
                         key.data.move(selector, key.fileobj)
-            for key in [*selector.get_map().values()]:
-                if key.data is not None:
-                    key.data.close(selector)
+            for pair in {key.data for key in selector.get_map().values() if key.data is not None}:
+                pair.close(selector)
 
     def _accept(self, selector: selectors.BaseSelector, turn: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -90,6 +98,7 @@ class Spreader:
 class _Pair:
     client: socket.socket
     server: socket.socket
+    closed: bool = False
 
     def begin(self, selector: selectors.BaseSelector) -> None:
         for end in (self.client, self.server):
@@ -99,6 +108,8 @@ class _Pair:
 
     def move(self, selector: selectors.BaseSelector, source: object) -> None:
         """Hand on what came; either end's end is the end of both."""
+        if self.closed:  # by its other end, in the same look
+            return
         reader, writer = (self.client, self.server) if source is self.client else (self.server, self.client)
         try:
             data = reader.recv(_PIECE_BYTES)
@@ -110,7 +121,7 @@ class _Pair:
         self.close(selector)
 
     def close(self, selector: selectors.BaseSelector) -> None:
+        self.closed = True
         for end in (self.client, self.server):
-            with contextlib.suppress(KeyError):  # closed with its other end
-                selector.unregister(end)
+            selector.unregister(end)
             end.close()

@@ -13,8 +13,10 @@ import pytest
 from lab.driver import Context, Feature
 from lab.errors import LabError, MeasurementError
 from lab.load import LoadResult, Request, parse, run_load, start_load, start_watch
+from lab.probes import reserve_port
 from lab.run import Outcome, RunRecord
-from lab.spec import Endpoint
+from lab.session import Session
+from lab.spec import Endpoint, Spec
 from lab.spread import Spreader
 from lab.testing import FakeDriver, FakeEngine, WaitingClock
 from scenarios.rollout import Rollout, rolled_out_ns
@@ -177,6 +179,19 @@ def test_another_image_is_refused(driver: FakeDriver, engine: FakeEngine, measur
     foreign.engine = engine
     record = measure(Rollout(), foreign, engine.clock, rounds=3, image="somebody/else")
     assert record.targets[0].outcome is Outcome.FAILED and "version" in record.targets[0].reason
+
+
+def test_the_spreader_adds_no_failure_of_its_own(driver: FakeDriver, engine: FakeEngine, tmp_path: Path) -> None:
+    spec = Spec(labels={"lab.run": "r"}, environment={"LAB_VERSION": "1"})
+    ports = [Endpoint("127.0.0.1", reserve_port()) for _ in range(2)]
+    info = driver.info()
+    with contextlib.ExitStack() as stack:
+        for endpoint in ports:
+            session = stack.enter_context(Session(driver, info, spec.for_launch(), engine.clock, port=endpoint.port))
+            session.launch()
+        front = stack.enter_context(Spreader(lambda: ports)).endpoint
+        result = start_watch(front, seconds=1.5, interval_s=0.010).result()
+    assert len(result.requests) == 150 and result.failed == 0
 
 
 def test_the_spreader_follows_addresses_and_shows_failures() -> None:
