@@ -130,7 +130,7 @@ class _Crowd:
             return False
         if available_bytes() - self._bench.spec.memory_bytes < self._floor_bytes:
             self._stop("floor")
-        elif time.monotonic() > deadline:
+        elif self._members and time.monotonic() > deadline:
             self._stop("time")
         return len(self._members) < self._top
 

@@ -17,6 +17,9 @@ served request), `load` (`requests` requests within a second) and `alloc` (the s
 | `engine_pss_bytes` (`process`) | fixed cost: daemons and control plane by PSS, there before the first instance |
 | `storage_bytes` (`part`) | blocks on disk: image (shared by launches), writable, kernel, initramfs, root |
 
+PSS splits what processes share: a lone instance is charged all of its shim's and proxy's program, and less of it where
+others of the same engine run beside it. What one more costs then is `density`'s question.
+
 The overhead of a platform is its `pss_bytes` less that of the bare process in the same run; it is computed when shown.
 """  # noqa: E501  a table's rows are not broken
 
