@@ -30,6 +30,7 @@ _DELETE_TIMEOUT_S = 180.0
 _LOAD_TIMEOUT_S = 600.0
 _NODE_TIMEOUT_S = 60.0
 _GET_KIND = "install it: https://kind.sigs.k8s.io (in Debian 13: sudo apt-get install kind), then: lab cluster up"
+_COMMAND = re.compile(r'command ".*?" failed', re.DOTALL)
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
 
 Json = dict[str, Any]
@@ -155,7 +156,7 @@ def refusal(brief: str, said: str, *, image: str = "") -> DriverError:
 
     The texts are those of kind 0.27 (pkg/cluster/internal) and of Docker 20.10 to 28.
     """
-    text = said.lower()
+    text = _COMMAND.sub("", said).lower()  # which has `--privileged` and every port in it
     resolution = ""
     if "cannot connect to the docker daemon" in text or "is the docker daemon running" in text:
         return DriverUnavailable(
@@ -189,10 +190,16 @@ def refusal(brief: str, said: str, *, image: str = "") -> DriverError:
         )
     if "already exist for a cluster" in text:
         resolution = "lab cluster down, then lab cluster up"
-    lines = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.startswith("ERROR:")]
-    last = (errors or lines or ["it does not say why"])[-1]
-    return DriverError(f"{brief}: {' '.join(last.split())}", details=said, resolution=resolution)
+    return DriverError(f"{brief}: {_reason(said)}", details=said, resolution=resolution)
+
+
+def _reason(said: str) -> str:
+    """The line that says why: of the output of the command that kind ran, else kind's own."""
+    own, _, output = _COMMAND.sub("a command failed", said).partition("Command Output:")
+    lines = [" ".join(line.split()) for line in output.splitlines() if "error" in line.lower()]
+    lines += [line.removeprefix("ERROR:").strip() for line in own.splitlines() if line.startswith("ERROR:")]
+    lines += [" ".join(line.split()) for line in reversed(own.splitlines()) if line.strip()]
+    return (lines or ["it does not say why"])[0]
 
 
 def cluster_config(name: str, given: Path | None, *, api_port: int | None = None, pool: bool = True) -> Json:

@@ -177,6 +177,27 @@ def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ),
         ("Command Output: Unable to find image 'kindest/node:x' locally", DriverUnavailable, "node image"),
         ("OCI runtime create failed: unable to apply caps: operation not permitted", DriverUnavailable, "privileged"),
+        (
+            'ERROR: failed to create cluster: command "docker run --privileged --publish=127.0.0.1:32600:30000/TCP x" '
+            "failed with error: exit status 125\n\nCommand Output: e3fc\ndocker: Error response from daemon: failed to "
+            "create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
+            "unable to apply caps: operation not permitted: unknown",
+            DriverUnavailable,
+            "starts no privileged containers",
+        ),
+        (
+            'ERROR: failed to create cluster: command "docker run --privileged x" failed with error: exit status 125\n'
+            "Command Output: docker: Error response from daemon: mkdir /var/lib/docker: no space left on device.",
+            DriverError,
+            "could not create the cluster: docker: Error response from daemon: mkdir /var/lib/docker: no space left",
+        ),
+        (
+            'ERROR: failed to create cluster: failed to pull image "kindest/node:v1.28.0": command "docker pull '
+            'kindest/node:v1.28.0" failed with error: exit status 1\n\nCommand Output: Error response from daemon: Get '
+            '"https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+            DriverUnavailable,
+            "the node image",
+        ),
         ("ERROR: node(s) already exist for a cluster with the name", DriverError, "already exist"),
         ("\nERROR: failed to create cluster: could not find a log line\n\nStack Trace: x", DriverError, "a log line"),
         ("", DriverError, "does not say why"),
