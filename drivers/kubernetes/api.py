@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = (5.0, 30.0)  # to connect, and between two pieces of an answer
 _PAUSES_S = (0.1, 0.5, 2.0)
 _LONGEST_PAUSE_S = 5.0
+_CONNECTIONS = 64  # kept open at a time: a thread for each of the pool's ports, and the watches
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 Json = dict[str, Any]
@@ -107,6 +108,7 @@ def connect(*, context: str | None = None, kubeconfig: Mapping[str, Any] | None 
         else:
             config.load_kube_config(context=context, client_configuration=configuration)
     configuration.retries = False  # `Api.call` decides what is asked again; urllib3 would do so at once, and aloud
+    configuration.connection_pool_maxsize = _CONNECTIONS
     return Api(configuration)
 
 

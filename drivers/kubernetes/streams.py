@@ -48,7 +48,7 @@ def run_in_pod(api: Api, namespace: str, pod: str, argv: Sequence[str], timeout_
             code = _exit_code(connection.read_channel(_ERROR_CHANNEL), argv[0])
     finally:
         if connection is not None:
-            connection.close()
+            connection.close(timeout=0)  # the other side is not waited for
         core.api_client.close()
     if code in (126, 127) and not out and b"exec" in err:  # the OCI runtime's own codes: it found nothing to run
         raise DriverError(f"the pod has no '{argv[0]}' to run", details=err.decode(errors="replace"))

@@ -40,6 +40,7 @@ class Watcher:
         self._response: Any = None
         self._version = ""
         self._closing = threading.Event()
+        self._fruitless = 0  # connections in a row that brought no event
 
     def connect(self) -> None:
         """Start, unless it runs: once this returns no event is missed. Raises DriverError."""
@@ -74,22 +75,20 @@ class Watcher:
             self._thread.join(_JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
-        failures = 0
         while not self._closing.is_set():
             try:
                 if self._response is None:
                     self._resume()
-                    failures = 0
                 self._read()
             except Exception as error:
                 if not isinstance(error, _Broken) and not is_cluster_error(error) and not self._closing.is_set():
                     raise
                 if isinstance(error, _Broken) or status_of(error) == _GONE:
                     self._version = ""
-                failures += 1
             finally:
                 self._drop()
-            self._closing.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+            self._closing.wait(_PAUSES_S[min(self._fruitless, len(_PAUSES_S) - 1)])
+            self._fruitless += 1
 
     def _resume(self) -> None:
         """Connect again: from the last version seen, or, where the API has forgotten it, from a listing."""
@@ -114,6 +113,7 @@ class Watcher:
             self._version = metadata["resourceVersion"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _Broken(f"no event of Kubernetes: {line[:200]!r}") from error
+        self._fruitless = 0
         if kind == "BOOKMARK":
             return
         follower = self._follower(metadata)

@@ -216,6 +216,16 @@ def test_a_refused_reconnection_is_tried_again(rig: Rig, k8s: Any) -> None:
     assert Phase.ENGINE_READY in marks.events()
 
 
+def test_an_api_that_ends_every_watch_at_once_is_not_asked_in_a_hurry(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_PAUSES_S", (0.0, 0.2))
+    rig.stub.refuse("GET", "watch=", 200, "", times=1000)
+    rig.stub.drop()
+    time.sleep(1.0)
+    assert len(rig.stub.asked("GET", "watch=")) < 12
+
+
 def test_a_first_connection_that_is_forbidden_says_so(stub: Any, api: Api) -> None:
     stub.refuse("GET", "watch=", 403, 'pods is forbidden: User "u" cannot watch resource "pods"')
     with pytest.raises(DriverError) as raised:
