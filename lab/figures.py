@@ -188,7 +188,8 @@ def span(low: float, high: float, unit: str, *, like: float) -> str:
 def scale(value: float, unit: str) -> tuple[float, str]:
     """What to divide `value` by so that a reader can take it in, and the unit that it then has."""
     scales = _SCALES.get(unit, ((1.0, unit),))
-    return next((found for found in scales if abs(value) >= found[0] * _ROUNDS_UP), scales[-1] if value else scales[0])
+    plain = next(found for found in scales if found[0] == 1)  # of nothing
+    return next((found for found in scales if abs(value) >= found[0] * _ROUNDS_UP), scales[-1] if value else plain)
 
 
 def digits(value: float) -> str:
@@ -230,7 +231,7 @@ def against(base: Series | None, other: Series) -> str:
     if other.unit != "bytes":
         ratio = ratio_of(base, other)
         return times(ratio) if ratio else ""
-    if base is None:
+    if base is None or not (_settled(base) and _settled(other)):
         return ""
     found = stats.difference(base.values, other.values)
     text = f"{'+' if found.value > 0 else ''}{quantity(found.value, 'bytes')}"
@@ -241,9 +242,12 @@ def against(base: Series | None, other: Series) -> str:
 
 def median(row: Series, found: stats.Estimate) -> str:
     """The median as a reader may take it: 'not resolved' for a slope whose interval is too wide."""
-    if row.metric == density.MARGINAL and not density.resolved(found):
-        return "not resolved"
-    return quantity(found.median, row.unit)
+    return quantity(found.median, row.unit) if _settled(row) else "not resolved"
+
+
+def _settled(row: Series) -> bool:
+    """Whether the row's median is a figure: a slope may be too uncertain for one."""
+    return row.metric != density.MARGINAL or density.resolved(stats.estimate(row.values))
 
 
 def _joined(low: float, high: float) -> str:

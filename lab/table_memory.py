@@ -80,9 +80,13 @@ def _grid(rows: Sequence[Series]) -> Table:
             interval = "n < 6"
             if found.low is not None and found.high is not None:
                 interval = figures.span(found.low, found.high, row.unit, like=found.median)
-            cells = ("" if place else title, name, figures.quantity(found.median, row.unit), interval, f"n {found.n}")
+            cells = ("" if place else title, name, _figure(row, found), interval, f"n {found.n}")
             table.add_row(*map(Text, cells))
     return table
+
+
+def _figure(row: Series, found: stats.Estimate) -> str:
+    return f"{found.median:g}" if row.metric == "netns_count" else figures.quantity(found.median, row.unit)
 
 
 def _wanted(row: Series) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers.dockerapi import cold, images
+from drivers.dockerapi import cold, daemon, images
 from drivers.dockerapi.client import connect, is_local, label_filter
 from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
@@ -24,6 +24,7 @@ _RESTART = {Restart.DEFAULT: None, Restart.BEST: {"Condition": "any", "Delay": 0
 _LOOPBACK = "127.0.0.1"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.REPLICAS, Feature.RESTART}
+    | {Feature.ENGINE_PIDS}
 )
 _PORT = "lab.port"
 
@@ -69,7 +70,7 @@ class SwarmDriver:
             engine="Docker Swarm",
             version=told["ServerVersion"],
             isolation=f"namespaces ({told.get('DefaultRuntime', 'runc')})",
-            features=_FEATURES | ({Feature.COLD} if told.get("Driver") == "overlay2" else set()),
+            features=_FEATURES | ({Feature.COLD, Feature.STORAGE} if told.get("Driver") == "overlay2" else set()),
             facts={
                 "swarm": "found" if active else "begun by the run, and left at its end",
                 "nodes": told["Swarm"].get("Nodes", 1),
@@ -186,6 +187,10 @@ class SwarmDriver:
     def others_running(self) -> Sequence[str]:
         """The names of running containers that bear no label of the lab's."""
         return cold.others_running(self._api())
+
+    def engine_pids(self) -> Mapping[int, str]:
+        """The daemon, in which the swarm's manager runs as well, and containerd."""
+        return daemon.engine_pids(self._api())
 
     def close(self) -> None:
         """Close the event stream and the connections."""

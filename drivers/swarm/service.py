@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from drivers.dockerapi.container import Container
@@ -56,6 +57,14 @@ class Service:
         found: dict[int, Role] = {}
         for container in self._containers():
             found |= container.host_pids()
+        return found
+
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """What its containers have on this host's disks."""
+        found: dict[str, list[Path]] = {}
+        for container in self._containers():
+            for part, paths in container.storage().items():
+                found.setdefault(part, []).extend(paths)
         return found
 
     def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:

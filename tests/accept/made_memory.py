@@ -1,7 +1,7 @@
 """Made-up runs of `memory` and `density`, with the noise that real ones had: for alarms and for what must be found.
 
-`memory`: PSS varies by 2 % from launch to launch, and one launch in thirty has 1.2 to 2 times as much in a daemon's
-helper. `density`: each reading of MemAvailable is off by 1 MiB, drifts as the machine does, and now and then some other
+`memory`: PSS varies by 2 % from launch to launch, and one launch in a hundred has 1.2 to 2 times as much, from a
+process that comes along. `density`: each reading of MemAvailable is off by 1 MiB, drifts as the machine does, and now and then some other
 program takes or returns 40 MiB in the middle of a walk.
 """
 
@@ -25,7 +25,7 @@ def memory_run(chance: random.Random, name: str, *, n: int, more_mib: Mapping[st
     samples = []
     for iteration in range(n):
         for target, mib in PSS_MIB.items():
-            outlier = chance.uniform(1.2, 2.0) if chance.random() < 1 / 30 else 1.0
+            outlier = chance.uniform(1.2, 2.0) if chance.random() < 0.01 else 1.0
             held = (more_mib or {}).get(target, 0.0)
             value = (mib * chance.lognormvariate(0, 0.02) * outlier + held) * MIB
             samples.append(Sample(target=target, metric="pss_bytes", value=value, unit="bytes", iteration=iteration))

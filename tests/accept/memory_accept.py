@@ -18,7 +18,7 @@ from made_memory import density_run, memory_run
 from programs import ProgramFailed
 from verdict import Verdict, say
 
-from lab import stats
+from lab import figures, stats
 from lab.compare import RunComparison, compare_runs
 from lab.driver import OnThisHost
 from lab.errors import LabError
@@ -37,12 +37,14 @@ SLACK_BYTES, SLACK_SHARE = 256 * 1024, 0.02
 PAIRS, FOUND = 400, 100
 _SMEM_TIMEOUT_S = 120.0
 
-# Scenario, target, rounds of each run, parameters: as few launches as let a test reach 5 %.
+# Scenario, target, rounds of each run, parameters: as few launches as let a test reach 5 %. A guest hands the first 20
+# MiB out of what its kernel has touched and freed while it booted, so that they would not show on the host: its service
+# holds 30 MiB in either run.
 SEEDED: Sequence[tuple[str, str, int, Mapping[str, str]]] = (
     ("memory", "docker", 5, {"settle": "0.5", "alloc": "0", "requests": "0"}),
-    ("memory", "libvirt:microvm", 5, {"settle": "0.5", "alloc": "0", "requests": "0"}),
+    ("memory", "libvirt:microvm", 5, {"settle": "0.5", "alloc": "0", "requests": "0", "hold": "30"}),
     ("density", "docker", 4, {"settle": "0.5", "max": "6"}),
-    ("density", "libvirt:microvm", 2, {"settle": "1", "max": "3"}),
+    ("density", "libvirt:microvm", 3, {"settle": "0.5", "max": "2", "hold": "30"}),
 )
 
 
@@ -105,7 +107,9 @@ def _seeded(scenario: str, target: str, rounds: int, parameters: Mapping[str, st
     """Whether a run whose services hold 20 MiB more is told from one whose services do not."""
     with tempfile.TemporaryDirectory() as folder, Store.open(str(Path(folder) / "accept.db")) as store:
         plain = _run(store, scenario, target, rounds, parameters)
-        held = _run(store, scenario, target, rounds, {**parameters, "hold": str(HELD_MIB)})
+        held = _run(
+            store, scenario, target, rounds, {**parameters, "hold": str(int(parameters.get("hold", 0)) + HELD_MIB)}
+        )
         if reason := next((t.reason for run in (plain, held) for t in run.targets if t.outcome is not Outcome.OK), ""):
             say(f"  {scenario}, {target}: {reason} -> not run")
             return Verdict.NOT_RUN
@@ -114,9 +118,18 @@ def _seeded(scenario: str, target: str, rounds: int, parameters: Mapping[str, st
     row = next(row for row in found.rows if row.can_alarm)
     told = " and ".join(f"{one.median / MIB:.1f} MiB (n = {one.n})" for one in (row.a, row.b) if one is not None)
     p = "no test" if row.p_corrected is None else f"p = {row.p_corrected:.3f}"
-    verdict = Verdict.MET if row in found.regressions else Verdict.MISSED
+    verdict = Verdict.MET if row in found.regressions else _unseen(plain, held, row.metric)
     say(f"  {scenario}, {target}, {HELD_MIB} MiB more: {told}, {p}; goal called higher -> {verdict}")
     return verdict
+
+
+def _unseen(plain: RunRecord, held: RunRecord, metric: str) -> Verdict:
+    """What was not found: missed, unless other programs' memory made so much noise that 20 MiB may be in it."""
+    a, b = ([one.values for one in figures.series_of(run) if one.metric == metric] for run in (plain, held))
+    between = stats.difference(a[0], b[0])
+    if between.low is None or between.high is None or between.low <= HELD_MIB * MIB <= between.high:
+        return Verdict.INCONCLUSIVE
+    return Verdict.MISSED
 
 
 def _run(store: Store, scenario: str, target: str, rounds: int, parameters: Mapping[str, str]) -> RunRecord:
