@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from lab.figures import series_of
 from lab.options import read_options
 from lab.registry import make_scenario
 from lab.report import render
-from lab.run import Outcome, RunRecord
+from lab.run import Outcome, RunRecord, RunStatus
 from lab.scenario import Sized
 from lab.spec import Endpoint, Spec
 from lab.stats import estimate
@@ -109,6 +111,25 @@ def test_an_error_in_the_round_blames_one_launch_and_keeps_no_samples(
     record = measure(Scale(replicas=3), stuck, engine.clock)
     assert not record.samples
     assert sorted(launch.outcome for launch in record.launches) == [Outcome.FAILED, Outcome.OK, Outcome.OK]
+    assert not engine.instances
+
+
+def test_an_interrupt_among_launches_leaves_none_behind(
+    driver: FakeDriver, engine: FakeEngine, measure: Measure
+) -> None:
+    class Interrupted(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            if len(self.engine.instances) >= 2 and not told:
+                told.append(spec.nonce)
+                os.kill(os.getpid(), signal.SIGINT)
+                self.engine.clock.advance(0.3)  # an engine goes on with what it was asked for
+            return super().launch(spec, endpoint, mark)
+
+    told: list[str] = []
+    interrupted = Interrupted("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    interrupted.engine = engine
+    record = measure(Scale(replicas=8, parallel=2), interrupted, engine.clock)
+    assert record.run.status is RunStatus.INTERRUPTED and not record.samples
     assert not engine.instances
 
 
