@@ -30,14 +30,15 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-HELP = """Launch the same microservice as a process, a container and a virtual machine, and measure what each costs.
+HELP = """Launch the same microservice on every platform that this machine has, and measure what each costs.
 
-Start with [bold]lab doctor[/bold] (what works here), then [bold]lab run boot[/bold] (how long does each take, and
+Start with [bold]lab doctor[/bold] (what works here), then [bold]lab run boot[/bold] (how long does each take, and \
 where does the time go), then [bold]lab report last --html boot.html[/bold].
 
-A target is driver or driver:variant, such as process, docker, docker:host, libvirt:microvm: see
-[bold]lab targets[/bold]. Exit codes: 0 done, 1 a target failed, 2 bad input, 3 regression, 4 not comparable,
-130 interrupted.
+A target is driver or driver:variant, such as process, docker, docker:host, libvirt:microvm: see \
+[bold]lab targets[/bold].
+
+Exit codes: 0 done, 1 a target failed, 2 bad input, 3 a regression, 4 not comparable, 130 interrupted.
 """
 
 app = typer.Typer(
@@ -108,17 +109,27 @@ def targets(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def scenarios(as_json: JsonOption = False) -> None:
+    """The questions that `lab run` can put, and the parameters (-p KEY=VALUE) of each."""
+    from lab.registry import describe_scenarios
+
+    rows = describe_scenarios()
+
+    def table() -> Any:
+        return _two_columns((row["scenario"], _with_parameters(row)) for row in rows)
+
+    _show(rows, table, as_json)
+
+
+@app.command()
 def run(
-    scenario: Annotated[str, typer.Argument(help="The question: boot, scale, rollout, recover, …")],
+    scenario: Annotated[str, typer.Argument(help="The question, such as boot: see `lab scenarios`.")],
     targets: Annotated[
-        list[str] | None, typer.Option("--targets", "-t", help="Comma-separated. Default: every driver's own default.")
+        list[str] | None,
+        typer.Option("--targets", "-t", help="Comma-separated. Default: process,docker,libvirt:microvm,libvirt:q35."),
     ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help="Measured rounds; with --until-ci, the most. [default: 10]")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Rounds before, kept and left out of figures. [default: 1]")
-    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Measured rounds; with --until-ci, the most. Default: 10.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: 1.")] = None,
     until_ci: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Stop once every median's interval is within ± this: 5%.")
     ] = None,
@@ -126,21 +137,19 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")] = None,
     cold: Annotated[bool | None, typer.Option("--cold", help="Drop the page cache before each launch (root).")] = None,
     image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or a tar file.")] = None,
-    port: Annotated[int | None, typer.Option(help="Where that image's service listens. [default: 8080]")] = None,
+    port: Annotated[int | None, typer.Option(help="Where that image's service listens. Default: 8080.")] = None,
     ready_path: Annotated[
-        str | None, typer.Option(help="What to request of it until it answers 200. [default: /]")
+        str | None, typer.Option(help="What to request of it until it answers 200. Default: /.")
     ] = None,
     command: Annotated[list[str] | None, typer.Option(help="Replaces the image's command; once per word.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment of the service.")] = None,
-    cpus: Annotated[float | None, typer.Option(help="CPUs of each instance. [default: 1]")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each instance. [default: 128M]")] = None,
-    pids: Annotated[int | None, typer.Option(help="Processes of each instance. [default: 128]")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of each instance. Default: 1.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each instance. Default: 128M.")] = None,
+    pids: Annotated[int | None, typer.Option(help="Processes of each instance. Default: 128.")] = None,
     scratch: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. [default: 16M]")
+        str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. Default: 16M.")
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Wait this long for ready. [default: 60s]")
-    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s.")] = None,
     host_port: Annotated[
         int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")
     ] = None,
@@ -323,6 +332,11 @@ def _two_columns(rows: Any) -> Any:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _with_parameters(row: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{key}={value}" for key, value in row["parameters"].items())
+    return f"{row['question']}" + (f"\n-p {given}" if given else "")
 
 
 def _pairs(values: list[str] | None) -> dict[str, str]:

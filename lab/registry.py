@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lab.errors import BadInput, LabError
 from lab.spec import Target
@@ -44,7 +44,7 @@ def make_scenario(name: str, parameters: Mapping[str, str] | None = None) -> Sce
     from pydantic import ValidationError
 
     made = _load(_find(SCENARIOS, name, "scenario"))
-    known = [field.name for field in dataclasses.fields(made)] if dataclasses.is_dataclass(made) else []
+    known = [field.name for field in _parameters(made)]
     for key in parameters or {}:
         if key not in known:
             there = f"it has {', '.join(known)}" if known else "it has none"
@@ -54,6 +54,23 @@ def make_scenario(name: str, parameters: Mapping[str, str] | None = None) -> Sce
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise BadInput(f"{name} cannot take these parameters: {problems}") from error
+
+
+def describe_scenarios() -> list[dict[str, Any]]:
+    """Every scenario with its question, its parameters and their defaults."""
+    made = [make_scenario(name) for name in scenario_names()]
+    return [
+        {
+            "scenario": one.name,
+            "question": one.question,
+            "parameters": {field.name: getattr(one, field.name) for field in _parameters(type(one))},
+        }
+        for one in made
+    ]
+
+
+def _parameters(made: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
 
 
 def _find(group: str, name: str, kind: str) -> EntryPoint:
