@@ -1,8 +1,8 @@
 """Made-up runs of `memory` and `density`, with the noise that real ones had: for alarms and for what must be found.
 
 `memory`: PSS varies by 2 % from launch to launch, and one launch in a hundred has 1.2 to 2 times as much, from a
-process that comes along. `density`: each reading of MemAvailable is off by 1 MiB, drifts as the machine does, and now and then some other
-program takes or returns 40 MiB in the middle of a walk.
+process that comes along. `density`: each reading of MemAvailable is off by 1 MiB, drifts as the machine does, and now
+and then some other program takes or returns 40 MiB in the middle of a walk.
 """
 
 from __future__ import annotations
