@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -56,13 +57,16 @@ def run_in_pod(api: Api, namespace: str, pod: str, argv: Sequence[str], timeout_
 
 
 def _read(connection: Any, program: str, timeout_s: float) -> tuple[bytes, bytes]:
+    import websocket
+
     deadline = time.monotonic() + timeout_s
     out, err = b"", b""
     while True:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise DriverError(f"'{program}' did not end in the pod within {timeout_s:g} s")
-        connection.update(timeout=left_s)
+        with contextlib.suppress(websocket.WebSocketConnectionClosedException):  # what came before it still counts
+            connection.update(timeout=left_s)
         # Before the output is taken: what tells the end comes after all of it.
         ended = not connection.is_open() or connection.peek_channel(_ERROR_CHANNEL)
         out += connection.read_channel(1) if connection.peek_channel(1) else b""

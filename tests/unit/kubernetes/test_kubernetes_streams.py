@@ -115,7 +115,6 @@ def test_output_and_exit_code_come_back(peer: Any) -> None:
         one.send(2, b"err")
         one.send(1, b"x" * 70_000)
         one.send(3, status(reason="NonZeroExitCode", details={"causes": [{"reason": "ExitCode", "message": "7"}]}))
-        time.sleep(0.2)
 
     found = run_in_pod(peer(serve), "ns", "pod", ["/service", "facts"], 5)
     assert found == ExecResult(7, b"out\xff\x00" + b"x" * 70_000, b"err")
