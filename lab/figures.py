@@ -14,7 +14,7 @@ _EXPLAINING_MEMORY = frozenset(
     | {"guest_ram_bytes", "inside_bytes", "engine_pss_bytes", "storage_bytes"}
     | {density.PART, "noise_bytes", "launch_s", "stopped_level"}
 )
-_EXPLAINING_OVERHEAD = frozenset({"cpu_share", "late_share", "unserved_requests"})
+_EXPLAINING_OVERHEAD = frozenset({"clock_step_s", "cpu_share", "late_share", "unserved_requests"})
 EXPLAINING = (
     _EXPLAINING_MEMORY | _EXPLAINING_OVERHEAD | frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
 )

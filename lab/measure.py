@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from lab import ask
 from lab.errors import MeasurementError
+from lab.figures import quantity
 from lab.session import Session
-from lab.stats import estimate
+
+STEPS_PER_GROUP = 25
+"""A duration is no shorter than this many steps of the clock that it was read from: its error is then 4 % at most."""
 
 _TIMEOUT_S = 30.0  # beyond the service's own deadline for any work
 
@@ -27,30 +31,37 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """`count` operations in chunks of `chunk_count`, each chunk's ns by the service's own clock; `cpu_ns` is the CPU
-    time of the process that measured. `told` is the whole answer."""
+    """`count` operations in chunks of `chunk_count`, each chunk's ns by the service's own clock, whose least step is
+    `clock_step_ns`; `cpu_ns` is the CPU time of the process that measured. `told` is the whole answer."""
 
     count: int
     chunk_count: int
     chunks_ns: Sequence[int]
+    clock_step_ns: int
     elapsed_ns: int
     cpu_ns: int
     told: Mapping[str, Any]
 
     @property
     def operation_s(self) -> float:
-        """Seconds of one operation: the median chunk's, so that a pause in a few of them does not count."""
-        return estimate(self.chunks_ns).median / self.chunk_count / 1e9
-
-    @property
-    def least_s(self) -> float:
-        """Seconds of one operation in the fastest chunk: what it takes where nobody else has the CPU."""
-        return min(self.chunks_ns) / self.chunk_count / 1e9
+        """Seconds of one operation: the median of the chunks, so that a pause in a few of them does not count. Where
+        the clock is too coarse for one, of as many in a row as it needs."""
+        return statistics.median(self._groups_s())
 
     @property
     def cpu_share(self) -> float:
         """CPU time over time passed: 1 where nobody else had the CPU and nothing was waited for."""
         return self.cpu_ns / self.elapsed_ns
+
+    def _groups_s(self) -> Iterator[float]:
+        """Seconds of one operation in each group of chunks; one without its time at the end is left out."""
+        least_ns = STEPS_PER_GROUP * self.clock_step_ns
+        took_ns = chunks = 0
+        for chunk_ns in self.chunks_ns:
+            took_ns, chunks = took_ns + chunk_ns, chunks + 1
+            if took_ns >= least_ns:
+                yield took_ns / (chunks * self.chunk_count) / 1e9
+                took_ns = chunks = 0
 
 
 def measure(session: Session, kind: Kind, amount: int) -> Measured | str:
@@ -61,7 +72,8 @@ def measure(session: Session, kind: Kind, amount: int) -> Measured | str:
 
 
 def parse(told: Mapping[str, Any]) -> Measured | str:
-    """The service's answer. Raises MeasurementError where it is not whole."""
+    """The service's answer, or why there is no such thing, its clock being too coarse for one. Raises MeasurementError
+    where it is not whole."""
     if isinstance(told.get("absent"), str):
         return str(told["absent"])
     try:
@@ -69,6 +81,7 @@ def parse(told: Mapping[str, Any]) -> Measured | str:
             count=int(told["count"]),
             chunk_count=int(told["chunk_count"]),
             chunks_ns=tuple(int(chunk) for chunk in told["chunks_ns"]),
+            clock_step_ns=int(told["clock_step_ns"]),
             elapsed_ns=int(told["elapsed_ns"]),
             cpu_ns=int(told["cpu_ns"]),
             told=told,
@@ -77,9 +90,13 @@ def parse(told: Mapping[str, Any]) -> Measured | str:
         raise MeasurementError("what the service measured is not whole", details=repr(error)) from error
     if (
         not found.chunks_ns
-        or min(found.chunks_ns) <= 0
+        or min(found.chunks_ns) < 0
+        or found.clock_step_ns <= 0
+        or found.elapsed_ns <= 0
         or found.count != found.chunk_count * len(found.chunks_ns)
         or sum(found.chunks_ns) > found.elapsed_ns
     ):
         raise MeasurementError("what the service measured contradicts itself", details=str(dict(told)))
+    if sum(found.chunks_ns) < STEPS_PER_GROUP * found.clock_step_ns:
+        return f"the target's clock is too coarse, with steps of {quantity(found.clock_step_ns / 1e9, 's')}"
     return found

@@ -125,8 +125,11 @@ def _absent(rows: Sequence[Series]) -> Iterator[str]:
 
 def _unmeasured(record: RunRecord) -> Iterator[str]:
     labels = {target.target: figures.label(target) for target in record.targets}
+    metrics: dict[tuple[str, str], list[str]] = {}
     for (target, metric), why in figures.absences(record).items():
-        yield f"{labels.get(target, target)} has no {metric}, or not of every round: {why}."
+        metrics.setdefault((target, why), []).append(metric)
+    for (target, why), names in metrics.items():
+        yield f"{labels.get(target, target)} has no {', '.join(names)}, or not of every round: {why}."
 
 
 def _censored(rows: Sequence[Series]) -> Iterator[str]:

@@ -13,12 +13,14 @@ differences of its own clock's readings, which in a guest is the guest's.
 | `latency_p50_s`, `latency_p99_s` (`load`) | the instant at which a request was to be sent, whether or not it could be | its complete answer | s |
 | `served_per_s` (`load`) | the first request's instant | the last one's answer, or the end of the load: requests served over the time | requests/s |
 | `cpu_share` (`of`) | as the metric `of` | CPU time of the measuring process over the time passed | share |
+| `clock_step_s` (`of`) | a reading of the service's clock | the next that differs; the least of 8: its resolution, or the time that reading it takes | s |
 | `late_share` (`load`) | none | requests during which the load's own client was late, of all | share |
 | `unserved_requests` (`load`) | none | requests of the load missed by the client, refused, broken, too late or answered with an error | requests |
 
 The first five are medians of up to 100 equal chunks (of 20 copies, and of `fsyncs` appends), after one that is not
 counted, and fewer where 3 s were over: a pause in less than half of them does not count. The chunks are kept as
-`chunk_s` and each request's latency as `request_s`, both raw.
+`chunk_s` and each request's latency as `request_s`, both raw. A guest's clock may go by its timer's ticks of 4 ms: where
+a chunk is shorter than 25 steps of the clock, as many in a row count as one, and what is too short as a whole is absent.
 
 - Memory: the two `buffers` together are three eighths of the declared memory, so that they fit beside a guest's kernel,
   and at most four times the largest cache that the host names. Where they do not exceed that, it is a cache that is
@@ -174,6 +176,7 @@ def _measured(bench: Bench, session: Session, kind: Kind, amount: int, metric: s
     for chunk_ns in found.chunks_ns:
         bench.emit("chunk_s", chunk_ns / 1e9, "s", of=metric, operations=str(found.chunk_count))
     bench.emit("cpu_share", found.cpu_share, "", of=metric)
+    bench.emit("clock_step_s", found.clock_step_ns / 1e9, "s", of=metric)
     return found
 
 

@@ -45,13 +45,17 @@ def test_every_metric_has_a_figure_or_a_reason(record: RunRecord, target: str) -
     absent = {metric: why for (_, metric), why in absences(record).items()}
     rows = {row.metric for row in series_of(record)}
     assert (WORK | LOAD) - rows == set(absent)
-    assert set(absent) <= {"fsync_s", "copy_bytes_per_s", "latency_p99_s"}, absent
+    coarse = {
+        metric for metric, why in absent.items() if "coarse" in why
+    }  # a guest's clock may be, by its kernel's word
+    assert set(absent) - coarse <= {"fsync_s", "copy_bytes_per_s", "latency_p99_s"}, absent
+    assert target.startswith("libvirt") or not coarse
     for metric in WORK - set(absent):
         (value,) = values(record, metric)
         assert value > 0
         chunks = values(record, "chunk_s", of=metric)
         assert 1 <= len(chunks) <= 100  # fewer where its time was over
-        assert min(chunks) > 0
+        assert sum(chunks) > 0
     served = values(record, "request_s")
     assert len(served) + values(record, "unserved_requests")[0] == 400
     assert values(record, "latency_p50_s")[0] > 0

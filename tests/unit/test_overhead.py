@@ -32,6 +32,7 @@ from scenarios.overhead import Overhead, buffers_mib, emit_load, largest_cache_b
 
 Make = Callable[..., RunRecord]
 MS = 1_000_000
+SAMPLE: dict[str, Any] = {"target": "docker", "metric": "absent", "value": 1, "unit": "", "iteration": 3}
 CHUNKS = [2000, 2000, 9000, 2000, 1000]
 ANSWERS: dict[str, dict[str, Any]] = {
     "syscall": {"chunk_count": 10},
@@ -49,6 +50,7 @@ def told(**changes: Any) -> dict[str, Any]:
         "count": each * len(CHUNKS),
         "chunk_count": each,
         "chunks_ns": CHUNKS,
+        "clock_step_ns": 20,
         "elapsed_ns": 20_000,
         "cpu_ns": 15_000,
         **changes,
@@ -198,7 +200,9 @@ def test_a_users_image_cannot_be_asked() -> None:
     [
         {"count": 49},
         {"chunks_ns": []},
-        {"chunks_ns": [0, 2000, 2000, 2000, 2000]},
+        {"chunks_ns": [-1, 2000, 2000, 2000, 2000]},
+        {"clock_step_ns": 0},
+        {"clock_step_ns": None},
         {"chunks_ns": [20_000, 1, 1, 1, 1]},
         {"chunks_ns": None},
         {"cpu_ns": "x"},
@@ -213,7 +217,15 @@ def test_a_pause_in_some_chunks_does_not_count() -> None:
     found = parse(told())
     assert isinstance(found, Measured)
     assert found.operation_s == pytest.approx(2e-7)
-    assert found.least_s == pytest.approx(1e-7)
+
+
+def test_where_the_clock_is_coarse_more_chunks_count_as_one() -> None:
+    ticks = [4_000_000, 0, 0, 4_000_000, 0] * 20  # 1.6 ms each, by a clock of 4 ms
+    found = parse(told(count=1000, chunks_ns=ticks, clock_step_ns=4_000_000, elapsed_ns=160_000_000))
+    assert isinstance(found, Measured)
+    assert found.operation_s == pytest.approx(1.6e-4, rel=0.05)
+    few = parse(told(count=100, chunks_ns=ticks[:10], clock_step_ns=4_000_000, elapsed_ns=16_000_000))
+    assert few == "the target's clock is too coarse, with steps of 4.00 ms"
 
 
 def test_quantiles_are_of_all_requests_from_their_intended_instants() -> None:
@@ -322,6 +334,9 @@ def test_raw_values_and_absences_are_kept_and_make_no_rows(make_record: Make) ->
     text = shown(render_run(record))
     assert any(line.split()[:3] == ["docker", "no", "disk"] for line in text.splitlines())
     assert "docker has no fsync_s, or not of every round: no disk." in text
+    late = [Sample(**{**SAMPLE, "dimensions": {"of": of, "why": "late"}}) for of in ("x_s", "y_s")]
+    told_once = notes.of_run(replace(record, samples=[*record.samples, *late]), rows)
+    assert "docker has no x_s, y_s, or not of every round: late." in told_once
 
 
 def test_rates_are_scaled_like_their_amounts() -> None:
