@@ -108,8 +108,9 @@ class Account:
         return sum(part(holding) for _, holding in self.by_pid.values())
 
 
-def account(pids: Callable[[], Mapping[int, Role]]) -> Account:
-    """What the processes that `pids` names hold now. They are listed again where one ended meanwhile.
+def account(pids: Callable[[], Mapping[int, Role]], *, emulated: bool = False) -> Account:
+    """What the processes that `pids` names hold now. They are listed again where one ended meanwhile. With `emulated`,
+    a VMM's translated code is told apart.
 
     Raises MeasurementError where this user may not look, or where they keep ending.
     """
@@ -118,7 +119,9 @@ def account(pids: Callable[[], Mapping[int, Role]]) -> Account:
         if not listed:
             raise MeasurementError("the instance has no process on this host to look at")
         with contextlib.suppress(ProcessLookupError):
-            found = {pid: (role, read_holding(pid, emulator=role is Role.VMM)) for pid, role in listed.items()}
+            found = {
+                pid: (role, read_holding(pid, emulator=emulated and role is Role.VMM)) for pid, role in listed.items()
+            }
             return Account(by_pid=found, netns=_network_namespaces(listed))
     raise MeasurementError("the instance's processes end faster than they can be looked at")
 

@@ -170,9 +170,10 @@ def _spread(rows: Sequence[Series]) -> Iterator[str]:
     metrics = [metric for metric in dict.fromkeys(row.metric for row in rows) if metric not in shared]
     for metric in metrics:
         shown = [row for row in rows if row.metric == metric]
-        yield f"<h2>Every launch: {_text(metric)}</h2>"
+        what = "walk" if metric == density.MARGINAL else "launch"
+        yield f"<h2>Every {what}: {_text(metric)}</h2>"
         yield (
-            "<p>Each point is one launch; the box spans the quartiles, and its line is the median. "
+            f"<p>Each point is one {what}; the box spans the quartiles, and its line is the median. "
             "Targets that are far apart have an axis each.</p>"
         )
         yield _chart(f"spread-{metrics.index(metric)}", distributions(shown))

@@ -91,7 +91,7 @@ class Memory:
         time.sleep(self.settle)
         refresh_counters()
         instance = _on_this_host(session)
-        found = account(instance.host_pids)
+        found = account(instance.host_pids, emulated=bench.info.qualifiers.get("accel") == "tcg")
         if after == READY:
             bench.emit("pss_bytes", found.pss_bytes, "bytes")
             bench.emit("netns_count", found.netns, "")

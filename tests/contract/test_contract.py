@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab.clean import find
-from lab.driver import Context, Driver, Feature, Info, OnThisHost
+from lab.driver import Context, Driver, EngineOnThisHost, Feature, Info, OnThisHost, StoredHere
 from lab.errors import DriverUnavailable, LabError
 from lab.ownership import Owner
 from lab.place import RunDir, cache_dir, make_run_dir
@@ -177,6 +177,29 @@ def test_two_instances_live_side_by_side(rig: Rig) -> None:
         assert set(_ids(rig.driver, rig)) >= {first.instance.id, second.instance.id}
         first.delete()
         assert second.instance.id in _ids(rig.driver, rig)
+
+
+def test_the_engines_own_processes_run_and_are_no_instances(rig: Rig) -> None:
+    if Feature.ENGINE_PIDS not in rig.info.features:
+        return
+    assert isinstance(rig.driver, EngineOnThisHost)
+    before = rig.driver.engine_pids()
+    assert all(Path(f"/proc/{pid}").exists() and name for pid, name in before.items())
+    with rig.session() as session:
+        session.launch()
+        assert isinstance(session.instance, OnThisHost)
+        assert not set(session.instance.host_pids()) & set(rig.driver.engine_pids())
+
+
+def test_what_an_instance_has_on_disk_is_there(rig: Rig) -> None:
+    if Feature.STORAGE not in rig.info.features:
+        return
+    with rig.session() as session:
+        session.launch()
+        assert isinstance(session.instance, StoredHere)
+        stored = session.instance.storage()
+        assert {"image", "kernel"} & set(stored), "what launches share"
+        assert all(path.exists() for paths in stored.values() for path in paths)
 
 
 def test_host_pids_are_processes_of_this_host_that_end_with_the_instance(rig: Rig) -> None:

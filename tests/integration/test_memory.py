@@ -333,12 +333,12 @@ def test_a_guests_memory_is_told_declared_and_touched_and_the_translation_cache_
     assert isinstance(session.instance, HasGuestMemory) and isinstance(session.instance, OnThisHost)
     given = session.instance.guest_memory()
     assert given.declared_bytes == session.spec.memory_bytes and given.balloon == "none"
-    found = account(session.instance.host_pids)
+    emulated = driver.info().qualifiers["accel"] == "tcg"
+    found = account(session.instance.host_pids, emulated=emulated)
     (vmm,) = found.by_pid
     before = touched_bytes(vmm, given.declared_bytes)
     assert before is not None and 16 * MIB < before <= given.declared_bytes
     roles = found.pss_by_role()
-    emulated = driver.info().qualifiers["accel"] == "tcg"
     assert (TB_CACHE in roles) is emulated
     if emulated:
         assert 2 * MIB <= roles[TB_CACHE] <= 33 * MIB, "domain.py declares 32 MiB for it"
