@@ -162,16 +162,27 @@ class Service:
         return found
 
     def _change(self, doing: str, **changes: Any) -> None:
-        """Swarm refuses a change of a version that is not the newest, and it changes services itself: so again."""
+        """Swarm refuses a change of a version that is not the newest, and it changes services itself: so again.
+
+        All else is given back as it was told: the SDK's `fetch_current_spec` adds the defaults to it, which Swarm takes
+        for another version of every task, and replaces them all.
+        """
         import docker.errors
 
         for attempt in range(_ATTEMPTS):
             with translated(doing):
                 told = self._api.inspect_service(self.id)
+                spec = told["Spec"]
+                same = {
+                    "name": spec["Name"],
+                    "labels": spec.get("Labels"),
+                    "task_template": spec["TaskTemplate"],
+                    "mode": spec["Mode"],
+                    "update_config": spec.get("UpdateConfig"),
+                    "endpoint_spec": spec.get("EndpointSpec"),
+                }
                 try:
-                    self._api.update_service(
-                        self.id, told["Version"]["Index"], name=told["Spec"]["Name"], fetch_current_spec=True, **changes
-                    )
+                    self._api.update_service(self.id, told["Version"]["Index"], **(same | changes))
                 except docker.errors.APIError as error:
                     if "out of sequence" not in str(error) or attempt == _ATTEMPTS - 1:
                         raise
