@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab.driver import Driver, Instance, Leftover
-from lab.errors import CleanupError, DriverError
+from lab.errors import CleanupError, DriverError, DriverUnavailable
 from lab.ownership import owner_alive
 from lab.place import run_dirs
 
@@ -31,28 +31,42 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at every engine gave: objects (instances first), what went wrong, and the engines that could not be
+    looked at, each with the reason."""
+
+    found: Sequence[Found]
+    problems: Sequence[str]
+    absent: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
-    """What `sweep` did: what it removed, and what could not be removed or not be looked at, each with the reason."""
+    """What `sweep` did: what it removed, what could not be removed or not be looked at, each with the reason."""
 
     removed: Sequence[Found]
     problems: Sequence[str]
+    absent: Mapping[str, str]
 
 
-def find(drivers: Iterable[Driver], labels: Mapping[str, str]) -> tuple[list[Found], list[str]]:
-    """Everything of the lab's that bears `labels`, instances first, and what went wrong in looking."""
+def find(drivers: Iterable[Driver], labels: Mapping[str, str]) -> Looked:
+    """Everything of the lab's that bears `labels`."""
     found: list[Found] = []
     problems: list[str] = []
+    absent: dict[str, str] = {}
     for driver in drivers:
-        try:
-            things = [("instance", instance) for instance in driver.list_instances(labels)]
-            found += [_found(driver.name, kind, thing) for kind, thing in things]
-            found += [_found(driver.name, left.kind, left) for left in driver.leftovers(labels)]
-        except DriverError as error:
-            problems.append(f"{driver.name}: {error}")
+        # Apart, since an engine that has no instances, being down, can have left something on this host all the same.
+        for look in (_instances, _leftovers):
+            try:
+                found += look(driver, labels)
+            except DriverUnavailable as error:
+                absent[driver.name] = error.brief
+            except DriverError as error:
+                problems.append(f"{driver.name}: {error}")
     found += [_found("lab", directory.kind, directory) for directory in run_dirs(labels)]
     order = {"instance": 0, "directory": 2}
     once = {(item.kind, item.id): item for item in reversed(found)}  # two drivers of one engine see the same image
-    return sorted(once.values(), key=lambda item: order.get(item.kind, 1)), problems
+    return Looked(sorted(once.values(), key=lambda item: order.get(item.kind, 1)), problems, absent)
 
 
 def sweep(
@@ -67,19 +81,26 @@ def sweep(
     `QUIET_S` apart find nothing, or `limit_s` is over."""
     removed: list[Found] = []
     deadline = time.monotonic() + limit_s
+    quiet = False
     while True:
-        found, problems = find(drivers, labels)
-        mine = [item for item in found if owned or item.fate == "remove"]
+        looked = find(drivers, labels)
+        mine = [item for item in looked.found if owned or item.fate == "remove"]
         failed = _remove(mine, removed, on_removed)
-        if time.monotonic() > deadline:
-            return Swept(removed, [*problems, *failed, *([f"gave up after {limit_s:g} s"] if mine else [])])
-        if not mine:
-            time.sleep(0 if owned else QUIET_S)
-            again, problems = find(drivers, labels)
-            if not [item for item in again if owned or item.fate == "remove"]:
-                return Swept(removed, problems)
-        elif failed and len(failed) == len(mine):
-            return Swept(removed, [*problems, *failed])
+        stuck = bool(failed) and len(failed) == len(mine)
+        late = bool(mine) and time.monotonic() > deadline
+        if stuck or late or (quiet and not mine):
+            gave_up = [f"gave up after {limit_s:g} s"] if late and not stuck else []
+            return Swept(removed, [*looked.problems, *failed, *gave_up], looked.absent)
+        quiet = not mine
+        time.sleep(QUIET_S if quiet and not owned else 0)
+
+
+def _instances(driver: Driver, labels: Mapping[str, str]) -> list[Found]:
+    return [_found(driver.name, "instance", instance) for instance in driver.list_instances(labels)]
+
+
+def _leftovers(driver: Driver, labels: Mapping[str, str]) -> list[Found]:
+    return [_found(driver.name, leftover.kind, leftover) for leftover in driver.leftovers(labels)]
 
 
 def _found(driver: str, kind: str, thing: Instance | Leftover) -> Found:

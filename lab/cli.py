@@ -158,6 +158,11 @@ def run(
         typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
     ] = None,
     kernel: Annotated[Path | None, typer.Option(help="The guests' kernel, instead of a found or fetched one.")] = None,
+    kind_image: Annotated[str | None, typer.Option(help="kind's node image, for the scenario cluster.")] = None,
+    kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, likewise.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="A context of your kubeconfig, instead of kind's cluster.")
+    ] = None,
     option: OptionsOption = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options.")] = None,
     store: StoreOption = None,
@@ -189,7 +194,11 @@ def run(
         "timeout": timeout,
         "host_port": host_port,
         "param": param,
-        "driver_options": [*(option or []), *([f"kernel={kernel}"] if kernel else [])] or None,
+        "driver_options": [
+            *(option or []),
+            *_set(kernel=kernel, kind_image=kind_image, kind_config=kind_config, context=context),
+        ]
+        or None,
     }
     request = Request(
         scenario=scenario,
@@ -293,6 +302,42 @@ def clean(
     raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, options=_pairs(option), as_json=as_json))
 
 
+cluster = typer.Typer(
+    help="The local Kubernetes cluster (kind) that the lab makes once and uses again.", no_args_is_help=True
+)
+app.add_typer(cluster, name="cluster")
+
+
+@cluster.command("up")
+def cluster_up(
+    kind_image: Annotated[str | None, typer.Option(help="The node image, instead of kind's own.")] = None,
+    kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, instead of the lab's.")] = None,
+    option: OptionsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the cluster, unless it is there."""
+    from lab.command_cluster import cluster_up as up
+
+    given = {"kind-image": kind_image, "kind-config": str(kind_config) if kind_config else None}
+    up(options={**_pairs(option), **{key: value for key, value in given.items() if value}}, as_json=as_json)
+
+
+@cluster.command("down")
+def cluster_down(option: OptionsOption = None, as_json: JsonOption = False) -> None:
+    """Remove it."""
+    from lab.command_cluster import cluster_down as down
+
+    down(options=_pairs(option), as_json=as_json)
+
+
+@cluster.command("status")
+def cluster_status(option: OptionsOption = None, as_json: JsonOption = False) -> None:
+    """What it is, or how to get one."""
+    from lab.command_cluster import cluster_status as status
+
+    status(options=_pairs(option), as_json=as_json)
+
+
 def _code_of(error: LabError) -> Exit:
     if isinstance(error, BadInput):
         return Exit.BAD_INPUT
@@ -337,6 +382,10 @@ def _two_columns(rows: Any) -> Any:
 def _with_parameters(row: Mapping[str, Any]) -> str:
     given = ", ".join(f"{key}={value}" for key, value in row["parameters"].items())
     return f"{row['question']}" + (f"\n-p {given}" if given else "")
+
+
+def _set(**options: object) -> list[str]:
+    return [f"{key.replace('_', '-')}={value}" for key, value in options.items() if value is not None]
 
 
 def _pairs(values: list[str] | None) -> dict[str, str]:

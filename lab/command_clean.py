@@ -21,24 +21,30 @@ from lab.spec import Target
 
 def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: bool) -> int:
     """Returns the exit code: 1 where something could not be removed."""
-    drivers, absent = _drivers(options)
+    drivers, unmade = _drivers(options)
     console = Console(stderr=as_json)
     try:
-        found, problems = find(drivers, {})
-        console.print(_table(found) if found else "nothing of the lab's is left on this machine")
+        looked = find(drivers, {})
+        problems, absent = looked.problems, {**unmade, **looked.absent}
+        console.print(_table(looked.found) if looked.found else "nothing of the lab's is left on this machine")
         for name, reason in absent.items():
             console.print(f"not looked at: {name} ({reason})", markup=False)
-        doomed = [item for item in found if item.fate == "remove"]
+        doomed = [item for item in looked.found if item.fate == "remove"]
         removed: Sequence[Found] = []
         if doomed and not dry_run and (yes or _agreed(len(doomed))):
             swept = sweep(drivers, {})
-            removed, problems = swept.removed, list(swept.problems)
+            removed, problems = swept.removed, swept.problems
             console.print(f"removed {len(removed)}")
         for problem in problems:
             console.print(f"problem: {problem}", markup=False, style="red")
         if as_json:
-            result = {"found": [_json(item) for item in found], "removed": [_json(item) for item in removed]}
-            sys.stdout.write(json.dumps({**result, "problems": problems, "not_looked_at": absent}, indent=2) + "\n")
+            result = {
+                "found": [_json(item) for item in looked.found],
+                "removed": [_json(item) for item in removed],
+                "problems": list(problems),
+                "not_looked_at": absent,
+            }
+            sys.stdout.write(json.dumps(result, indent=2) + "\n")
         return 1 if problems else 0
     finally:
         for driver in drivers:
@@ -48,16 +54,13 @@ def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: 
 def _drivers(options: Mapping[str, str]) -> tuple[list[Driver], dict[str, str]]:
     context = Context(run_dir=cache_dir(), cache_dir=cache_dir(), options=options)
     drivers: list[Driver] = []
-    absent: dict[str, str] = {}
+    unmade: dict[str, str] = {}
     for name in driver_names():
         try:
-            driver = make_driver(Target(name), context)
-            driver.info()
+            drivers.append(make_driver(Target(name), context))
         except LabError as error:
-            absent[name] = error.brief
-        else:
-            drivers.append(driver)
-    return drivers, absent
+            unmade[name] = error.brief
+    return drivers, unmade
 
 
 def _agreed(count: int) -> bool:

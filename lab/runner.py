@@ -186,7 +186,10 @@ class Runner:
         self.progress.cleaning()
         drivers = {e.target.driver: e.driver for e in self.entrants if e.driver is not None and e.info is not None}
         swept = sweep(list(drivers.values()), {"lab.run": self.run.id}, owned=True)
-        for problem in swept.problems:
+        for problem in (
+            *swept.problems,
+            *(f"{name} could not be looked at: {why}" for name, why in swept.absent.items()),
+        ):
             self.progress.problem(problem)
         for entrant in self.entrants:
             if entrant.driver is not None:

@@ -25,7 +25,7 @@ from lab.scenario import Scenario, Sized
 from lab.spec import Spec, Target
 from lab.store import Store
 
-_LIKELY_S = {"process": 0.1, "docker": 1.0, "libvirt": 6.0}
+_LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 6.0}
 """A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
 
 

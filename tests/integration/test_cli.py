@@ -34,6 +34,8 @@ class Broken(FakeDriver):
     def info(self):
         from lab.errors import DriverUnavailable
         raise DriverUnavailable("the engine is not there", resolution="install it")
+    def list_instances(self, labels):
+        self.info()
 """
 
 Lab = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,7 +15,7 @@ import pytest
 from lab import place
 from lab.clean import find, sweep
 from lab.driver import Context, Instance
-from lab.errors import BadInput, CleanupError, LabError
+from lab.errors import BadInput, CleanupError, DriverUnavailable, LabError
 from lab.ownership import Owner, owner_alive, start_ticks
 from lab.place import make_run_dir, run_dirs
 from lab.testing import FakeDriver, FakeImage
@@ -76,8 +76,10 @@ def test_only_what_a_dead_owner_left_is_removed(runs_root: Path, driver: FakeDri
     swept = sweep([driver], {})
     assert [item.id for item in swept.removed] == ["orphan"] and not swept.problems
     assert set(driver.engine.images) == {"mine", "theirs"}
-    found, _ = find([driver], {})
-    assert {item.id: item.fate for item in found} == {"mine": "live owner", "theirs": "another machine's"}
+    assert {item.id: item.fate for item in find([driver], {}).found} == {
+        "mine": "live owner",
+        "theirs": "another machine's",
+    }
 
 
 def test_a_run_removes_its_own_and_no_other(runs_root: Path, driver: FakeDriver) -> None:
@@ -123,6 +125,19 @@ def test_what_cannot_be_removed_is_told_and_does_not_hold_up_the_rest(
     swept = sweep([driver], {})
     assert [item.id for item in swept.removed] == ["loose"]
     assert any("stuck" in problem and "busy" in problem for problem in swept.problems)
+
+
+def test_an_engine_that_is_down_is_named_and_what_it_left_on_the_host_is_removed(
+    runs_root: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(_: object) -> Sequence[Instance]:
+        raise DriverUnavailable("it does not answer", resolution="start it")
+
+    image(driver, dead(), "orphan")
+    monkeypatch.setattr(driver, "list_instances", down)
+    swept = sweep([driver], {})
+    assert [item.id for item in swept.removed] == ["orphan"]
+    assert swept.absent == {"fake": "it does not answer"} and not swept.problems
 
 
 def test_a_run_directory_bears_its_labels_and_is_swept_with_its_run(runs_root: Path) -> None:
