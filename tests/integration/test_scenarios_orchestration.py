@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lab.driver import Context, Driver, Feature
+from lab.census import Census, identity
+from lab.driver import Context, Driver, Feature, Replicates
 from lab.registry import driver_names, make_driver
 from lab.run import Outcome, RunRecord
-from lab.spec import Target
-from lab.timeline import Phase
+from lab.session import Session
+from lab.spec import Spec, Target
+from lab.timeline import Phase, SystemClock
 from scenarios.recover import Recover
 from scenarios.rollout import Rollout
 from scenarios.scale import Scale
@@ -78,6 +80,24 @@ def test_roll_out_under_load(driver: Driver, measure: Measure, target: str, monk
     if told["way"] == "restart":
         assert values(record, "requests_failed", window="rollout")[0] > 0
         assert len({launch.facts["address"] for launch in record.launches}) == 1 and len(record.launches) == 2
+
+
+@on(*BY_ENGINE)
+def test_scaling_up_replaces_no_replica_that_runs(driver: Driver, labels: dict[str, str], target: str) -> None:
+    driver.prepare(Spec(labels=labels))
+    clock = SystemClock()
+    with Session(driver, driver.info(), Spec(labels=labels).for_launch(), clock) as session:
+        session.launch()
+        assert isinstance(session.instance, Replicates)
+        first = identity(session.answer)
+        with Census(session.instance, session.spec, clock, known=frozenset({first}), everyone=True) as census:
+            session.instance.scale(2)
+            assert census.look(lambda: len(census.first_ns) == 1, timeout_s=60)
+            assert not census.look(lambda: len(census.first_ns) > 1, timeout_s=4)
+            asked_ns = clock.now_ns()
+            assert census.look(lambda: census.last_ns.get(first, 0) > asked_ns, timeout_s=10)
+    for leftover in driver.leftovers(labels):
+        leftover.delete()
 
 
 @on("docker")
