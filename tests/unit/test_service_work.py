@@ -120,6 +120,16 @@ def test_fsync_names_its_place_and_leaves_no_file(service: Service) -> None:
     assert not (Path(told["directory"]) / ".lab-fsync").exists()
 
 
+def test_fsync_takes_away_the_file_of_one_that_was_killed(service: Service) -> None:
+    _, told = service.get("/measure/fsync?count=1")
+    if "absent" in told:
+        pytest.skip("this machine has no disk at /var/tmp or /")
+    left = Path(told["directory"]) / ".lab-fsync"
+    left.write_bytes(b"left by a measurement that was killed")
+    assert service.get("/measure/fsync?count=1")[0] == 200
+    assert not left.exists()
+
+
 def test_where_all_is_memory_fsync_is_absent_and_has_no_figure(binary: Path, tmp_path: Path) -> None:
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root, to make a mount namespace")
