@@ -55,6 +55,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_unmeasured(record),
         *_censored(rows),
         *_figures(rows),
+        *_memory(rows),
         *_density(rows),
         *_waiting(rows),
     ]
@@ -160,6 +161,15 @@ def _figures(rows: Sequence[Series]) -> Iterator[str]:
         )
     if any(row.unit != "bytes" for row in related):
         yield f"'x {figures.CONTROL}' is the ratio to the bare process's median, with its 95 % bootstrap interval."
+
+
+def _memory(rows: Sequence[Series]) -> Iterator[str]:
+    crowded = [row.label for row in rows if row.metric == "others_running" and any(row.values)]
+    if crowded:
+        yield (
+            f"The engine of {', '.join(crowded)} ran other instances, which share pages with the measured one: its PSS "
+            "is smaller than it would be alone."
+        )
 
 
 def _density(rows: Sequence[Series]) -> Iterator[str]:

@@ -15,6 +15,7 @@ served request), `load` (`requests` requests within a second) and `alloc` (the s
 | `guest_ram_bytes` (`part`, `after`) | a guest's memory, declared and touched; how it could be given back is in `balloon` and `free_page_reporting` |
 | `inside_bytes` (`part`) | what the service believes it has: total (MemTotal) and the limit of its own cgroup where it sees one |
 | `engine_pss_bytes` (`process`) | fixed cost: daemons and control plane by PSS, there before the first instance |
+| `others_running` | what else the engine runs that is not the lab's: its processes share pages with the instance's |
 | `storage_bytes` (`part`) | blocks on disk: image (shared by launches), writable, kernel, initramfs, root |
 
 PSS splits what processes share: a lone instance is charged all of its shim's and proxy's program, and less of it where
@@ -34,7 +35,7 @@ from pydantic.dataclasses import dataclass
 
 from lab import ask
 from lab.cgroup_memory import memory_of
-from lab.driver import EngineOnThisHost, Feature, HasGuestMemory, Instance, OnThisHost, Role, StoredHere
+from lab.driver import Coldable, EngineOnThisHost, Feature, HasGuestMemory, Instance, OnThisHost, Role, StoredHere
 from lab.errors import DriverError
 from lab.load import run_load
 from lab.memory import account, held_on_disk, read_holding, refresh_counters, touched_bytes
@@ -61,6 +62,7 @@ class Memory:
 
     def measure(self, bench: Bench) -> None:
         _emit_engine(bench)
+        _emit_others(bench)
         with bench.session() as session:
             asked = session.answer is not None  # without a network nothing can be asked of it
             if self.hold:
@@ -142,6 +144,11 @@ def _emit_engine(bench: Bench) -> None:
             raise DriverError(f"{name} (process {pid}) ended while it was looked at") from error
     for name, value in sums.items():
         bench.emit("engine_pss_bytes", value, "bytes", process=name)
+
+
+def _emit_others(bench: Bench) -> None:
+    if Feature.COLD in bench.info.features and isinstance(bench.driver, Coldable):
+        bench.emit("others_running", len(bench.driver.others_running()), "")
 
 
 def _emit_storage(bench: Bench, session: Session) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from drivers.dockerapi.daemon import choose
 from drivers.libvirt.domain import boot_files_of, guest_memory_of
-from lab import ask, cgroup_memory, figures
+from lab import ask, cgroup_memory, figures, notes
 from lab.cgroup_memory import CgroupMemory
 from lab.driver import Role
 from lab.errors import MeasurementError
@@ -267,6 +267,15 @@ def test_the_report_stacks_memory_by_role(shown: RunRecord) -> None:
     page = render(shown)
     assert "Memory by role, after ready" in page and "roles-ready" in page
     assert "vmm-tb-cache" in page and "libvirt:q35: emulated (TCG)" in page
+
+
+def test_other_instances_of_the_engine_are_told_of(shown: RunRecord) -> None:
+    def noted(count: int) -> bool:
+        sample = Sample(target="docker", metric="others_running", value=count, unit="", iteration=0)
+        told = replace(shown, samples=[*shown.samples, sample])
+        return any("docker ran other instances" in text for text in notes.of_run(told, figures.series_of(told)))
+
+    assert noted(2) and not noted(0)
 
 
 def test_nothing_is_written_in_its_own_unit() -> None:
