@@ -20,7 +20,9 @@ and version 2 launched at the same address, as a user would do where nothing els
 `grace` and `pre_stop` are how each goes about it, in the engine's words; all four are beside `rolled_out`.
 
 `address`=own is the engine's or the service's. `address`=spread is the lab's, where the engine has none in front of its
-replicas: it hands each new connection to one of theirs, in turn, and its own delay is in both windows.
+replicas: it hands each new connection to one of theirs, in turn. It asks the engine for them again every 100 ms, and so
+may try one that has just ended, as users' own balancers do; such a request is a failed one, and delays the next ones by
+200 ms at most.
 """  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations
