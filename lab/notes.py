@@ -56,6 +56,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_censored(rows),
         *_figures(rows),
         *_memory(rows),
+        *_guests(rows),
         *_density(rows),
         *_waiting(rows),
     ]
@@ -169,6 +170,16 @@ def _memory(rows: Sequence[Series]) -> Iterator[str]:
         yield (
             f"The engine of {', '.join(crowded)} ran other instances, which share pages with the measured one: its PSS "
             "is smaller than it would be alone."
+        )
+
+
+def _guests(rows: Sequence[Series]) -> Iterator[str]:
+    guests = {row.label: row.dimensions for row in rows if row.dimensions.get("part") == "declared"}
+    for label, told in guests.items():
+        back = f"balloon: {told.get('balloon')}, free-page reporting: {told.get('free_page_reporting')}"
+        yield (
+            f"{label}: what a guest has touched once its host keeps, unless it gives it back ({back}); new memory that it "
+            "takes from what it touched before does not show on the host."
         )
 
 
