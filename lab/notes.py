@@ -178,8 +178,8 @@ def _guests(rows: Sequence[Series]) -> Iterator[str]:
     for label, told in guests.items():
         back = f"balloon: {told.get('balloon')}, free-page reporting: {told.get('free_page_reporting')}"
         yield (
-            f"{label}: what a guest has touched once its host keeps, unless it gives it back ({back}); new memory that it "
-            "takes from what it touched before does not show on the host."
+            f"{label}: its host keeps for a guest what that has touched once, unless it is given back ({back}); memory "
+            "that the guest takes anew from what it touched before does not show on the host."
         )
 
 
