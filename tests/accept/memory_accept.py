@@ -18,7 +18,7 @@ from made_memory import density_run, memory_run
 from programs import ProgramFailed
 from verdict import Verdict, say
 
-from lab import figures, stats
+from lab import density, figures, stats
 from lab.compare import RunComparison, compare_runs
 from lab.driver import OnThisHost
 from lab.errors import LabError
@@ -43,7 +43,7 @@ _SMEM_TIMEOUT_S = 120.0
 SEEDED: Sequence[tuple[str, str, int, Mapping[str, str]]] = (
     ("memory", "docker", 5, {"settle": "0.5", "alloc": "0", "requests": "0"}),
     ("memory", "libvirt:microvm", 5, {"settle": "0.5", "alloc": "0", "requests": "0", "hold": "30"}),
-    ("density", "docker", 4, {"settle": "0.5", "max": "6"}),
+    ("density", "docker", 6, {"settle": "0.5", "max": "6"}),
     ("density", "libvirt:microvm", 3, {"settle": "0.5", "max": "2", "hold": "30"}),
 )
 
@@ -124,10 +124,10 @@ def _seeded(scenario: str, target: str, rounds: int, parameters: Mapping[str, st
 
 
 def _unseen(plain: RunRecord, held: RunRecord, metric: str) -> Verdict:
-    """What was not found: missed, unless other programs' memory made so much noise that 20 MiB may be in it."""
-    a, b = ([one.values for one in figures.series_of(run) if one.metric == metric] for run in (plain, held))
-    between = stats.difference(a[0], b[0])
-    if between.low is None or between.high is None or between.low <= HELD_MIB * MIB <= between.high:
+    """What was not found: missed, unless other programs' memory made so much noise that a slope is not resolved."""
+    rows = [row for run in (plain, held) for row in figures.series_of(run) if row.metric == metric]
+    if metric == density.MARGINAL and not all(density.resolved(stats.estimate(row.values)) for row in rows):
+        say("  a slope is not resolved: other programs take and return too much memory")
         return Verdict.INCONCLUSIVE
     return Verdict.MISSED
 
