@@ -75,12 +75,14 @@ def sweep(
     *,
     owned: bool = False,
     on_removed: Callable[[Found], None] = lambda _: None,
+    quiet_s: float | None = None,
     limit_s: float = 120.0,
 ) -> Swept:
     """Remove all that bears `labels` and whose owner is dead (with `owned`: whoever owns it), until two listings
-    `QUIET_S` apart find nothing, or `limit_s` is over."""
+    `quiet_s` (by default `QUIET_S`) apart find nothing, or `limit_s` is over."""
     removed: list[Found] = []
     deadline = time.monotonic() + limit_s
+    pause_s = QUIET_S if quiet_s is None else quiet_s
     quiet = False
     while True:
         looked = find(drivers, labels)
@@ -92,7 +94,7 @@ def sweep(
             gave_up = [f"gave up after {limit_s:g} s"] if late and not stuck else []
             return Swept(removed, [*looked.problems, *failed, *gave_up], looked.absent)
         quiet = not mine
-        time.sleep(QUIET_S if quiet and not owned else 0)
+        time.sleep(pause_s if quiet else 0)
 
 
 def _instances(driver: Driver, labels: Mapping[str, str]) -> list[Found]:

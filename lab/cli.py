@@ -128,7 +128,9 @@ def run(
         list[str] | None,
         typer.Option("--targets", "-t", help="Comma-separated. Default: process,docker,libvirt:microvm,libvirt:q35."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Measured rounds; with --until-ci, the most. Default: 10.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Measured rounds; with --until-ci, the most. Default: 10, or 160.")
+    ] = None,
     warmup: Annotated[int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: 1.")] = None,
     until_ci: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Stop once every median's interval is within ± this: 5%.")

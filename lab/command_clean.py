@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lab.clean import Found, find, sweep
 from lab.driver import Context, Driver
@@ -17,6 +18,7 @@ from lab.errors import LabError
 from lab.place import cache_dir
 from lab.registry import driver_names, make_driver
 from lab.spec import Target
+from lab.table import printable
 
 
 def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: bool) -> int:
@@ -74,7 +76,8 @@ def _table(found: Sequence[Found]) -> Table:
     table = Table("engine", "kind", "id", "run", "will be", box=None, pad_edge=False)
     for item in found:
         fate = "removed" if item.fate == "remove" else f"left alone: {item.fate}"
-        table.add_row(item.driver, item.kind, item.id, item.labels.get("lab.run", "?"), fate)
+        cells = (item.driver, item.kind, item.id, item.labels.get("lab.run", "?"), fate)
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # any process's environment may have these labels
     return table
 
 

@@ -55,20 +55,23 @@ def run_scenario(request: Request) -> int:
         _show_plan(errors, plan)
         if request.dry_run:
             return 0
-        with host_lock(plan.run.id, wait=request.wait, on_wait=lambda holder: errors.print(f"waiting: {holder}")):
-            status = _execute(errors, plan, store)
+        with host_lock(
+            plan.run.id, wait=request.wait, on_wait=lambda holder: errors.print(f"waiting: {holder}", markup=False)
+        ):
+            status, problems = _execute(errors, plan, store)
         record = store.load(plan.run.id)
     _show_result(errors, record, request)
     if status is RunStatus.INTERRUPTED:
         return 130
     if any(entrant.bad_input for entrant in plan.entrants):
         return 2
-    return 1 if _failed(record) else 0
+    return 1 if problems or _failed(record) else 0
 
 
-def _execute(errors: Console, plan: Intent, store: Store) -> RunStatus:
+def _execute(errors: Console, plan: Intent, store: Store) -> tuple[RunStatus, int]:
+    """How the run ended, and how many things it could not clean up."""
     with _watcher(errors, plan.launches) as watcher:
-        return execute(plan, store, watcher)
+        return execute(plan, store, watcher), watcher.problems
 
 
 def _show_plan(console: Console, plan: Intent) -> None:
@@ -101,12 +104,12 @@ def _show_result(errors: Console, record: RunRecord, request: Request) -> None:
 
         Console().print(render_run(record))
     if request.html is not None:
-        errors.print(f"report: {request.html.resolve()}", highlight=False, soft_wrap=True)
+        errors.print(f"report: {request.html.resolve()}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _failed(record: RunRecord) -> bool:
     """A target failed: it was given up, or none of its launches succeeded; or no target could run at all."""
-    good = {launch.target for launch in record.launches if launch.outcome is Outcome.OK}
+    good = {launch.target for launch in record.launches if launch.outcome is Outcome.OK and not launch.warmup}
     ran = [target for target in record.targets if target.outcome is not Outcome.SKIPPED]
     return not ran or any(t.outcome is Outcome.FAILED or t.target not in good for t in ran)
 
@@ -134,6 +137,7 @@ class _Lines:
         self._console = console
         self._bar = bar
         self._task = task
+        self.problems = 0
 
     def preparing(self, target: str) -> None:
         self._say(f"preparing {target}")
@@ -155,9 +159,10 @@ class _Lines:
         self._print(f"{record.target} {record.outcome}: {record.reason} ({record.remedy})")
 
     def cleaning(self) -> None:
-        self._say("cleaning up")
+        self._say("cleaning up what this run made")
 
     def problem(self, text: str) -> None:
+        self.problems += 1
         self._print(text)
 
     def _say(self, text: str) -> None:

@@ -21,9 +21,8 @@ from lab.noise import HostWarning, host_warnings
 from lab.ownership import Owner
 from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import DRIVERS, SCENARIOS, driver_names, make_driver
-from lab.runner import new_run_id
+from lab.runner import info_json, new_run_id
 from lab.spec import Target
-from lab.start import info_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

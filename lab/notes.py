@@ -51,6 +51,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     """All that a reader must know, one sentence or two each; the host's warnings last."""
     told = [
         *_ending(record.run),
+        *_unequal(record),
         *_absent(rows),
         *_unmeasured(record),
         *_censored(rows),
@@ -98,6 +99,8 @@ def _ending(run: Run) -> Iterator[str]:
     stopped_by = run.parameters.get("stopped_by")
     if isinstance(stopped_by, str) and stopped_by in _STOPPED:
         yield _STOPPED[stopped_by]
+    elif stopped_by == "rounds" and run.parameters.get("until_ci") is not None:
+        yield f"Not all intervals became as narrow as --until-ci asked (± {run.parameters['until_ci']:.0%}) in these rounds."
     elif run.status is RunStatus.INTERRUPTED:
         yield "The run was interrupted; what it had measured by then is shown."
 
@@ -116,6 +119,19 @@ def _warnings(record: RunRecord) -> list[dict[str, Any]]:
 
 def _with_remedy(found: Mapping[str, Any]) -> str:
     return f"{found['text']} ({found['remedy']})" if found.get("remedy") else str(found["text"])
+
+
+def _unequal(record: RunRecord) -> Iterator[str]:
+    """Where a target could not have what the others had (METHOD.md, rule 11)."""
+    for target in record.targets:
+        limits = (target.info.get("facts") or {}).get("limits") or {}
+        lacking = [
+            f"{name} ({text.removeprefix('not set').lstrip(': ')})"
+            for name, text in limits.items()
+            if text.startswith("not set")
+        ]
+        if lacking:
+            yield f"{figures.label(target)} ran without these limits, which others had: {'; '.join(lacking)}."
 
 
 def _absent(rows: Sequence[Series]) -> Iterator[str]:

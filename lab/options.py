@@ -68,7 +68,7 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     targets: Annotated[list[str], BeforeValidator(_split), Field(min_length=1)]
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 10
+    rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     warmup: Annotated[int, Field(ge=0, le=1000)] = 1
     until_ci: Share | None = None
     max_time: Annotated[Seconds, Field(gt=0)] | None = None
@@ -116,10 +116,15 @@ class RunOptions(BaseModel):
             labels=labels,
         )
 
+    @property
+    def most_rounds(self) -> int:
+        """The rounds asked for; without: ten, or with `until_ci` as many as that may take at most."""
+        return self.rounds or (10 if self.until_ci is None else 160)
+
     def plan(self, seed: int) -> Plan:
         """How the run goes."""
         return Plan(
-            rounds=self.rounds,
+            rounds=self.most_rounds,
             warmup=self.warmup,
             seed=seed,
             until_ci=self.until_ci,

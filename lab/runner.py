@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Protocol
 
-from lab.clean import sweep
+from lab.clean import QUIET_S, sweep
 from lab.driver import Driver, Info
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, MeasurementError, StoreError
 from lab.host import Steal
@@ -30,8 +30,8 @@ from lab.timeline import HostClock, Phase, SystemClock
 GIVE_UP_AFTER = 3
 """A target whose launches fail this many times in a row is not tried again in this run."""
 
-LOOKS = (10, 20, 40, 80, 160, 320, 640)
-"""Rounds after which an adaptive run may stop (METHOD.md, rule 9)."""
+FIRST_LOOK = 10
+"""An adaptive run may stop after this many rounds, after twice as many, and so on (METHOD.md, rule 9)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,11 @@ class Entrant:
     def running(self) -> bool:
         return self.record.outcome is Outcome.OK
 
+    def learn(self, info: Info) -> None:
+        """What its engine says of itself."""
+        self.info = info
+        self.record = replace(self.record, info=info_json(info))
+
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
@@ -108,31 +113,34 @@ class Runner:
         status, stopped_by = RunStatus.INTERRUPTED, "an error"
         with _Interrupts(self.progress) as interrupts:
             try:
-                self._prepare()
-                stopped_by = self._rounds()
+                self._prepare(interrupts)
+                stopped_by = self._rounds(interrupts)
                 status = RunStatus.DONE
             except KeyboardInterrupt:
                 stopped_by = "the user"
             finally:
                 interrupts.hold()
-                self._clean()
+                self._clean(calm=status is RunStatus.DONE)
                 self.store.finish(self.run.id, status, now_iso(), self._ending(stopped_by))
         return status
 
-    def _prepare(self) -> None:
+    def _prepare(self, interrupts: _Interrupts) -> None:
         for entrant in self.entrants:
             if entrant.driver is None or not entrant.running:
                 continue
             self.progress.preparing(str(entrant.target))
             try:
                 entrant.driver.prepare(replace(self.spec, labels=self._labels(entrant)))
+                entrant.learn(entrant.driver.info())  # again: what was prepared can be part of what it is
+                self.store.set_target(self.run.id, entrant.record)
             except StoreError:
                 raise
             except LabError as error:
                 entrant.bad_input = isinstance(error, BadInput)
                 self._end_target(entrant, Outcome.SKIPPED, error)
+            interrupts.check()
 
-    def _rounds(self) -> str:
+    def _rounds(self, interrupts: _Interrupts) -> str:
         shuffle = random.Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
         started = time.monotonic()
         total = self.plan.warmup + self.plan.rounds
@@ -144,6 +152,7 @@ class Runner:
             self.store.add_round(self.run.id, iteration, [str(entrant.target) for entrant in order])
             for entrant in order:
                 self._measure(entrant, iteration)
+                interrupts.check()
             if self._precise_enough(iteration + 1 - self.plan.warmup):
                 return "precision"
             if self.plan.max_s is not None and time.monotonic() - started > self.plan.max_s and iteration + 1 < total:
@@ -169,7 +178,7 @@ class Runner:
                 self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)
 
     def _precise_enough(self, measured: int) -> bool:
-        if self.plan.until_ci is None or measured not in LOOKS:
+        if self.plan.until_ci is None or not _is_look(measured):
             return False
         from lab.stats import estimate  # SciPy takes long to import: only where it is needed
 
@@ -182,10 +191,11 @@ class Runner:
         self.store.set_target(self.run.id, entrant.record)
         self.progress.target_changed(entrant.record)
 
-    def _clean(self) -> None:
+    def _clean(self, *, calm: bool) -> None:
+        """With `calm`, nothing was broken off that a daemon could still be finishing."""
         self.progress.cleaning()
         drivers = {e.target.driver: e.driver for e in self.entrants if e.driver is not None and e.info is not None}
-        swept = sweep(list(drivers.values()), {"lab.run": self.run.id}, owned=True)
+        swept = sweep(list(drivers.values()), {"lab.run": self.run.id}, owned=True, quiet_s=0.0 if calm else QUIET_S)
         for problem in (
             *swept.problems,
             *(f"{name} could not be looked at: {why}" for name, why in swept.absent.items()),
@@ -276,7 +286,7 @@ class _Bench:
         """A session not yet launched, whose record is committed at the end, whatever that is."""
         runner = self._runner
         spec = replace(self.spec, **changes).for_launch()
-        facts = runner.plan.before_launch(self.driver, spec) if runner.plan.before_launch else {}
+        facts: Mapping[str, Any] = {}
         session = Session(
             self.driver,
             self.info,
@@ -287,6 +297,8 @@ class _Bench:
         )
         try:
             with session:
+                if runner.plan.before_launch is not None:
+                    facts = runner.plan.before_launch(self.driver, spec)
                 yield session
         except BadInput:
             raise
@@ -318,6 +330,11 @@ class _Bench:
             self._runner.progress.committed(launch, samples)
 
 
+def _is_look(measured: int) -> bool:
+    doublings, rest = divmod(measured, FIRST_LOOK)
+    return measured > 0 and rest == 0 and doublings.bit_count() == 1
+
+
 def _served(session: Session, own: contextlib.ExitStack, asked: Future[None]) -> bool:
     """Whether a launch that was asked for became ready; where it did not, its record is committed."""
     try:
@@ -337,6 +354,7 @@ class _Interrupts:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._held = False
+        self._asked = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
@@ -352,12 +370,31 @@ class _Interrupts:
         """From now on nothing interrupts."""
         self._held = True
 
+    def check(self) -> None:
+        """Raise again what an error on its way out has taken the place of."""
+        if self._asked:
+            raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
         if self._held:
-            self._progress.problem("cleaning up what this run made; a moment")
+            self._progress.cleaning()
             return
-        self._held = True
+        self._held = self._asked = True
         raise KeyboardInterrupt
+
+
+def info_json(info: Info | None) -> dict[str, Any]:
+    """An Info as JSON values; empty for None."""
+    if info is None:
+        return {}
+    return {
+        "engine": info.engine,
+        "version": info.version,
+        "isolation": info.isolation,
+        "features": sorted(feature.value for feature in info.features),
+        "facts": dict(info.facts),
+        "qualifiers": dict(info.qualifiers),
+    }
 
 
 def new_run_id() -> str:

@@ -147,7 +147,13 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.delete()
+        try:
+            self.delete()
+        except DriverError as failed:
+            if not isinstance(error, LabError):
+                raise
+            # The launch's own error is the one to keep; what is left is found again by its labels at the run's end.
+            error.details = "\n".join(part for part in (error.details, f"and then: {failed}") if part)
 
     def _reserve(self) -> Endpoint:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,15 +13,15 @@ from typing import Any
 from lab import __version__
 from lab.cold import cold_label, make_cold, require_cold
 from lab.driver import Coldable, Context, Driver, Info
-from lab.errors import BadInput, DriverError, LabError, Unsupported
+from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.host import Steal, host_facts
 from lab.noise import host_warnings
 from lab.options import RunOptions
 from lab.ownership import Owner
 from lab.place import RunDir, cache_dir, make_run_dir
-from lab.registry import make_driver
+from lab.registry import driver_names, make_driver
 from lab.run import Outcome, Run, RunStatus, TargetRecord
-from lab.runner import Entrant, Progress, Runner, new_run_id, now_iso
+from lab.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
 from lab.scenario import Scenario, Sized
 from lab.spec import Spec, Target
 from lab.store import Store
@@ -38,7 +39,7 @@ class Intent:
     options: RunOptions
     spec: Spec
     entrants: Sequence[Entrant]
-    labels: Mapping[str, str]
+    context: Context
 
     @property
     def launches(self) -> int:
@@ -73,7 +74,7 @@ class Intent:
         return self.scenario.launches if isinstance(self.scenario, Sized) else 1
 
     def _rounds(self) -> int:
-        return self.options.rounds + self.options.warmup
+        return self.options.most_rounds + self.options.warmup
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
                 "spec": _spec_json(spec),
             },
         )
-        yield Intent(run=run, scenario=scenario, options=options, spec=spec, entrants=entrants, labels=labels)
+        yield Intent(run=run, scenario=scenario, options=options, spec=spec, entrants=entrants, context=context)
     finally:
         RunDir(str(run_dir), labels).delete()
 
@@ -120,7 +121,7 @@ def execute(intent: Intent, store: Store, progress: Progress) -> RunStatus:
     facts["warnings"] = [asdict(warning) for warning in host_warnings(facts)]
     plan = intent.options.plan(intent.run.parameters["seed"])
     if intent.options.cold:
-        _refuse_cold_among_others(intent.entrants)
+        _refuse_cold_among_others(intent.context)
         plan = replace(plan, before_launch=_make_cold, dimensions={"cache": cold_label(facts)})
     runner = Runner(
         run=intent.run,
@@ -167,34 +168,19 @@ def _make_cold(driver: Driver, spec: Spec) -> Mapping[str, Any]:
     return {"cold": make_cold(driver.launch_files(spec)).to_json()}
 
 
-def _refuse_cold_among_others(entrants: Sequence[Entrant]) -> None:
+def _refuse_cold_among_others(context: Context) -> None:
+    """Every engine of this host is asked, since dropping its cache slows all of them. Raises BadInput."""
     require_cold()
-    drivers = {entrant.target.driver: entrant.driver for entrant in entrants if entrant.running}
-    others = [
-        f"{name} runs {other}"
-        for name, driver in drivers.items()
-        if driver is not None and isinstance(driver, Coldable)
-        for other in driver.others_running()
-    ]
+    others: list[str] = []
+    for name in driver_names():
+        with contextlib.suppress(DriverUnavailable), contextlib.closing(make_driver(Target(name), context)) as driver:
+            if isinstance(driver, Coldable):
+                others += [f"{name} runs {other}" for other in driver.others_running()]
     if others:
         raise BadInput(
             f"--cold would slow what is not the lab's: {'; '.join(others)}",
             resolution="stop that first, or leave --cold",
         )
-
-
-def info_json(info: Info | None) -> dict[str, Any]:
-    """An Info as JSON values; empty for None."""
-    if info is None:
-        return {}
-    return {
-        "engine": info.engine,
-        "version": info.version,
-        "isolation": info.isolation,
-        "features": sorted(feature.value for feature in info.features),
-        "facts": dict(info.facts),
-        "qualifiers": dict(info.qualifiers),
-    }
 
 
 def _spec_json(spec: Spec) -> dict[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab.driver import Context, Driver, Feature, Instance, Mark
-from lab.errors import DriverUnavailable, LaunchError, StoreError
+from lab.driver import Context, Driver, Feature, Info, Instance, Mark
+from lab.errors import CleanupError, DriverUnavailable, LaunchError, MeasurementError, StoreError
 from lab.ownership import Owner
 from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.runner import Entrant, Plan, Runner, now_iso
+from lab.runner import Entrant, Plan, Runner, _is_look, now_iso
 from lab.sample import Sample
 from lab.scenario import Bench
 from lab.spec import Endpoint, Spec, Target
@@ -219,7 +220,83 @@ def test_a_second_interrupt_still_cleans_up(store: Store, drivers: dict[str, Dri
     status = a_run(store, {"a": driver}, Plan(rounds=5, warmup=0), watcher).execute()
     assert status is RunStatus.INTERRUPTED
     assert not driver.engine.instances
-    assert any("cleaning up" in line for line in watcher.said)
+    assert watcher.said.count("cleaning") > 1
+
+
+def test_an_interrupt_is_not_lost_where_removing_fails(store: Store, drivers: dict[str, Driver]) -> None:
+    class Stuck(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            instance = super().launch(spec, endpoint, mark)
+            delete = instance.delete
+
+            def fail_once() -> None:
+                instance.delete = delete  # type: ignore[method-assign]
+                raise CleanupError("it is busy")
+
+            instance.delete = fail_once  # type: ignore[method-assign]
+            os.kill(os.getpid(), signal.SIGINT)
+            return instance
+
+    driver = Stuck("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    status = a_run(store, {"a": driver}, Plan(rounds=5, warmup=0), Watcher()).execute()
+    assert status is RunStatus.INTERRUPTED
+    assert len(store.load("r1").launches) <= 1
+    assert not driver.engine.instances
+
+
+def test_a_failed_launch_keeps_its_own_error_where_removing_fails_too(
+    store: Store, drivers: dict[str, Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            instance = super().launch(spec, endpoint, mark)
+            delete = instance.delete
+
+            def fail_once() -> None:
+                instance.delete = delete  # type: ignore[method-assign]
+                raise CleanupError("it is busy")
+
+            instance.delete = fail_once  # type: ignore[method-assign]
+            return instance
+
+    def odd(*_: object) -> bool:
+        raise MeasurementError("odd clock")
+
+    monkeypatch.setattr("lab.session._proves_shared", odd)
+    driver = Silent("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    run(store, {"a": driver}, rounds=1, warmup=0)
+    (launch,) = store.load("r1").launches
+    assert "odd clock" in launch.error and "it is busy" in launch.logs
+    assert not driver.engine.instances
+
+
+def test_what_is_asked_before_a_launch_and_fails_is_a_recorded_failure(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    def warm(_driver: Driver, _spec: Spec) -> dict[str, object]:
+        raise MeasurementError("a file is still warm")
+
+    record, _, _ = run(store, {"a": drivers["a"]}, rounds=2, warmup=0, before_launch=warm)
+    assert [launch.outcome for launch in record.launches] == [Outcome.FAILED] * 2
+    assert "still warm" in record.launches[0].error
+
+
+def test_info_is_asked_again_once_prepared(store: Store, drivers: dict[str, Driver]) -> None:
+    class Learning(FakeDriver):
+        def info(self) -> Info:
+            return replace(super().info(), version="2" if self.engine.images else "1")
+
+    driver = Learning("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": driver}, rounds=1, warmup=0)
+    assert record.targets[0].info["version"] == "2"
+
+
+@pytest.mark.parametrize("measured,looks", [(0, False), (5, False), (10, True), (20, True), (30, False), (1280, True)])
+def test_looks_are_ten_twenty_forty_and_so_on(measured: int, looks: bool) -> None:
+    assert _is_look(measured) is looks
 
 
 def test_everything_of_the_run_is_removed_at_its_end(store: Store, drivers: dict[str, Driver]) -> None:
