@@ -100,7 +100,8 @@ def _ending(run: Run) -> Iterator[str]:
     if isinstance(stopped_by, str) and stopped_by in _STOPPED:
         yield _STOPPED[stopped_by]
     elif stopped_by == "rounds" and run.parameters.get("until_ci") is not None:
-        yield f"Not all intervals became as narrow as --until-ci asked (± {run.parameters['until_ci']:.0%}) in these rounds."
+        asked = f"± {run.parameters['until_ci']:.0%}"
+        yield f"Not all intervals became as narrow as --until-ci asked ({asked}) in these rounds."
     elif run.status is RunStatus.INTERRUPTED:
         yield "The run was interrupted; what it had measured by then is shown."
 
