@@ -183,6 +183,7 @@ class ProcessInstance:
 
     def stop(self, *, timeout_s: float) -> None:
         """SIGTERM to the service, and after `timeout_s`, or once it has ended, SIGKILL to all that is left."""
+        self._expect_end()
         main = self._child.process if self._child else min(self._members(), default=None)
         try:
             if main is not None:
@@ -198,6 +199,7 @@ class ProcessInstance:
 
     def delete(self) -> None:
         """Kill what runs, and remove the cgroup."""
+        self._expect_end()
         try:
             self._kill()
         except PermissionError as error:
@@ -211,6 +213,10 @@ class ProcessInstance:
         if self._child:
             self._child.close()
         self._group.remove()
+
+    def _expect_end(self) -> None:
+        if self._child:
+            self._child.expect_end()
 
     def _kill(self) -> None:
         deadline = time.monotonic() + _KILL_TIMEOUT_S
@@ -247,11 +253,16 @@ class _Child:
         self._child = child
         self._mark = mark
         self._tail = b""
+        self._end_expected = False
         self._reader = threading.Thread(target=self._read, name=f"output of {child.pid}", daemon=True)
         self._reader.start()
 
     def tail(self) -> bytes:
         return self._tail
+
+    def expect_end(self) -> None:
+        """From here on its end is no failure of the launch."""
+        self._end_expected = True
 
     def reap(self) -> None:
         self._child.wait(timeout=_KILL_TIMEOUT_S)
@@ -271,6 +282,21 @@ class _Child:
             self._tail = (self._tail + data)[-_LOG_BYTES:]
         for line in lines.end():
             self._mark.line(line, source=Source.LOG)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Wait for its end, without reaping it: until `reap` its number is its own (see `ProcessInstance._kill`)."""
+        try:
+            ended = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            return  # reaped already, and so its end was asked for
+        if ended is not None and not self._end_expected:
+            how = (
+                f"with exit status {ended.si_status}"
+                if ended.si_code == os.CLD_EXITED
+                else f"by signal {ended.si_status}"
+            )
+            self._mark.failed(LaunchError(f"the service ended {how}"))
 
 
 class EmptyGroup:

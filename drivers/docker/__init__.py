@@ -121,7 +121,12 @@ class DockerDriver:
         made: str | None = None
         output: Output | None = None
         try:
-            events.watch(launch, lambda action, _: mark(_PHASES[action], source=Source.EVENT))
+            events.watch(
+                launch,
+                lambda action, _: mark(_PHASES[action], source=Source.EVENT),
+                # One that the engine starts again may still become ready.
+                None if spec.restart is Restart.BEST else lambda code: mark.failed(_ended(code)),
+            )
             with translated("create the container", LaunchError):
                 made = self._create(spec, image, endpoint)
             mark(Phase.CREATED, source=Source.RETURN)
@@ -260,13 +265,25 @@ class DockerDriver:
                 self._local = is_local(self._api(), self._api().info())
         events = self._events
 
+        def expect_end() -> None:
+            if events is not None:
+                events.expect_end(labels.get("lab.launch", ""))
+
         def forget() -> None:
             if output is not None:
                 output.close()
             if events is not None:
                 events.forget(labels.get("lab.launch", ""))
 
-        return Container(self._api(), container, labels=labels, endpoint=endpoint, local=self._local, on_delete=forget)
+        return Container(
+            self._api(),
+            container,
+            labels=labels,
+            endpoint=endpoint,
+            local=self._local,
+            before_end=expect_end,
+            on_delete=forget,
+        )
 
     def _endpoint_of(self, container: str) -> Endpoint | None:
         """Where a container found again was told to answer; None when it has no network, or is gone by now."""
@@ -289,6 +306,10 @@ class DockerDriver:
                 f"'{spec.image}' in the host's network would listen on every address of this host",
                 resolution="leave out docker:host, or leave out --image",
             )
+
+
+def _ended(code: int) -> LaunchError:
+    return LaunchError(f"the service ended with exit status {code}")
 
 
 def _require_runtime(runtime: str, told: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ class Container:
         labels: Mapping[str, str],
         endpoint: Endpoint | None,
         local: bool,
+        before_end: Callable[[], None] = lambda: None,
         on_delete: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = container
@@ -47,6 +48,7 @@ class Container:
         self.endpoint = endpoint
         self._api = api
         self._local = local
+        self._before_end = before_end
         self._on_delete = on_delete
         self._processes: set[Process] = set()
 
@@ -64,6 +66,7 @@ class Container:
         """The image's stop signal (SIGTERM by default), and SIGKILL after `timeout_s`, rounded up to seconds."""
         import docker.errors
 
+        self._before_end()
         with translated("stop the container"):
             self.note_processes()
             with contextlib.suppress(docker.errors.NotFound):  # it is gone, which is more than stopped
@@ -73,6 +76,7 @@ class Container:
         """Remove it with its anonymous volumes; returns when the engine knows it no more and its processes ended."""
         import docker.errors
 
+        self._before_end()
         with translated("remove the container", CleanupError):
             self.note_processes()
             try:

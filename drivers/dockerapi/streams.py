@@ -23,9 +23,12 @@ _HEADER = struct.Struct(">BxxxL")
 _READ_BYTES = 65_536
 _JOIN_TIMEOUT_S = 5.0
 _ACTIONS = ("create", "start")
+_END = "die"
 
 Listener = Callable[[str, str], None]
 """Told of a container's event as it arrives: 'create' or 'start', and the container's id."""
+EndListener = Callable[[int], None]
+"""Told that a container ended, with its exit code."""
 
 
 class Frames:
@@ -120,6 +123,7 @@ class Events:
     def __init__(self, api: APIClient) -> None:
         self._api = api
         self._listeners: dict[str, Listener] = {}
+        self._end_listeners: dict[str, EndListener] = {}
         self._stream: Any = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -132,19 +136,26 @@ class Events:
             # The engine answers a moment before it subscribes this client; with `since` on its own clock it repeats
             # what fell between, so that an answered request misses nothing.
             since = datetime.fromisoformat(self._api.info()["SystemTime"])
-            filters = {"type": "container", "event": list(_ACTIONS), "label": "lab.launch"}
+            filters = {"type": "container", "event": [*_ACTIONS, _END], "label": "lab.launch"}
             self._stream = self._api.events(since=int(since.timestamp()), filters=filters, decode=True)
         self._thread = threading.Thread(target=self._read, args=(self._stream,), name="docker events", daemon=True)
         self._thread.start()
 
-    def watch(self, launch: str, listener: Listener) -> None:
-        """Tell `listener` of the events of `launch` from here on. Raises LaunchError."""
+    def watch(self, launch: str, listener: Listener, on_end: EndListener | None = None) -> None:
+        """Tell `listener` of the events of `launch` from here on, and `on_end` of its end. Raises LaunchError."""
         self._listeners[launch] = listener
+        if on_end is not None:
+            self._end_listeners[launch] = on_end
         self.connect(LaunchError)
+
+    def expect_end(self, launch: str) -> None:
+        """Tell of the end of `launch` no more."""
+        self._end_listeners.pop(launch, None)
 
     def forget(self, launch: str) -> None:
         """Tell of `launch` no more."""
         self._listeners.pop(launch, None)
+        self.expect_end(launch)
 
     def close(self) -> None:
         """Stop reading."""
@@ -158,8 +169,12 @@ class Events:
     def _read(self, stream: Any) -> None:
         try:
             for event in stream:
-                listener = self._listeners.get(event["Actor"]["Attributes"].get("lab.launch", ""))
-                if listener is not None:
+                attributes = event["Actor"]["Attributes"]
+                launch = attributes.get("lab.launch", "")
+                if event["Action"] == _END:
+                    if (on_end := self._end_listeners.get(launch)) is not None:
+                        on_end(int(attributes["exitCode"]))
+                elif (listener := self._listeners.get(launch)) is not None:
                     listener(event["Action"], event["Actor"]["ID"])
         except Exception as error:
             # The engine went away: the next `watch` connects again, or says so. And the SDK's reader, whose

@@ -217,16 +217,43 @@ def test_exec_gives_output_and_status_and_keeps_its_time(make_driver: MakeDriver
             instance.exec(["/nope"], timeout_s=60)
 
 
+@pytest.mark.parametrize("variant", ["", "none"])
+def test_a_service_that_dies_before_it_is_ready_fails_its_launch_at_once(
+    make_driver: MakeDriver, labels: dict[str, str], variant: str
+) -> None:
+    command = ("/service", "watch", "--nonsense")
+    ended = pytest.raises(LaunchError, match="the service ended with exit status 2")
+    with _session(make_driver(variant), labels, command=command) as session, ended:
+        session.launch()
+
+
+def test_an_end_that_was_asked_for_is_no_failure(make_driver: MakeDriver, labels: dict[str, str]) -> None:
+    driver = make_driver("none")
+    for end in ("stop", "delete"):
+        seen = Seen()
+        spec = Spec(labels=labels).for_launch()
+        driver.prepare(spec)
+        instance = driver.launch(spec, None, seen)
+        if end == "stop":
+            instance.stop(timeout_s=10)
+        instance.delete()
+        driver.list_instances(labels)
+        assert seen.failures == []
+
+
 class Seen:
     """A Mark that keeps what it is told."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[Phase, Source]] = []
+        self.failures: list[Exception] = []
 
     def __call__(self, phase: Phase, *, source: Source) -> None:
         self.phases.append((phase, source))
 
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def failed(self, error: Exception) -> None:
+        self.failures.append(error)
 
 
 def test_a_port_in_use_is_one_clear_line_and_leaves_no_container(

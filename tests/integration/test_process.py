@@ -18,7 +18,8 @@ import pytest
 from drivers.process import ProcessDriver
 from lab import cgroup
 from lab.driver import Context
-from lab.errors import Unsupported
+from lab.errors import LaunchError, Unsupported
+from lab.probes import reserve_port
 from lab.procs import Process
 from lab.session import Session
 from lab.spec import MIB, Endpoint, Spec
@@ -183,9 +184,51 @@ def test_a_port_that_was_taken_meanwhile_is_told_by_the_service(driver: ProcessD
         instance.delete()
 
 
+def test_a_service_that_dies_before_it_is_ready_fails_its_launch_at_once(
+    driver: ProcessDriver, labels: dict[str, str]
+) -> None:
+    with _session(driver, labels) as session, socket.socket() as taken:
+        reserve = session._reserve
+
+        def reserve_and_take() -> Endpoint:
+            endpoint = reserve()
+            taken.bind((endpoint.host, endpoint.port))
+            taken.listen()
+            return endpoint
+
+        session._reserve = reserve_and_take  # type: ignore[method-assign]
+        with pytest.raises(LaunchError, match="the service ended with exit status 1"):
+            session.launch()
+
+
+def test_an_end_that_was_asked_for_is_no_failure(driver: ProcessDriver, labels: dict[str, str]) -> None:
+    spec = Spec(labels=labels).for_launch()
+    driver.prepare(spec)
+    for end in ("stop", "delete"):
+        mark = _Kept()
+        instance = driver.launch(spec, Endpoint("127.0.0.1", reserve_port(None)), mark)
+        if end == "stop":
+            instance.stop(timeout_s=10)
+        instance.delete()
+        assert mark.failures == []
+
+
+class _Kept:
+    """A Mark that keeps what failed."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+
+    def __call__(self, phase: Phase, *, source: Source) -> None: ...
+    def line(self, text: bytes, *, source: Source) -> None: ...
+    def failed(self, error: Exception) -> None:
+        self.failures.append(error)
+
+
 class _Ignored:
     """A Mark whose instants nobody asks for."""
 
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
 
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def failed(self, error: Exception) -> None: ...
