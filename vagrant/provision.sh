@@ -95,6 +95,8 @@ choose_packages() { # into PACKAGES: what is asked for and not there, by what it
   have cc || need base gcc
   { have cc && [ -e "$(cc -print-file-name=libc.a)" ]; } || need base libc6-dev
   if wants docker && ! docker_there && ! have dockerd; then need docker docker.io; fi
+  # Where the kernel has AppArmor on, a Docker of this host starts no container without its parser.
+  if wants docker && apparmor_on && ! have apparmor_parser; then need docker apparmor; fi
   if wants libvirt; then
     { have libvirtd || have virtqemud; } || need libvirt libvirt-daemon-system
     case "$(dpkg --print-architecture)" in
@@ -117,6 +119,10 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
       warn "this distribution has no package of kind: put its binary on the PATH for the target kubernetes"
     fi
   fi
+}
+
+apparmor_on() {
+  grep -qs Y "$SYSROOT/sys/module/apparmor/parameters/enabled"
 }
 
 need() { # GROUP PACKAGE...

@@ -84,6 +84,10 @@ def _refusal(error: BaseException, doing: str) -> tuple[str, str]:
     said = " ".join(str(getattr(error, "explanation", "") or error).split())
     if found := _IN_USE.search(said):
         return f"{found[1]} is in use by another program", "leave the port to the lab, or free it: see `ss -ltnp`"
+    if "apparmor_parser" in said:
+        return f"Docker could not {doing}: this host has AppArmor on and its parser missing", (
+            "sudo apt-get install apparmor"
+        )
     if found := _BAD_COMMAND.search(said):
         return f"Docker could not {doing}: {found[1]}", "give a command that the image has"
     return f"Docker could not {doing}: {said}", ""

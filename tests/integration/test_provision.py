@@ -172,6 +172,18 @@ def test_engines_limits_what_is_installed(
     assert not set(absent) & set(words)
 
 
+@pytest.mark.parametrize(("enabled", "wanted"), [("Y", True), ("N", False), (None, False)])
+def test_docker_gets_apparmors_parser_where_the_kernel_has_apparmor_on(
+    machine: Machine, enabled: str | None, wanted: bool
+) -> None:
+    if enabled is not None:
+        parameters = machine.root / "sys/module/apparmor/parameters"
+        parameters.mkdir(parents=True)
+        (parameters / "enabled").write_text(f"{enabled}\n")
+    machine.run("provision.sh", ENGINES="process,docker")
+    assert ("apparmor" in " ".join(machine.installs()).split()) is wanted
+
+
 def test_an_unknown_engine_is_refused_before_anything_is_done(machine: Machine) -> None:
     assert "'podman'" in machine.run("provision.sh", ENGINES="process,podman", expect=2).stderr
     assert machine.calls() == []
