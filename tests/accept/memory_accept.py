@@ -44,7 +44,7 @@ SEEDED: Sequence[tuple[str, str, int, Mapping[str, str]]] = (
     ("memory", "docker", 5, {"settle": "0.5", "alloc": "0", "requests": "0"}),
     ("memory", "libvirt:microvm", 5, {"settle": "0.5", "alloc": "0", "requests": "0", "hold": "30"}),
     ("density", "docker", 6, {"settle": "0.5", "max": "6"}),
-    ("density", "libvirt:microvm", 3, {"settle": "0.5", "max": "2", "hold": "30"}),
+    ("density", "libvirt:microvm", 4, {"settle": "0.5", "max": "2", "hold": "30"}),
 )
 
 
