@@ -108,8 +108,9 @@ def _show_result(errors: Console, record: RunRecord, request: Request) -> None:
 
 
 def _failed(record: RunRecord) -> bool:
-    """A target failed: it was given up, or none of its launches succeeded; or no target could run at all."""
+    """A target failed: it was given up, or nothing of it was measured; or no target could run at all."""
     good = {launch.target for launch in record.launches if launch.outcome is Outcome.OK and not launch.warmup}
+    good |= {sample.target for sample in record.samples if not sample.warmup}
     ran = [target for target in record.targets if target.outcome is not Outcome.SKIPPED]
     return not ran or any(t.outcome is Outcome.FAILED or t.target not in good for t in ran)
 

@@ -25,7 +25,7 @@ from lab.scenario import Launches, Scenario
 from lab.session import Session
 from lab.spec import Spec, Target
 from lab.store import Store
-from lab.timeline import HostClock, Phase, SystemClock
+from lab.timeline import HostClock, Phase, SystemClock, Timeline
 
 GIVE_UP_AFTER = 3
 """A target whose launches fail this many times in a row is not tried again in this run."""
@@ -168,6 +168,7 @@ class Runner:
         except BadInput:
             raise
         except (DriverError, MeasurementError) as error:
+            bench.record(error)
             entrant.failures_in_a_row += 1
             if isinstance(error, DriverUnavailable) or entrant.failures_in_a_row >= GIVE_UP_AFTER:
                 self._end_target(entrant, Outcome.FAILED, error)
@@ -274,6 +275,14 @@ class _Bench:
                 requested_ns=min(requested, default=self.clock.now_ns()),
             )
 
+    def record(self, error: LabError) -> None:
+        """Commit a failure that happened outside every launch; one of a launch's is committed already."""
+        with self._lock:
+            if error is not self._recorded_error:
+                self._add(
+                    LaunchRecord(**self._place(), outcome=Outcome.FAILED, timeline=Timeline(), **_said(error)), []
+                )
+
     def commit_rest(self) -> None:
         """Commit the samples that no launch took along."""
         with self._lock:
@@ -317,17 +326,24 @@ class _Bench:
             else:
                 self._recorded_error = error
             launch = LaunchRecord(
-                target=str(self._entrant.target),
-                iteration=self._iteration,
-                warmup=self._warmup,
+                **self._place(),
                 outcome=Outcome.FAILED if error else Outcome.OK,
                 timeline=session.timeline,
-                error=str(error) if error else "",
-                logs=(error.details or session.logs().decode(errors="replace")) if error else "",
                 facts={**session.facts(), **facts},
+                **(_said(error, session.logs()) if error else {}),
             )
-            self._runner.store.add_launch(self._runner.run.id, launch, samples)
-            self._runner.progress.committed(launch, samples)
+            self._add(launch, samples)
+
+    def _place(self) -> dict[str, Any]:
+        return {"target": str(self._entrant.target), "iteration": self._iteration, "warmup": self._warmup}
+
+    def _add(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
+        self._runner.store.add_launch(self._runner.run.id, launch, samples)
+        self._runner.progress.committed(launch, samples)
+
+
+def _said(error: LabError, logs: bytes = b"") -> dict[str, Any]:
+    return {"error": str(error), "logs": error.details or logs.decode(errors="replace")}
 
 
 def _is_look(measured: int) -> bool:

@@ -344,3 +344,21 @@ def test_a_failed_launch_is_removed_and_its_samples_are_not_kept(store: Store, d
     record = store.load("r1")
     assert not record.samples and record.launches[0].outcome is Outcome.FAILED
     assert not drivers["a"].engine.instances  # type: ignore[attr-defined]
+
+
+def test_a_failure_outside_every_launch_is_recorded_and_one_of_a_launch_once(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Outside:
+        name, question, headline, requires = "outside", "?", "x_s", frozenset[Feature]()
+
+        def measure(self, bench: Bench) -> None:
+            with bench.session():
+                pass
+            raise MeasurementError("the floor was reached", details="so much was left")
+
+    watcher = Watcher()
+    a_run(store, {"a": drivers["a"]}, Plan(rounds=1, warmup=0), watcher, scenario=Outside()).execute()
+    good, failed = store.load("r1").launches
+    assert good.outcome is Outcome.OK and failed.outcome is Outcome.FAILED
+    assert "floor" in failed.error and failed.logs == "so much was left"
