@@ -83,3 +83,25 @@ class Sized(Protocol):
     @property
     def at_once(self) -> int:
         """The most instances alive at the same time."""
+
+
+@runtime_checkable
+class Takes(Protocol):
+    """A scenario whose rounds last longer than its launches, for the same plan."""
+
+    @property
+    def likely_s_per_round(self) -> float:
+        """What a target's round takes beside its launches, in seconds, roughly."""
+
+
+@runtime_checkable
+class Makes(Protocol):
+    """A scenario that makes more than instances of the service, for the same plan."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What that takes beside the instances' declared memory, roughly."""
+
+    @property
+    def changes(self) -> str:
+        """What it is, and how long it stays, in words."""

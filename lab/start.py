@@ -22,7 +22,7 @@ from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import driver_names, make_driver
 from lab.run import Outcome, Run, RunStatus, TargetRecord
 from lab.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
-from lab.scenario import Scenario, Sized
+from lab.scenario import Makes, Scenario, Sized, Takes
 from lab.spec import Spec, Target
 from lab.store import Store
 
@@ -48,19 +48,23 @@ class Intent:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The declared memory of all the instances that live at the same time."""
-        return self.options.memory * self.at_once
+        """The declared memory of all the instances that live at the same time, and what the scenario makes beside."""
+        made = self.scenario.memory_bytes if isinstance(self.scenario, Makes) else 0
+        return self.options.memory * self.at_once + made
 
     @property
     def likely_s(self) -> float:
         """A guess, for the plan only."""
-        per_round = sum(_LIKELY_S.get(e.target.driver, 5.0) for e in self.entrants if e.running)
-        return per_round * self._launches_per_round() * self._rounds()
+        running = [_LIKELY_S.get(entrant.target.driver, 5.0) for entrant in self.entrants if entrant.running]
+        beside = self.scenario.likely_s_per_round if isinstance(self.scenario, Takes) else 0.0
+        return sum(launch * self._launches_per_round() + beside for launch in running) * self._rounds()
 
     def changes(self) -> list[str]:
         """What the run does to this machine, in words."""
         count = "one at a time" if self.at_once == 1 else f"up to {self.at_once} at a time"
         found = [f"starts and removes instances of the service, {count}, on 127.0.0.1 only"]
+        if isinstance(self.scenario, Makes):
+            found.append(self.scenario.changes)
         if self.options.cold:
             found.append("drops this machine's page cache before each launch: everything else gets slower for a while")
         return found

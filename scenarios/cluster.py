@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 from lab.driver import Clustered, Feature
 from lab.errors import Unsupported
 from lab.scenario import Bench
+from lab.spec import MIB
 
 _REMOVED = "removed"
 _FIRST_POD = "first_pod"
@@ -35,6 +36,10 @@ class Cluster:
     question: ClassVar[str] = "How long does a cluster take, from nothing to its first pod?"
     headline: ClassVar[str] = "first_pod_s"
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.CLUSTER})
+    likely_s_per_round: ClassVar[float] = 120.0
+    memory_bytes: ClassVar[int] = 1700 * MIB
+    """What kubeadm asks for on a control-plane node (`ControlPlaneMem` of its preflight checks)."""
+    changes: ClassVar[str] = "makes a cluster of its own in each round, beside any that is there, and removes it"
 
     def measure(self, bench: Bench) -> None:
         driver = bench.driver

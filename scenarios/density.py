@@ -77,6 +77,10 @@ class Density:
     def at_once(self) -> int:
         return self.max
 
+    @property
+    def likely_s_per_round(self) -> float:
+        return 2 * (self.max + 2) * self.settle
+
     def measure(self, bench: Bench) -> None:
         walks = [UP, DOWN]
         random.SystemRandom().shuffle(walks)  # the order as it was is kept with each reading, as `visit`

@@ -52,6 +52,10 @@ class Recover:
     def at_once(self) -> int:
         return 1
 
+    @property
+    def likely_s_per_round(self) -> float:
+        return self.within  # by default most engines restart nothing
+
     def measure(self, bench: Bench) -> None:
         for restart in _offered(bench.info):
             with bench.session(restart=restart) as session:

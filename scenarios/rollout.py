@@ -74,6 +74,10 @@ class Rollout:
         return self.replicas + 1
 
     @property
+    def likely_s_per_round(self) -> float:
+        return 2 * self.seconds
+
+    @property
     def _interval_s(self) -> float:
         return round(1000 / self.rate) / 1000  # whole milliseconds are what the client takes
 
