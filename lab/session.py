@@ -26,7 +26,7 @@ class Session:
     """Launches `spec` once through `driver`, and keeps the instance until `delete`, which leaving the context calls.
 
     After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
-    instance. `spec` must be a launch's own (`Spec.for_launch`).
+    instance, `asked_at` where it was asked to answer. `spec` must be a launch's own (`Spec.for_launch`).
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Session:
         self.timeline = Timeline()
         self.instance: Instance | None = None
         self.answer: Answer | None = None
+        self.asked_at: Endpoint | None = None
         self._driver = driver
         self._clock = clock
         self._timeout_s = timeout_s
@@ -72,7 +73,7 @@ class Session:
 
         Raises LaunchError, DriverUnavailable; what was made is removed by `delete`.
         """
-        endpoint = self._reserve() if self._network else None
+        endpoint = self.asked_at = self._reserve() if self._network else None
         waiter = self._waiter = Waiter(self.spec, self._clock)
         self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
         self._marks.on_failed = waiter.fail

@@ -16,8 +16,9 @@ of the requests is a failed launch, and no figure. With R replicas, `rollout_s` 
 since that often the last of the old ones is asked.
 
 `way`=engine: the engine's own rolling update of `replicas` replicas. `way`=restart: version 1 is stopped and removed,
-and version 2 launched at the same address, as a user would do where nothing else is on offer. `order`, `readiness`,
-`grace` and `pre_stop` are how each goes about it, in the engine's words; all four are beside `rolled_out`.
+and version 2 launched at the same address, as a user would do where nothing else is on offer; where the engine chooses
+the address of each launch there is no such way, and the target fails. `order`, `readiness`, `grace` and `pre_stop` are
+how each goes about it, in the engine's words; all four are beside `rolled_out`.
 
 `address`=own is the engine's or the service's. `address`=spread is the lab's, where the engine has none in front of its
 replicas: it hands each new connection to one of theirs, in turn. It asks the engine for them again every 100 ms, and so
@@ -109,6 +110,11 @@ class Rollout:
         endpoint = old.instance.endpoint if old.instance is not None else None
         if endpoint is None:
             raise LaunchError("the engine gave the instance no address to answer at")
+        if endpoint != old.asked_at:
+            raise Unsupported(
+                "the engine chooses the address, so that version 2 cannot take over that of version 1",
+                resolution="use a target whose engine rolls out by itself, such as kubernetes:deployment",
+            )
         with contextlib.ExitStack() as stack:
             with self._load(endpoint) as load:
                 load.asked_ns = bench.clock.now_ns()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.driver import Context, Feature
+from lab.driver import Context, Feature, Instance, Mark
 from lab.errors import LabError, MeasurementError
 from lab.load import LoadResult, Request, parse, run_load, start_load, start_watch
 from lab.probes import reserve_port
@@ -179,6 +179,19 @@ def test_another_image_is_refused(driver: FakeDriver, engine: FakeEngine, measur
     foreign.engine = engine
     record = measure(Rollout(), foreign, engine.clock, rounds=3, image="somebody/else")
     assert record.targets[0].outcome is Outcome.FAILED and "version" in record.targets[0].reason
+
+
+def test_where_the_engine_chooses_the_address_there_is_no_rollout_by_hand(engine: FakeEngine, measure: Measure) -> None:
+    class Choosing(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            return super().launch(spec, Endpoint("127.0.0.1", reserve_port()), mark)
+
+    choosing = Choosing("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    choosing.engine = engine
+    record = measure(Rollout(seconds=1.0), choosing, engine.clock)
+    [launch] = record.launches
+    assert launch.outcome is Outcome.FAILED and "the engine chooses the address" in launch.error
+    assert "kubernetes:deployment" in launch.error and not record.samples
 
 
 def test_the_spreader_adds_no_failure_of_its_own(driver: FakeDriver, engine: FakeEngine, tmp_path: Path) -> None:
