@@ -6,8 +6,9 @@
 | `recovered` | SIGKILL was sent | 1: there was such an answer within `censored_at`; 0: none, which is all that 'never' means | share |
 
 The main process is the service's on this host, or the VMM's where the service runs in a virtual machine: the first
-started of the launch's own processes in that role, held by a pidfd and younger than the launch. Another process is told
-by its boot id, pid and start of `main`, on new connections every 20 ms from before the kill on.
+started of the launch's own processes in that role, held by a pidfd and younger than the launch. Killing what an engine
+runs as root takes root. Another process is told by its boot id, pid and start of `main`, on new connections every 20 ms
+from before the kill on.
 
 Each target is measured with its `restart`=default and, where its engine has more to offer, with `restart`=best;
 `policy` is the engine's own name of that. `recover_s` exists only for launches that recovered: its n is read beside
@@ -72,7 +73,7 @@ class Recover:
         process = main_process(session, bench.clock)
         with Census(session.instance, session.spec, bench.clock, known=known) as census:
             killed_ns = bench.clock.now_ns()
-            process.send(signal.SIGKILL)
+            _kill(process)
             if not process.wait(self.within):
                 raise MeasurementError(f"process {process.pid} outlives SIGKILL by {self.within:g} s")
             recovered = census.look(lambda: bool(census.first_ns), timeout_s=self.within)
@@ -97,6 +98,16 @@ def main_process(session: Session, clock: HostClock) -> Process:
     if found.started_ticks < requested_ticks - 1:
         raise MeasurementError(f"process {found.pid} is older than this launch: it is not killed")
     return found
+
+
+def _kill(process: Process) -> None:
+    try:
+        process.send(signal.SIGKILL)
+    except PermissionError as error:
+        raise DriverError(
+            f"process {process.pid}, which serves, is another user's, and so cannot be killed",
+            resolution="run the lab with sudo",
+        ) from error
 
 
 def _offered(info: Info) -> list[Restart]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
@@ -100,6 +102,19 @@ def test_a_process_that_is_older_than_the_launch_is_not_killed(
     record = measure(Recover(within=0.3), wrong, engine.clock)
     assert "older than this launch" in record.launches[0].error and not record.samples
     assert bystander.poll() is None
+
+
+def test_a_process_of_another_user_is_a_failed_launch_with_its_remedy(
+    driver: FakeDriver, engine: FakeEngine, measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pidfd: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+    record = measure(Recover(within=0.3), driver, engine.clock)
+    [launch] = record.launches
+    assert launch.outcome is Outcome.FAILED and "another user's" in launch.error and "with sudo" in launch.error
+    assert not record.samples
 
 
 def test_the_vmm_is_the_main_process_where_there_is_one(engine: FakeEngine, measure: Measure) -> None:
