@@ -9,11 +9,11 @@ from typing import Any
 
 from drivers.kubernetes import images, labels, manifests
 from drivers.kubernetes.api import Api, Json, connect, require_client
-from drivers.kubernetes.cluster import DEFAULT_NAME, Cluster, Clusters
+from drivers.kubernetes.cluster import Cluster, Clusters
 from drivers.kubernetes.cost import measure_cluster
 from drivers.kubernetes.errors import translated
 from drivers.kubernetes.inventory import find_instances, find_remnants, ports_in_use
-from drivers.kubernetes.kind import Kind, provided
+from drivers.kubernetes.kind import DEFAULT_NAME, Kind, provided
 from drivers.kubernetes.launch import Ground, Launch
 from drivers.kubernetes.manifests import Form
 from drivers.kubernetes.namespaces import make_namespace

@@ -17,14 +17,13 @@ from typing import Any
 import lab
 from drivers.kubernetes.api import Api, Json, connect
 from drivers.kubernetes.errors import translated
-from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, check_name, cluster_config, pool_ports
+from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, anew, check_name, cluster_config, pool_ports
 from drivers.kubernetes.labels import MANAGED_BY
 from drivers.kubernetes.status import condition
 from lab.driver import bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError
 from lab.ownership import Owner, owner_alive
 
-DEFAULT_NAME = "stratalab"
 CONFIG_MAP = "stratalab"
 SYSTEM = "kube-system"
 
@@ -68,14 +67,14 @@ class Clusters:
         if name not in kind.clusters():
             raise DriverUnavailable(f"there is no kind cluster '{name}'", resolution="lab cluster up")
         if self._record(name) is not None:
-            raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=_again(name))
+            raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=anew(name))
         with translated(f"reach the cluster '{name}'", DriverUnavailable):
             api = connect(kubeconfig=kind.kubeconfig(name))
             try:
                 found = api.found(api.core.read_namespaced_config_map, CONFIG_MAP, SYSTEM)
                 if found is None:
                     _require_ours(api, name, DriverUnavailable)
-                    raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=_again(name))
+                    raise DriverUnavailable(f"the kind cluster '{name}' is not finished", resolution=anew(name))
             except BaseException:
                 api.close()
                 raise
@@ -236,10 +235,5 @@ def _require_same(cluster: Cluster, image: str) -> None:
     if image and made_with != image:
         raise BadInput(
             f"the cluster '{cluster.name}' was made with the node image {made_with}, not {image}",
-            resolution="lab cluster down, then lab cluster up",
+            resolution=anew(cluster.name),
         )
-
-
-def _again(name: str) -> str:
-    option = "" if name == DEFAULT_NAME else f" --driver-option kind-cluster={name}"
-    return f"lab cluster down{option}, then lab cluster up{option}"

@@ -10,7 +10,9 @@ from typing import Any
 
 from lab.errors import DriverError, DriverUnavailable, LabError
 
-_LOOK = "see `kubectl cluster-info`; for the lab's own cluster: lab cluster status"
+_LOOK = (
+    "for the lab's own cluster: `docker ps -a`, or lab cluster down, then lab cluster up; else: kubectl cluster-info"
+)
 
 
 @contextlib.contextmanager

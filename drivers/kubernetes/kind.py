@@ -20,6 +20,7 @@ FIRST_NODE_PORT = 30_000
 port by itself (KEP-3668: 30000 to 30085)."""
 FIRST_HOST_PORT = 32_600
 """This host's side: above what the lab reserves for other targets, below what the kernel hands out by itself."""
+DEFAULT_NAME = "stratalab"
 CLUSTER_LABEL = "lab.cluster"
 """The label of every node of a cluster of the lab's; its value is the cluster's name."""
 
@@ -31,6 +32,8 @@ _LOAD_TIMEOUT_S = 600.0
 _NODE_TIMEOUT_S = 60.0
 _GET_KIND = "install it: https://kind.sigs.k8s.io (in Debian 13: sudo apt-get install kind), then: lab cluster up"
 _COMMAND = re.compile(r'command ".*?" failed', re.DOTALL)
+_RUN = re.compile(r'command "\S+ run ')
+_NODE = re.compile(r"\b([a-z0-9][a-z0-9.-]*)-(?:control-plane|worker)\d*\b")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
 
 Json = dict[str, Any]
@@ -54,27 +57,27 @@ class Kind:
 
     def version(self) -> str:
         """Such as `0.27.0`."""
-        found = re.search(r"\d+\.\d+\S*", self._kind("say its version", "version"))
+        found = re.search(r"\d+\.\d+\S*", self._ask("say its version", "version"))
         return found[0] if found else "unknown"
 
     def clusters(self) -> list[str]:
         """The names of all clusters of kind's, whoever made them, whole or not."""
         # Where there is none, kind says so on standard error.
-        return self._kind("list its clusters", "get", "clusters").split()
+        return self._ask("list its clusters", "get", "clusters").split()
 
     def nodes(self, name: str) -> list[str]:
         """The containers that are the nodes of a cluster; the balancer before several control planes is none."""
-        listed = self._kind("list a cluster's nodes", "get", "nodes", "--name", name).split()
+        listed = self._ask("list a cluster's nodes", "get", "nodes", "--name", name).split()
         return [node for node in listed if not node.endswith("-external-load-balancer")]
 
     def kubeconfig(self, name: str) -> Json:
         """How its API is reached from this host."""
         import yaml
 
-        text = self._kind("give a cluster's kubeconfig", "get", "kubeconfig", "--name", name)
+        text = self._ask("give a cluster's kubeconfig", "get", "kubeconfig", "--name", name)
         found = yaml.safe_load(text)
         if not isinstance(found, dict):
-            raise DriverError("kind gave no kubeconfig", details=text)
+            raise DriverUnavailable("kind gave no kubeconfig", details=text, resolution=anew(name))
         return found
 
     def create(self, name: str, *, config: Path, image: str, kubeconfig: Path) -> None:
@@ -130,7 +133,16 @@ class Kind:
         doing = f"run '{argv[0]}' on the node {node}"
         return self._run(doing, [self.engine, "exec", node, *argv], timeout_s=_NODE_TIMEOUT_S)
 
-    def _kind(self, doing: str, *argv: str, timeout_s: float = _ASK_TIMEOUT_S, image: str = "") -> str:
+    def _ask(self, doing: str, *argv: str) -> str:
+        """What kind tells of what is there; that it cannot raises DriverUnavailable."""
+        try:
+            return self._kind(doing, *argv, timeout_s=_ASK_TIMEOUT_S)
+        except DriverUnavailable:
+            raise
+        except DriverError as error:
+            raise DriverUnavailable(error.brief, details=error.details, resolution=error.resolution) from error
+
+    def _kind(self, doing: str, *argv: str, timeout_s: float, image: str = "") -> str:
         return self._run(f"kind could not {doing}", [self.program, *argv], timeout_s=timeout_s, image=image)
 
     def _run(self, doing: str, argv: Sequence[str], *, timeout_s: float, image: str = "") -> str:
@@ -182,14 +194,24 @@ def refusal(brief: str, said: str, *, image: str = "") -> DriverError:
             details=said,
             resolution="`docker load` a node image, then: lab cluster up --kind-image NAME",
         )
-    if re.search(r"operation not permitted|unable to apply caps|privileged|must be run with systemd.*delegat", text):
+    stopped = re.search(r"container (\S+) is not running", text)
+    if stopped and "create the cluster" not in brief:  # kind has removed a node that ended while it made it
+        # kind names the node in its command; the engine's answer has the container's digits.
+        node = _NODE.search(brief) or _NODE.search(said)
+        return DriverUnavailable(
+            f"the node {node[0] if node else stopped[1]} of the kind cluster does not run",
+            details=said,
+            resolution=f"docker start {node[0] if node else stopped[1]}; or {anew(node[1] if node else DEFAULT_NAME)}",
+        )
+    # Other commands may be forbidden for other reasons.
+    if "unable to apply caps" in text or (_RUN.search(said) and re.search(r"operation not permitted|privileged", text)):
         return DriverUnavailable(
             "Docker starts no privileged containers here, and kind's nodes are such",
             details=said,
             resolution="use a host whose Docker may, or another cluster: --context NAME",
         )
     if "already exist for a cluster" in text:
-        resolution = "lab cluster down, then lab cluster up"
+        resolution = anew(DEFAULT_NAME)
     return DriverError(f"{brief}: {_reason(said)}", details=said, resolution=resolution)
 
 
@@ -233,6 +255,12 @@ def cluster_config(name: str, given: Path | None, *, api_port: int | None = None
 def pool_ports() -> dict[int, int]:
     """The pool: each of the node's ports, and the port of 127.0.0.1 that leads to it."""
     return {FIRST_NODE_PORT + i: FIRST_HOST_PORT + i for i in range(POOL)}
+
+
+def anew(name: str) -> str:
+    """What makes the lab's cluster `name` again."""
+    option = "" if name == DEFAULT_NAME else f" --driver-option kind-cluster={name}"
+    return f"lab cluster down{option}, then lab cluster up{option}"
 
 
 def check_name(name: str) -> str:

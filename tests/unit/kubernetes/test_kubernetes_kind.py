@@ -17,6 +17,7 @@ from drivers.kubernetes.ports import Pool
 from lab.driver import Clustered, Context
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.ownership import Owner
+from lab.probes import reserve_port
 
 RUN = subprocess.run  # before a fixture stands in for it
 DEAD = "0" * 32 + ":00000000-0000-0000-0000-000000000000:1:1"
@@ -129,6 +130,43 @@ def test_a_cluster_of_somebody_elses_is_left_alone(context: Context, kind: Any, 
     assert kind.has("stratalab")
 
 
+@pytest.mark.parametrize(("name", "option"), [("stratalab", ""), ("mine", " --driver-option kind-cluster=mine")])
+def test_a_node_that_was_stopped_is_named_with_what_starts_it(
+    context: Context, kind: Any, name: str, option: str
+) -> None:
+    options = {"kind-cluster": name}
+    driver = KubernetesDriver("", Context(run_dir=context.run_dir, cache_dir=context.cache_dir, options=options))
+    kind.make(name)
+    (kind.directory / "stopped").touch()
+    asked = (driver.info, driver.cluster_status, lambda: driver.cluster_up(silent))
+    for attempt in (*asked, lambda: driver.list_instances({}), lambda: driver.leftovers({})):
+        with pytest.raises(DriverUnavailable) as raised:
+            attempt()
+        assert raised.value.brief == f"the node {name}-control-plane of the kind cluster does not run"
+        again = f"lab cluster down{option}, then lab cluster up{option}"
+        assert raised.value.resolution == f"docker start {name}-control-plane; or {again}"
+
+
+def test_an_api_that_is_gone_is_unavailable_with_what_mends_it(context: Context, kind: Any, k8s: Any) -> None:
+    kind.make()
+    nobody = k8s.kubeconfig(f"http://127.0.0.1:{reserve_port()}")
+    (kind.directory / "kubeconfig").write_text(yaml.safe_dump(nobody))
+    driver = KubernetesDriver("", context)
+    for attempt in (driver.info, lambda: driver.list_instances({}), lambda: driver.leftovers({})):
+        with pytest.raises(DriverUnavailable, match="is not reachable") as raised:
+            attempt()
+        assert "`docker ps -a`, or lab cluster down, then lab cluster up" in raised.value.resolution
+
+
+def test_a_kind_that_cannot_tell_is_unavailable(context: Context, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(argv: list[str], **_: Any) -> None:
+        raise subprocess.TimeoutExpired(argv, 60)
+
+    monkeypatch.setattr("drivers.kubernetes.kind.subprocess.run", hang)
+    with pytest.raises(DriverUnavailable, match="could not list its clusters within 60 s"):
+        KubernetesDriver("", context).info()
+
+
 def test_a_users_config_keeps_what_it_says_and_gets_the_pool_on_its_first_worker(tmp_path: Path) -> None:
     path = tmp_path / "kind.yaml"
     path.write_text(
@@ -177,6 +215,24 @@ def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ),
         ("Command Output: Unable to find image 'kindest/node:x' locally", DriverUnavailable, "node image"),
         ("OCI runtime create failed: unable to apply caps: operation not permitted", DriverUnavailable, "privileged"),
+        (
+            'ERROR: command "docker run --name x --privileged y" failed with error: exit status 125\n'
+            "Command Output: docker: Error response from daemon: privileged mode is incompatible with user namespaces.",
+            DriverUnavailable,
+            "starts no privileged containers",
+        ),
+        (
+            'ERROR: failed to create cluster: command "docker exec --privileged x kubeadm init" failed with error: '
+            "exit status 1\nCommand Output: error: write /proc/sys/vm/overcommit_memory: operation not permitted",
+            DriverError,
+            "overcommit_memory: operation not permitted",
+        ),
+        (
+            'ERROR: command "docker exec --privileged x cat y" failed with error: exit status 1\n'
+            "Command Output: Error response from daemon: Container 4f66 is not running",
+            DriverError,
+            "Container 4f66 is not running",
+        ),
         (
             'ERROR: failed to create cluster: command "docker run --privileged --publish=127.0.0.1:32600:30000/TCP x" '
             "failed with error: exit status 125\n\nCommand Output: e3fc\ndocker: Error response from daemon: failed to "
