@@ -14,7 +14,6 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ import httpx
 from lab.archive import machine_architecture, read_archive
 from lab.errors import BadInput, DriverUnavailable, Unsupported
 from lab.layers import Entry, Kind, Layers
+from lab.place import partial
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What Docker gives a container whose image sets no PATH (moby, `system.DefaultPathEnv`)."""
@@ -222,17 +222,13 @@ def _save(engine: httpx.Client, reference: str, cache_dir: Path) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        try:
-            with engine.stream("GET", f"{url}/get") as saved:
-                saved.raise_for_status()
-                for block in saved.iter_bytes(_COPY_BYTES):
-                    part.write(block)
-            part.flush()
-            Path(part.name).replace(path)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+    with partial(cache_dir, "image.tar") as part:
+        part.touch(mode=0o600)  # the image may hold files that are not for all
+        with part.open("wb") as file, engine.stream("GET", f"{url}/get") as saved:
+            saved.raise_for_status()
+            for block in saved.iter_bytes(_COPY_BYTES):
+                file.write(block)
+        part.replace(path)
     return path
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from lab.errors import CleanupError, LabError
 from lab.ownership import start_ticks
 
 _LABELS = "labels.json"
+_PARTIAL = "partial"
 
 
 def state_dir() -> Path:
@@ -36,34 +39,48 @@ def make_run_dir(run_id: str, labels: Mapping[str, str]) -> Path:
     """
     root = _runs_root()
     # The labels are in place before the directory has its name, so that a kill between the two is found as well.
-    pid = os.getpid()
-    unnamed = Path(tempfile.mkdtemp(prefix=f".{pid}-{start_ticks(pid)}-", dir=root))
+    unnamed = Path(tempfile.mkdtemp(prefix=f".{_maker()}-", dir=root))
     (unnamed / _LABELS).write_text(json.dumps(dict(labels)))
     unnamed.chmod(0o711)
     return unnamed.rename(root / run_id)
 
 
+@contextlib.contextmanager
+def partial(cache: Path, name: str) -> Iterator[Path]:
+    """A path below `cache` of this call's own, where a file or directory is made until it is renamed into place.
+
+    What is still there at the end is removed; what a killed process left there, `run_dirs` lists.
+    """
+    folder = cache / _PARTIAL
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{_maker()}-{secrets.token_hex(4)}-{name}"
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """A run's directory, as a leftover."""
+    """A run's directory, or what a dead process was making in the cache, as a leftover."""
 
     id: str
     labels: Mapping[str, str]
     kind: str = "directory"
 
     def delete(self) -> None:
-        shutil.rmtree(self.id, ignore_errors=True)
+        _remove(Path(self.id))
         if Path(self.id).exists():
             raise CleanupError(f"{self.id} cannot be removed", resolution=f"sudo rm -r {self.id}")
 
 
 def run_dirs(labels: Mapping[str, str]) -> Sequence[Leftover]:
-    """The run directories of this user that bear `labels`, unfinished ones of dead processes included."""
+    """The run directories of this user that bear `labels`; with no `labels`, also what dead processes left half-made:
+    run directories, and partial files in the cache."""
     found: list[Leftover] = []
     for path in sorted(_runs_root().iterdir()):
         if path.name.startswith("."):
-            pid, _, start = path.name[1:].partition("-")
-            if not labels and pid.isdigit() and str(start_ticks(int(pid))) != start.split("-")[0]:
+            if not labels and _is_of_the_dead(path.name[1:]):
                 found.append(RunDir(str(path), {"lab.run": path.name}))
             continue
         try:
@@ -72,7 +89,32 @@ def run_dirs(labels: Mapping[str, str]) -> Sequence[Leftover]:
             own = {"lab.run": path.name}
         if bears(own, labels):
             found.append(RunDir(str(path), own))
+    partials = cache_dir() / _PARTIAL
+    if not labels and partials.is_dir():
+        found += [
+            RunDir(str(path), {"lab.run": path.name}, "partial file")
+            for path in sorted(partials.iterdir())
+            if _is_of_the_dead(path.name)
+        ]
     return found
+
+
+def _maker() -> str:
+    """What the names of half-made things begin with, by which `_is_of_the_dead` judges."""
+    pid = os.getpid()
+    return f"{pid}-{start_ticks(pid)}"
+
+
+def _is_of_the_dead(name: str) -> bool:
+    pid, _, rest = name.partition("-")
+    return pid.isdigit() and str(start_ticks(int(pid))) != rest.split("-")[0]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a directory, as far as this user may; what is gone already is no matter."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _runs_root() -> Path:

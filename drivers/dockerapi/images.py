@@ -65,6 +65,7 @@ def provide_file(api: APIClient, spec: Spec, context: Context) -> str:
     tag = f"stratalab/file-{hashlib.sha256(identity.encode()).hexdigest()[:12]}:{_run(spec)}"
     if not layers(api, tag):
         copy = context.run_dir / "image.tar"
+        copy.touch(mode=0o600)  # before it has content: the image may hold files that are not for all
         try:
             relabel(path, copy, tag=tag, labels=run_labels(spec.labels))
             with copy.open("rb") as archive:

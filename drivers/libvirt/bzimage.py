@@ -139,7 +139,5 @@ def write_uncompressed(source: Path, target: Path) -> bool:
     elf = uncompressed(source.read_bytes())
     if elf is None:
         return False
-    partial = target.with_suffix(".part")
-    partial.write_bytes(elf)
-    partial.replace(target)
+    target.write_bytes(elf)
     return True

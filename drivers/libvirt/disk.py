@@ -31,5 +31,6 @@ def write_overlay(backing: Path, overlay: Path) -> Path:
     image[_HEADER_BYTES : _HEADER_BYTES + len(name)] = name
     struct.pack_into(">Q", image, 2 * _CLUSTER, 3 * _CLUSTER)
     struct.pack_into(">4H", image, 3 * _CLUSTER, 1, 1, 1, 1)
+    overlay.touch(mode=0o600)  # what the guest writes is not for all
     overlay.write_bytes(image)
     return overlay

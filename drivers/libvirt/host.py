@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from drivers.libvirt import kernel as kernels
 from drivers.libvirt.engine import SYSTEM_URI, Emulator, find_emulator
-from drivers.libvirt.kvm import Proof, prove
+from drivers.libvirt.kvm import Proof, device_shut, prove
 from lab.cgroup import hierarchies
 from lab.errors import BadInput, DriverUnavailable
 
@@ -73,7 +73,7 @@ def tsc_khz(cpuinfo: str) -> int | None:
 
 def _proof(emulator: Emulator, kernel_option: str, cache_dir: Path) -> Proof:
     if not emulator.kvm:
-        return Proof(False, "libvirt offers no KVM on this host")
+        return Proof(False, device_shut() or "libvirt offers no KVM on this host")
     found = kernels.find(kernel_option, cache_dir)
     return prove(
         cache_dir, emulator=emulator.path, qemu_version=emulator.version, kernel=found.image if found else None

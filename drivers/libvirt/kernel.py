@@ -8,12 +8,12 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from drivers.libvirt.bzimage import read_release
 from lab.errors import BadInput, DriverUnavailable, Unsupported
+from lab.place import partial
 
 _NEEDED = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "ext4")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual", "linux-image-amd64", "linux-image-generic")
@@ -132,8 +132,8 @@ def _fetch(cache_dir: Path) -> GuestKernel:
     kernels = cache_dir / "kernels"
     kernels.mkdir(parents=True, exist_ok=True)
     target = kernels / f"{image}_{stanza['Version'].replace(':', '%3a')}"
-    with tempfile.TemporaryDirectory(dir=kernels, prefix=".fetch-") as text:
-        folder = Path(text)
+    with partial(cache_dir, "kernel") as folder:
+        folder.mkdir()
         for package in packages:
             _download_and_unpack(package, folder)
         _lay_out(folder / "root", folder / "done")

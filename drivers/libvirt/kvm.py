@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.host import boot_id
+from lab.place import partial
 
 LOOP_LIMIT_S = 0.1
 """A CPU that runs the guest's code itself needs about 0.001 s; one that interprets it, 0.5 s and more."""
@@ -39,10 +40,8 @@ def prove(cache_dir: Path, *, emulator: Path, qemu_version: str, kernel: Path | 
 
     `kernel` is booted by `emulator`; without one, KVM that counts is still not proven.
     """
-    if not _DEVICE.exists():
-        return Proof(False, "there is no /dev/kvm")
-    if not os.access(_DEVICE, os.R_OK | os.W_OK):
-        return Proof(False, 'this user may not open /dev/kvm: sudo usermod -aG kvm "$USER", and log in again')
+    if shut := device_shut():
+        return Proof(False, shut)
     file = cache_dir / "kvm-proof.json"
     key = [boot_id(), os.uname().release, os.uname().version, qemu_version, str(emulator)]
     kept = _kept(file, key)
@@ -53,10 +52,19 @@ def prove(cache_dir: Path, *, emulator: Path, qemu_version: str, kernel: Path | 
         if kernel is None:
             return Proof(False, "KVM counts, and there is no guest kernel yet to prove that it boots")
         proof = _boot(emulator, kernel)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"key": key, **asdict(proof)}))
-    partial.replace(file)
+    with partial(cache_dir, file.name) as made:
+        made.write_text(json.dumps({"key": key, **asdict(proof)}))
+        made.replace(file)
     return proof
+
+
+def device_shut() -> str:
+    """Why this user cannot open /dev/kvm, and the remedy; "" where it can."""
+    if not _DEVICE.exists():
+        return "there is no /dev/kvm"
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return 'this user may not open /dev/kvm: sudo usermod -aG kvm "$USER", and log in again'
+    return ""
 
 
 def _kept(file: Path, key: list[str]) -> Proof | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from lab.place import partial
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
@@ -66,8 +67,12 @@ def fast_kernel(kernel: GuestKernel, cache_dir: Path) -> Path:
     folder = cache_dir / "kernels-uncompressed"
     folder.mkdir(parents=True, exist_ok=True)
     plain, packed = folder / f"vmlinux-{digest}", folder / f"bzImage-{digest}"
-    if not plain.exists() and not packed.exists() and not bzimage.write_uncompressed(kernel.image, plain):
-        _once(packed, lambda to: shutil.copyfile(kernel.image, to))
+    if not plain.exists() and not packed.exists():
+        with partial(cache_dir, folder.name) as made:
+            unpacked = bzimage.write_uncompressed(kernel.image, made)
+            if not unpacked:
+                shutil.copyfile(kernel.image, made)
+            made.replace(plain if unpacked else packed)
     return plain if plain.exists() else packed
 
 
@@ -85,11 +90,13 @@ def _service_file(cache_dir: Path) -> Entry:
 
 
 def _once(path: Path, write: Callable[[Path], object]) -> Path:
+    """Have `write` make `path`, unless it is there. It is not for all, since it may hold a workload's secrets: libvirt
+    gives it to QEMU's user (qemu.conf, dynamic_ownership)."""
     if not path.exists():
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        write(partial)
-        partial.chmod(0o644)
-        partial.replace(path)
+        made = path.with_name(f".{path.name}.{os.getpid()}")
+        made.touch(mode=0o600)  # before it has content
+        write(made)
+        made.replace(path)
     return path
 
 

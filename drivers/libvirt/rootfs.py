@@ -82,7 +82,7 @@ def write_disk(image: ImageArchive, disk: Path) -> None:
             "the owners of the image's files could not be set",
             quiet=True,
         )
-        partial.chmod(0o644)
+        partial.chmod(0o600)  # the image may hold files that are not for all; libvirt gives it to QEMU's user
         partial.replace(disk)
 
 

@@ -13,12 +13,12 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.place import partial
 
 SOURCE_DIR = Path(__file__).parent
 SERVICE_SOURCES = (
@@ -136,9 +136,10 @@ def _compile(
     # Its caches go with the lab's: a service account may have no home.
     environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_dir / "zig"))
     environment.setdefault("ZIG_LOCAL_CACHE_DIR", str(cache_dir / "zig"))
-    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+    with partial(cache_dir, path.name) as directory:
+        directory.mkdir()
         for source in {*sources, *HEADERS}:
-            shutil.copyfile(SOURCE_DIR / source, Path(directory) / source)
+            shutil.copyfile(SOURCE_DIR / source, directory / source)
         # Relative names in a directory of its own: no path of this machine gets into the program.
         command = [*compiler.command, *_FLAGS, *flags, "-o", "program", *sources]
         try:
@@ -149,7 +150,7 @@ def _compile(
             return f"{' '.join(command)}: {error}"
         if result.returncode != 0:
             return f"{' '.join(command)}: {result.stderr.decode(errors='replace').strip()}"
-        program = Path(directory) / "program"
+        program = directory / "program"
         program.chmod(0o755)
         program.replace(path)
     return None

@@ -26,6 +26,7 @@ def runs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "runs"
     root.mkdir(mode=0o711)
     monkeypatch.setattr(place, "_runs_root", lambda: root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return root
 
 
@@ -159,6 +160,38 @@ def test_a_run_directory_that_was_killed_half_made_is_found(runs_root: Path) -> 
     mine.mkdir()
     assert [item.id for item in sweep([], {}).removed] == [str(half)]
     assert mine.exists()
+
+
+def test_what_a_killed_process_was_making_in_the_cache_is_found(runs_root: Path) -> None:
+    script = """
+import os, signal
+from lab.place import cache_dir, partial
+with partial(cache_dir(), "file") as file, partial(cache_dir(), "folder") as folder:
+    file.write_text("half")
+    (folder / "below").mkdir(parents=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    partials = place.cache_dir() / "partial"
+    assert len(list(partials.iterdir())) == 2
+    with place.partial(place.cache_dir(), "mine") as mine:
+        mine.touch()
+        assert run_dirs({"lab.run": "r1"}) == []
+        swept = sweep([], {})
+        assert sorted(item.id.rpartition("-")[2] for item in swept.removed) == ["file", "folder"]
+        assert {item.kind for item in swept.removed} == {"partial file"} and not swept.problems
+        assert list(partials.iterdir()) == [mine]
+
+
+def test_a_partial_file_is_gone_unless_it_was_put_in_place(tmp_path: Path) -> None:
+    with place.partial(tmp_path, "kept") as path:
+        path.write_text("whole")
+        path.replace(tmp_path / "kept")
+    with pytest.raises(KeyboardInterrupt), place.partial(tmp_path, "lost") as path:
+        (path / "below").mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert (tmp_path / "kept").read_text() == "whole"
+    assert list((tmp_path / "partial").iterdir()) == []
 
 
 def test_a_runs_root_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def test_an_overlay_is_what_qemu_img_would_make(tmp_path: Path) -> None:
     with backing.open("wb") as disk:
         disk.truncate(3 * 1024 * MIB + 4096)
     overlay = write_overlay(backing, tmp_path / "over.qcow2")
+    assert stat.S_IMODE(overlay.stat().st_mode) == 0o600
     header = overlay.read_bytes()[:72]
     assert header[:4] == b"QFI\xfb" and struct.unpack(">I", header[4:8]) == (2,)
     assert struct.unpack(">Q", header[24:32]) == (3 * 1024 * MIB + 4096,)
@@ -135,6 +136,7 @@ def test_every_owner_mode_device_and_xattr_of_an_image_is_on_its_disk(tmp_path: 
     )
     disk = tmp_path / "disk"
     rootfs.write_disk(image_of(tar), disk)
+    assert stat.S_IMODE(disk.stat().st_mode) == 0o600
     assert inode(disk, "/srv") == {"Mode": "02750", "User": "1", "Group": "2", "Type": "directory", "Links": "2"}
     program = {"Mode": "04755", "User": "100000", "Group": "70000", "Type": "regular", "Links": "2"}
     assert inode(disk, "/srv/program") == program == inode(disk, "/srv/hard")
@@ -173,7 +175,7 @@ def test_a_word_of_debugfs_is_a_failure_and_without_it_the_remedy_is_told(
     assert "e2fsprogs" in missing.value.resolution
 
 
-def test_media_are_written_once_readable_to_qemus_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_media_are_written_once_and_not_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = tmp_path / "bz"
     image.write_bytes(b"\0" * 0x250)
     modules_folder = tmp_path / "6.1"
@@ -195,7 +197,8 @@ def test_media_are_written_once_readable_to_qemus_user(tmp_path: Path, monkeypat
     before = {path: path.stat().st_mtime_ns for path in (first.kernel, first.initramfs)}
     assert prepared(Spec(labels={"lab.run": "x"}, nonce="n")) == first
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in before)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in before)
+    assert list((cache / "partial").iterdir()) == []
     assert stat.S_IMODE((run / "libvirt").stat().st_mode) == 0o711
     other = prepared(Spec(environment={"A": "1"}))
     assert other.initramfs != first.initramfs and other.kernel == first.kernel

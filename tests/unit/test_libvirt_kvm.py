@@ -88,6 +88,7 @@ def test_the_verdict_is_kept_for_this_boot_of_the_host_alone(
     assert not ask(tmp_path, broken).proven
     kept = tmp_path / "kvm-proof.json"
     assert json.loads(kept.read_text())["proven"] is False
+    assert list((tmp_path / "partial").iterdir()) == []
     kept.write_text('{"key": 1')
     assert not ask(tmp_path, broken).proven, "a damaged verdict is none"
     assert ask(tmp_path, qemu(tmp_path, LINUX)).proven is False, "the new verdict is kept"
@@ -104,6 +105,15 @@ def test_without_a_device_or_a_kernel_nothing_is_claimed_and_nothing_kept(
     device.touch()
     monkeypatch.setattr(kvm.os, "access", lambda *_: False)
     assert "kvm" in ask(tmp_path, qemu(tmp_path, LINUX)).reason
+
+
+def test_a_device_that_the_user_may_not_open_is_the_reason_also_where_libvirt_offers_no_kvm(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator = Emulator(path=Path("/qemu"), version="7", machine="pc-q35-7.2", kvm=False)
+    assert host._proof(emulator, "", tmp_path).reason == "libvirt offers no KVM on this host"
+    monkeypatch.setattr(kvm.os, "access", lambda *_: False)
+    assert "usermod -aG kvm" in host._proof(emulator, "", tmp_path).reason
 
 
 class Connection:

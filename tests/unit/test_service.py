@@ -589,6 +589,13 @@ def test_a_compiler_that_cannot_is_passed_over(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def test_a_program_in_the_making_lies_where_it_is_found_if_its_maker_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    compiler = Compiler(("sh", "-c", f"pwd > '{told}'; : > program"), "played")
+    assert build("enter", ENTER_SOURCES, tmp_path, compilers=[compiler]).exists()
+    assert Path(told.read_text().strip()).parent == tmp_path / "partial"
+
+
 @pytest.mark.parametrize("compilers", [[], [Compiler(("false",), "false")], [Compiler(("/absent/cc",), "absent")]])
 def test_no_compiler_is_one_clear_error(tmp_path: Path, compilers: list[Compiler]) -> None:
     with pytest.raises(LabError) as caught:
