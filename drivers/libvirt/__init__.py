@@ -96,6 +96,12 @@ class LibvirtDriver:
                 "kvm_proven": host.proof.proven,
                 "kvm_reason": host.proof.reason,
                 "network": "QEMU's user mode, restrict=on, forwarded from loopback",
+                "limits": {
+                    "memory": "the guest's own",
+                    "swap": "none, as the guest has no swap",
+                    "cpus": "virtual CPUs, and a cgroup quota for a fraction" if host.cpu_quota else "virtual CPUs",
+                    "pids": "not set: a guest has no limit on processes",
+                },
                 "cpu_limit": "virtual CPUs, and a cgroup quota for a fraction" if host.cpu_quota else "virtual CPUs",
                 "stop_request": "a line on the guest's console, then destroy",
             },
@@ -206,10 +212,12 @@ class LibvirtDriver:
     def _media(self, spec: Spec) -> Media:
         if self._prepared is None or self._prepared[0] != _without_launch(spec):
             try:
-                found = kernel.obtain(self._option("kernel"), self._context.cache_dir)
-                media = prepare_media(
-                    spec, self.variant, found, run_dir=self._context.run_dir, cache_dir=self._context.cache_dir
-                )
+                option, cache = self._option("kernel"), self._context.cache_dir
+                found = kernel.find(option, cache)
+                if found is None:
+                    found = kernel.obtain(option, cache)
+                    self._host = None  # without a kernel KVM could not be proven: it is asked anew
+                media = prepare_media(spec, self.variant, found, run_dir=self._context.run_dir, cache_dir=cache)
             except OSError as error:
                 raise DriverError(
                     f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",

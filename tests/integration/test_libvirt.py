@@ -140,6 +140,25 @@ def test_a_fraction_of_a_cpu_is_a_quota_of_the_whole_process(
         assert _quotas(pid) >= {150_000}
 
 
+def test_info_names_each_limit_and_the_one_that_is_not_set(make_driver: Callable[..., LibvirtDriver]) -> None:
+    limits = make_driver("q35").info().facts["limits"]
+    assert set(limits) == {"memory", "swap", "cpus", "pids"}
+    assert [name for name, how in limits.items() if how.startswith("not set: ")] == ["pids"]
+
+
+def test_no_other_user_can_read_a_guests_files(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+) -> None:
+    driver = make_driver("microvm")
+    with launched(driver, Spec(labels=labels, environment={"SECRET": "for the guest alone"})) as session:
+        found = [path for path in driver._context.run_dir.glob("*/*") if not path.is_dir()]
+        assert {"kernel", "initramfs", "console.in"} <= {path.name.split("-")[0] for path in found}
+        assert {path.name: path.stat().st_mode & 0o077 for path in found} == {path.name: 0 for path in found}
+        session.delete()
+    owners = {path.stat().st_uid for path in driver._context.run_dir.glob("libvirt/*")}
+    assert owners == {os.getuid()}, "libvirt gave them back"
+
+
 def _quotas(pid: int) -> set[int]:
     """Every CPU quota above the process, in µs per 100,000, of either version of cgroups."""
     found = set()

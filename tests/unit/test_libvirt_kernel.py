@@ -8,11 +8,15 @@ import lzma
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import drivers.libvirt as libvirt_driver
 from drivers.libvirt import bzimage, kernel, modules
+from lab.driver import Context
 from lab.errors import BadInput, DriverUnavailable, Unsupported
+from lab.spec import Spec
 
 RELEASE = "6.1.0-9-cloud-amd64"
 DRIVERS = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "ext4")
@@ -162,6 +166,7 @@ class Apt:
     def __init__(self, archives: dict[str, bytes], depends: dict[str, str]) -> None:
         self.archives, self.depends = archives, depends
         self.downloaded: list[str] = []
+        self.folders: set[Path] = set()
 
     def show(self, package: str) -> dict[str, str]:
         if package not in self.archives:
@@ -170,6 +175,7 @@ class Apt:
         return {"Version": "1:6.1-1", "SHA256": digest, "Depends": self.depends.get(package, "")}
 
     def run(self, argv: list[str], folder: Path, brief: str) -> None:
+        self.folders.add(folder.parent)
         if argv[0] == "apt-get":
             name, _, version = argv[2].partition("=")
             assert version == "1:6.1-1", "the version whose hash is known"
@@ -204,9 +210,29 @@ def test_a_kernel_is_fetched_once_with_its_modules_package(apt: Apt, tmp_path: P
     found = kernel._fetch(tmp_path)
     assert apt.downloaded == [f"linux-image-{RELEASE}", f"linux-modules-{RELEASE}"]
     assert found.release == RELEASE and (found.modules / "kernel/virtio_net.ko").exists()
+    assert apt.folders == {tmp_path / "partial"}, "where it is found if it is killed"
     again = kernel.find("", tmp_path, boot=tmp_path / "none", root=tmp_path / "none")
     assert again == found
     assert [path.name for path in (tmp_path / "kernels").iterdir()] == [f"linux-image-{RELEASE}_1%3a6.1-1"]
+
+
+def test_a_host_that_was_asked_without_a_kernel_is_asked_again_once_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = kernel.GuestKernel(image=tmp_path, modules=tmp_path, release=RELEASE, origin="played")
+    there: list[kernel.GuestKernel] = []
+    asked = iter(["without a kernel", "with one"])
+    monkeypatch.setattr(kernel, "find", lambda *_: there[0] if there else None)
+    monkeypatch.setattr(kernel, "obtain", lambda *_: there.append(got) or got)
+    monkeypatch.setattr(libvirt_driver, "prepare_media", lambda *_, **__: None)
+    monkeypatch.setattr(libvirt_driver, "ask_host", lambda *_, **__: next(asked))
+    driver = libvirt_driver.LibvirtDriver("q35", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    monkeypatch.setattr(driver, "_connected", lambda: SimpleNamespace(connection=None))
+    assert driver._asked() == "without a kernel"
+    driver.prepare(Spec())
+    assert driver._asked() == "with one"
+    driver.prepare(Spec(port=81))
+    assert driver._asked() == "with one", "a kernel that was there changes nothing"
 
 
 def test_a_package_of_another_hash_is_refused_and_leaves_nothing(
