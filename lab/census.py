@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from functools import partial
 from types import TracebackType
 
 from lab.driver import Feature, Info, Instance, Replicates
-from lab.errors import MeasurementError, ReadyTimeout
+from lab.errors import MeasurementError
 from lab.probes import ATTEMPT_EVERY_S, Answer, Waiter
 from lab.spec import Endpoint, Spec
 from lab.timeline import HostClock
@@ -50,7 +49,8 @@ class Census:
     """Asks every address of `instance`, followed as they change, who answers there; leaving the context ends it.
 
     `first_ns` is the arrival of each new replica's first answer and `last_ns` that of each one's last; an address that
-    has given a new replica is asked no more where there are several, unless `everyone` is to be heard again.
+    has given a new replica is asked no more where there are several, unless `everyone` is to be heard again. What stops
+    the asking is raised by `look`, or at the latest on leaving: silence that nobody listened to means nothing.
     """
 
     def __init__(
@@ -68,10 +68,12 @@ class Census:
         self._news = threading.Event()
 
     def look(self, until: Callable[[], bool], *, timeout_s: float) -> bool:
-        """Ask until `until` holds; False when it did not within `timeout_s`. Raises DriverError."""
+        """Ask until `until` holds; False when it did not within `timeout_s`. Raises DriverError, and what stopped the
+        asking."""
         deadline = time.monotonic() + timeout_s
         follow_at = 0.0
         while not until():
+            self._check()
             now = time.monotonic()
             if now >= deadline:
                 return False
@@ -91,6 +93,12 @@ class Census:
     ) -> None:
         for waiter in self._waiters.values():
             waiter.cancel()
+        if error is None:
+            self._check()
+
+    def _check(self) -> None:
+        for waiter in self._waiters.values():
+            waiter.check()
 
     def _follow(self) -> None:
         addresses = addresses_of(self._instance)
@@ -98,8 +106,8 @@ class Census:
         wanted = [one for one in addresses if len(addresses) == 1 or one not in self._settled]
         for gone in self._waiters.keys() - set(wanted):
             waiter = self._waiters.pop(gone)
-            with contextlib.suppress(ReadyTimeout):  # it never accepts: what it raises else is a defect
-                waiter.wait(0)
+            waiter.cancel()
+            waiter.check()
         for endpoint in wanted:
             if endpoint not in self._waiters:
                 waiter = Waiter(self._spec, self._clock, accept=partial(self._heard, endpoint))

@@ -115,11 +115,15 @@ class Waiter:
         if not self._done.wait(timeout_s):
             self.cancel()
             raise ReadyTimeout(f"no complete answer of this launch within {timeout_s:g} s")
-        if self._failure is not None:
-            raise self._failure
+        self.check()
         if self._answer is None:
             raise ReadyTimeout("the wait was cancelled")
         return self._answer
+
+    def check(self) -> None:
+        """Raises what ended the waiting, where that was no answer and no `cancel`."""
+        if self._failure is not None:
+            raise self._failure
 
     def cancel(self) -> None:
         """End the thread and its connections. Idempotent."""
