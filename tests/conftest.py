@@ -14,7 +14,7 @@ from lab.driver import Clustered, Context, Driver
 from lab.errors import DriverUnavailable
 from lab.ownership import Owner
 from lab.place import RunDir, make_run_dir
-from lab.registry import make_driver
+from lab.registry import driver_names, make_driver
 from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.runner import Entrant, Plan, Runner, new_run_id, now_iso
 from lab.sample import Sample
@@ -23,7 +23,28 @@ from lab.spec import Spec, Target
 from lab.store import Store
 from lab.timeline import HostClock, SystemClock
 
-REQUIRED = frozenset(filter(None, os.environ.get("LAB_REQUIRE", "").split(",")))
+_ALSO_KNOWN_AS = {"kind": "kubernetes"}
+REQUIRED = frozenset(
+    _ALSO_KNOWN_AS.get(name.strip(), name.strip())
+    for name in os.environ.get("LAB_REQUIRE", "").split(",")
+    if name.strip()
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A name in LAB_REQUIRE that no driver has would require nothing, silently."""
+    known = driver_names()
+    if unknown := sorted(name for name in REQUIRED if name.partition(":")[0] not in known):
+        there = ", ".join([*known, *_ALSO_KNOWN_AS])
+        raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(unknown)}, which is no driver; there are: {there}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what drives a real Kubernetes as `kind`, whose cluster it is."""
+    for item in items:
+        if any(Target.parse(marker.args[0]).driver == "kubernetes" for marker in item.iter_markers("engine")):
+            item.add_marker("kind")
 
 
 @pytest.fixture(autouse=True, scope="session")
