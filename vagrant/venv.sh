@@ -14,6 +14,7 @@ if ! python=$(find_python); then
 fi
 extras=${1:+$1,}
 if wants docker; then extras+=docker,; fi
+if wants kubernetes; then extras+=kubernetes,; fi
 if wants libvirt; then
   if have pkg-config && pkg-config --exists libvirt; then
     extras+=libvirt,
