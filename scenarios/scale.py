@@ -6,7 +6,7 @@
 | `kth_ready_s` (`k`=2..N) | one replica serves, and just before the engine is asked for the others | first complete answer of the k-th replica that serves | s |
 | `scale_up_s` | as `kth_ready_s` of 2..N | as that of N; absent where a replica failed | s |
 | `failed_replicas` | none | replicas asked for that gave no answer in time | replicas |
-| `scale_down_s` | just before the engine is asked to go back to one | only one is left, as `seen_by` tells | s |
+| `scale_down_s` | just before the engine is asked to go back to one | only one is left, as `seen_by` tells; absent where a replica failed | s |
 
 `way` says who keeps the replicas. `engine`: the engine is asked once for N, and replicas are told apart by boot id, pid
 and start of `main`, as new connections at `rate` to each of the engine's addresses find them; behind one address that
@@ -16,7 +16,7 @@ its own; for scaling down they are stopped and removed in the same manner.
 
 `seen_by`: `removal` (the engine says that the others are removed, and a look at the host confirms it), `host-pids` (no
 more service processes on this host than before, looked at every 50 ms) or `answers` (the last answer of any other
-replica, after which the one left answered alone for 2 s).
+replica, after which the one left answered alone for 2 s; absent where no other is heard before the engine is asked).
 """  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Scale:
             ready = sorted(one.timeline.mark(Phase.READY).ns for one in others.sessions)
             up = _Up(requested_ns=others.requested_ns, ready_ns=ready, failed=others.failed)
             self._emit_up(bench, first, up, {**told, "wait_method": first.wait_method})
+            if up.failed:
+                return
             asked_ns = bench.clock.now_ns()
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="lab-remove") as pool:
                 list(pool.map(_remove, others.sessions))
@@ -92,13 +94,15 @@ class Scale:
             ready = sorted(census.first_ns.values())[:wanted]
         up = _Up(requested_ns=requested_ns, ready_ns=ready, failed=wanted - len(ready))
         self._emit_up(bench, first, up, {**told, "rate": RATE})
-        asked_ns = bench.clock.now_ns()
-        if processes:
-            instance.scale(1)
-            end_ns, seen_by = self._until_processes(bench, first.instance, processes), "host-pids"
+        if up.failed:
+            return
+        down_s: float | None
+        if 0 < processes < _services(first.instance):
+            down_s, seen_by = self._until_processes(bench, first.instance, instance, processes), "host-pids"
         else:
-            end_ns, seen_by = self._until_alone(bench, first, instance), "answers"
-        bench.emit("scale_down_s", (end_ns - asked_ns) / 1e9, "s", **told, seen_by=seen_by)
+            down_s, seen_by = self._until_alone(bench, first, instance), "answers"
+        if down_s is not None:
+            bench.emit("scale_down_s", down_s, "s", **told, seen_by=seen_by)
 
     def _emit_up(self, bench: Bench, first: Session, up: _Up, told: dict[str, str]) -> None:
         bench.emit("kth_ready_s", first.timeline.duration_s(Phase.REQUESTED, Phase.READY), "s", k="1", **told)
@@ -108,15 +112,18 @@ class Scale:
             bench.emit("scale_up_s", (up.ready_ns[-1] - up.requested_ns) / 1e9, "s", **told)
         bench.emit("failed_replicas", up.failed, "replicas", **told)
 
-    def _until_processes(self, bench: Bench, instance: Instance, processes: int) -> int:
+    def _until_processes(self, bench: Bench, instance: Instance, replicates: Replicates, processes: int) -> float:
+        asked_ns = bench.clock.now_ns()
+        replicates.scale(1)
         deadline = time.monotonic() + self.within
         while _services(instance) > processes:
             if time.monotonic() > deadline:
                 raise MeasurementError(f"more than one replica is still there {self.within:g} s after scaling down")
             time.sleep(_LOOK_S)
-        return bench.clock.now_ns()
+        return (bench.clock.now_ns() - asked_ns) / 1e9
 
-    def _until_alone(self, bench: Bench, first: Session, instance: Replicates) -> int:
+    def _until_alone(self, bench: Bench, first: Session, instance: Replicates) -> float | None:
+        """None where no second replica was heard, so that nobody could tell when it was gone."""
         assert first.instance is not None  # noqa: S101  it is `instance`
 
         def alone() -> bool:
@@ -124,12 +131,14 @@ class Scale:
             return len(recent) == 1 and bench.clock.now_ns() - asked_ns > _ALONE_NS
 
         with Census(first.instance, first.spec, bench.clock, known=frozenset(), everyone=True) as census:
+            if not census.look(lambda: len(census.last_ns) > 1, timeout_s=self.within):
+                return None
             asked_ns = bench.clock.now_ns()
             instance.scale(1)
             if not census.look(alone, timeout_s=self.within):
                 raise MeasurementError(f"more than one replica still answers {self.within:g} s after scaling down")
-        last_ns = sorted(census.last_ns.values())
-        return max(last_ns[-2], asked_ns) if len(last_ns) > 1 else asked_ns
+        *_, last_but_one_ns, _ = sorted(census.last_ns.values())
+        return max(0, last_but_one_ns - asked_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

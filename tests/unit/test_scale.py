@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.census import Census
 from lab.charts import growth
 from lab.driver import Context, Feature, Instance, Mark
 from lab.errors import BadInput, LaunchError
@@ -85,7 +86,7 @@ def test_a_replica_that_fails_is_counted_and_recorded_and_the_others_count(
     record = measure(Scale(replicas=4), third, engine.clock)
     assert values(record, "failed_replicas")[""] == 1
     assert list(values(record, "kth_ready_s")) == ["1", "2", "3"]
-    assert "scale_up_s" not in {one.metric for one in record.samples}
+    assert not {"scale_up_s", "scale_down_s"} & {one.metric for one in record.samples}
     failed = [launch for launch in record.launches if launch.outcome is Outcome.FAILED]
     assert len(failed) == 1 and "no room" in failed[0].error and len(record.launches) == 4
     assert not engine.instances
@@ -170,7 +171,25 @@ def test_replicas_that_an_engine_does_not_bring_are_counted(
     record = measure(Scale(replicas=4, within=1.0), driver, engine.clock)
     found = values(record, "kth_ready_s")
     assert values(record, "failed_replicas")[""] == 4 - len(found) > 0
-    assert "scale_up_s" not in {one.metric for one in record.samples}
+    assert not {"scale_up_s", "scale_down_s"} & {one.metric for one in record.samples}
+
+
+def test_the_end_of_replicas_that_nobody_hears_any_more_is_not_timed(
+    driver: FakeDriver, engine: FakeEngine, measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Census):
+        def __enter__(self) -> Census:
+            if self._everyone:  # the one for scaling down
+                [instance] = engine.instances.values()
+                instance._keep(1)
+            return super().__enter__()
+
+    monkeypatch.setattr("scenarios.scale.Census", Late)
+    engine.features |= {Feature.REPLICAS}
+    record = measure(Scale(replicas=3, within=1.0), driver, engine.clock)
+    assert record.launches[0].outcome is Outcome.OK, record.launches
+    assert values(record, "failed_replicas")[""] == 0 and values(record, "scale_up_s")
+    assert "scale_down_s" not in {one.metric for one in record.samples}
 
 
 def test_parameters_are_validated_by_the_scenario() -> None:
