@@ -16,6 +16,7 @@ import docker
 import pytest
 
 from drivers.docker import DockerDriver
+from drivers.dockerapi import images
 from drivers.dockerapi.client import is_local, is_remote
 from lab import cgroup
 from lab.driver import Context, Execs, Feature, Role
@@ -271,6 +272,22 @@ def test_a_port_in_use_is_one_clear_line_and_leaves_no_container(
     assert raised.value.brief == f"127.0.0.1:{port} is in use by another program"
     assert raised.value.resolution
     assert not driver.list_instances({"lab.run": labels["lab.run"]})
+
+
+def test_the_copy_of_a_users_image_is_not_for_all_and_is_gone_once_loaded(
+    make_driver: MakeDriver, labels: dict[str, str], foreign: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    load = images.load
+
+    def seen(api: Any, archive: Any) -> None:
+        modes.append(Path(archive.name).stat().st_mode & 0o777)
+        load(api, archive)
+
+    monkeypatch.setattr(images, "load", seen)
+    make_driver().prepare(Spec(image=str(foreign), labels=labels))
+    assert modes == [0o600]
+    assert not (context.run_dir / "image.tar").exists()
 
 
 def test_a_command_that_is_not_there_is_one_clear_line_and_leaves_no_container(
