@@ -24,11 +24,8 @@ from lab.store import Store
 from lab.timeline import HostClock, SystemClock
 
 _ALSO_KNOWN_AS = {"kind": "kubernetes"}
-REQUIRED = frozenset(
-    _ALSO_KNOWN_AS.get(name.strip(), name.strip())
-    for name in os.environ.get("LAB_REQUIRE", "").split(",")
-    if name.strip()
-)
+_NAMED = (name.strip() for name in os.environ.get("LAB_REQUIRE", "").split(","))
+REQUIRED = frozenset(_ALSO_KNOWN_AS.get(name, name) for name in _NAMED if name)
 
 
 def pytest_configure(config: pytest.Config) -> None:

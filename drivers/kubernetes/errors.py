@@ -10,9 +10,7 @@ from typing import Any
 
 from lab.errors import DriverError, DriverUnavailable, LabError
 
-_LOOK = (
-    "for the lab's own cluster: `docker ps -a`, or lab cluster down, then lab cluster up; else: kubectl cluster-info"
-)
+_LOOK = "`kubectl cluster-info`; for the lab's own: `docker ps -a`, or lab cluster down, then lab cluster up"
 
 
 @contextlib.contextmanager

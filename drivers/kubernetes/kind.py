@@ -170,18 +170,10 @@ def refusal(brief: str, said: str, *, image: str = "") -> DriverError:
     """
     text = _COMMAND.sub("", said).lower()  # which has `--privileged` and every port in it
     resolution = ""
-    if "cannot connect to the docker daemon" in text or "is the docker daemon running" in text:
-        return DriverUnavailable(
-            "Docker does not run, which holds kind's nodes", details=said, resolution="sudo systemctl start docker"
-        )
-    if "permission denied" in text and "docker.sock" in text:
-        return DriverUnavailable(
-            "Docker refuses this user, and it holds kind's nodes",
-            details=said,
-            resolution="sudo usermod -aG docker $USER, then log in again; or use sudo",
-        )
-    if found := re.search(r"bind for (\S+:\d+) failed|listen tcp4? (\S+:\d+): bind", text):
-        where = found[1] or found[2]
+    if found := _refused_by_docker(text):
+        return DriverUnavailable(found[0], details=said, resolution=found[1])
+    if bound := re.search(r"bind for (\S+:\d+) failed|listen tcp4? (\S+:\d+): bind", text):
+        where = bound[1] or bound[2]
         return DriverError(
             f"{where} is in use, and the cluster's pool of ports needs it",
             details=said,
@@ -213,6 +205,16 @@ def refusal(brief: str, said: str, *, image: str = "") -> DriverError:
     if "already exist for a cluster" in text:
         resolution = anew(DEFAULT_NAME)
     return DriverError(f"{brief}: {_reason(said)}", details=said, resolution=resolution)
+
+
+def _refused_by_docker(text: str) -> tuple[str, str] | None:
+    """What keeps from Docker itself, and what mends it."""
+    if "cannot connect to the docker daemon" in text or "is the docker daemon running" in text:
+        return "Docker does not run, which holds kind's nodes", "sudo systemctl start docker"
+    if "permission denied" in text and "docker.sock" in text:
+        mends = "sudo usermod -aG docker $USER, then log in again; or use sudo"
+        return "Docker refuses this user, and it holds kind's nodes", mends
+    return None
 
 
 def _reason(said: str) -> str:

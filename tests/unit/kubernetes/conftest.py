@@ -596,8 +596,8 @@ elif argv[:2] == ["get", "nodes"]:
     print("stratalab-control-plane")
 elif argv[:2] == ["get", "kubeconfig"] and (home / "stopped").exists():
     command = f"docker exec --privileged {option('--name')}-control-plane cat /etc/kubernetes/admin.conf"
-    print(f'ERROR: failed to get cluster internal kubeconfig: command "{command}" failed with error: exit status 1',
-          "", "Command Output: Error response from daemon: Container 4f66ad9a is not running", sep="\\n", file=sys.stderr)
+    print(f'ERROR: failed to get cluster internal kubeconfig: command "{command}" failed with error: exit status 1\\n',
+          "Command Output: Error response from daemon: Container 4f66ad9a is not running", sep="\\n", file=sys.stderr)
     sys.exit(1)
 elif argv[:2] == ["get", "kubeconfig"]:
     print((home / "kubeconfig").read_text())
