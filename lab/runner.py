@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import secrets
 import signal
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from random import Random
 from types import FrameType
 from typing import Any, Protocol
 
@@ -141,7 +141,7 @@ class Runner:
             interrupts.check()
 
     def _rounds(self, interrupts: _Interrupts) -> str:
-        shuffle = random.Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
+        shuffle = Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
         started = time.monotonic()
         total = self.plan.warmup + self.plan.rounds
         for iteration in range(total):
@@ -230,6 +230,9 @@ class _Bench:
         self._samples: list[Sample] = []
         self._recorded_error: LabError | None = None
         self._lock = threading.RLock()
+
+    def random(self) -> Random:
+        return Random(f"{self._runner.plan.seed} {self._entrant.target} {self._iteration}")  # noqa: S311  as above
 
     def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
         sample = Sample(

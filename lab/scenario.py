@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Protocol, runtime_checkable
 
 from lab.driver import Driver, Feature, Info
@@ -52,6 +53,9 @@ class Bench(Protocol):
     def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> AbstractContextManager[Launches]:
         """`count` launches asked for in a row, `parallel` at a time, without waiting for `ready` between them; given
         when each became ready or failed. Those that failed are recorded and removed."""
+
+    def random(self) -> Random:
+        """Chance for the order within this target's round, the same each time for the run's seed."""
 
     def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
         """Keep a sample of this target and round. An error that leaves `measure` discards what is not committed."""

@@ -1,14 +1,15 @@
 """What does one more instance cost this machine, and how does the cost of starting it change with their number?
 
-Every round has two walks, in an order shuffled anew: one up the levels 0 to `max`, one down. At each level every
-instance is ready, all are of the same declared size, and `settle` seconds have passed.
+Every round has two walks, in an order shuffled anew by the run's seed: one up the levels 0 to `max`, one down. At each
+level every instance is ready, all are of the same declared size, and `settle` seconds have passed.
 
 | metric | what it is | unit |
 |---|---|---|
 | `level_bytes` (`of`=`available`, `level`, `walk`, `visit`) | MemAvailable with so many instances | bytes |
 | `level_bytes` (`of`=`lab`) | the lab's own PSS then, which is taken out | bytes |
 | `level_bytes` (`of`=`pss`, `cgroup`, `cgroup-page-cache`, `cgroup-kernel`, `page-tables`) | sums over the instances | bytes |
-| `level_bytes` (`of`=`engine`, `ksm-saved`) | the daemons' PSS; what same-page merging saves on the machine | bytes |
+| `level_bytes` (`of`=`engine`) | the PSS of the engine's daemons, where they are known | bytes |
+| `level_bytes` (`of`=`ksm-saved`) | what same-page merging saves on the machine | bytes |
 | `level_bytes` (`of`=`floor`) | what was to be left available; at level 0 | bytes |
 | `noise_bytes` | MemAvailable of two readings at N = 0, as far apart as two levels: the later less the earlier | bytes |
 | `launch_s` (`level`) | `requested` to `ready` of the instance with which there are so many | s |
@@ -23,7 +24,6 @@ Before each launch the whole declared size of one more instance must fit above `
 from __future__ import annotations
 
 import os
-import random
 import time
 from contextlib import ExitStack
 from types import TracebackType
@@ -83,7 +83,7 @@ class Density:
 
     def measure(self, bench: Bench) -> None:
         walks = [UP, DOWN]
-        random.SystemRandom().shuffle(walks)  # the order as it was is kept with each reading, as `visit`
+        bench.random().shuffle(walks)  # the order as it was is kept with each reading, as `visit`
         with _Crowd(self, bench) as crowd:
             for walk in walks:
                 crowd.go(walk)
@@ -179,7 +179,8 @@ class _Crowd:
         available = available_bytes()
         self._emit(walk, AVAILABLE, available)
         self._emit(walk, LAB, read_holding(os.getpid()).pss_bytes)
-        self._emit(walk, "engine", self._engine_bytes())
+        if isinstance(self._bench.driver, EngineOnThisHost):
+            self._emit(walk, "engine", _engine_bytes(self._bench.driver))
         saved = ksm_saved_bytes()
         if saved is not None:
             self._emit(walk, "ksm-saved", saved)
@@ -200,14 +201,6 @@ class _Crowd:
         if len(kernel) == expected:
             self._emit(walk, "cgroup-kernel", sum(kernel))
 
-    def _engine_bytes(self) -> int:
-        if not isinstance(self._bench.driver, EngineOnThisHost):
-            return 0
-        try:
-            return sum(read_holding(pid).pss_bytes for pid in self._bench.driver.engine_pids())
-        except ProcessLookupError as error:
-            raise DriverError(f"a process of the engine ended while it was looked at: {error}") from error
-
     def _emit(self, walk: str, of: str, value: float) -> None:
         level = str(len(self._members))
         self._bench.emit(LEVEL, value, "bytes", of=of, level=level, walk=walk, visit=str(self._visits))
@@ -217,3 +210,10 @@ def _account(session: Session) -> Account:
     if not isinstance(session.instance, OnThisHost):
         raise DriverError("the engine says that it tells its instances' processes, and this instance does not")
     return account(session.instance.host_pids)
+
+
+def _engine_bytes(driver: EngineOnThisHost) -> int:
+    try:
+        return sum(read_holding(pid).pss_bytes for pid in driver.engine_pids())
+    except ProcessLookupError as error:
+        raise DriverError(f"a process of the engine ended while it was looked at: {error}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
+import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -163,7 +165,7 @@ class Machine:
 
 
 class Told(FakeDriver):
-    """A fake engine that tells its instances' processes."""
+    """A fake engine that tells its instances' processes, and nothing of its own."""
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
         instance = super().launch(spec, endpoint, mark)
@@ -171,14 +173,30 @@ class Told(FakeDriver):
         return instance
 
 
+class TellsDaemon(Told):
+    """One whose daemon is known: here, the tests' own process."""
+
+    def engine_pids(self) -> Mapping[int, str]:
+        return {os.getpid(): "daemon"}
+
+
 @pytest.fixture
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """Runs the scenario through runner and store on a machine of 8 GiB; gives the record and the machine."""
     with Store.open(str(tmp_path / "lab.db")) as store:
+        ids = (f"r{number}" for number in itertools.count(1))
 
-        def run(plan: scenario.Density, *, rounds: int = 1, noise_bytes: float = 0.0) -> tuple[RunRecord, Machine]:
+        def run(
+            plan: scenario.Density,
+            *,
+            rounds: int = 1,
+            noise_bytes: float = 0.0,
+            seed: int = 0,
+            driver_class: type[Told] = Told,
+        ) -> tuple[RunRecord, Machine]:
+            run_id = next(ids)
             context = Context(run_dir=tmp_path / "run", cache_dir=tmp_path / "cache")
-            driver: Driver = Told("", context)
+            driver: Driver = driver_class("", context)
             engine: FakeEngine = driver.engine  # type: ignore[attr-defined]
             engine.features = frozenset({Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS})
             machine = Machine(engine, noise_bytes=noise_bytes)
@@ -189,9 +207,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object
                 ("total_bytes", lambda: BASE_BYTES),
             ):
                 monkeypatch.setattr(scenario, name, value)
-            labels = {"lab.run": "r1", "lab.scenario": "density", "lab.owner": str(Owner.current())}
+            labels = {"lab.run": run_id, "lab.scenario": "density", "lab.owner": str(Owner.current())}
             a_run = Run(
-                id="r1",
+                id=run_id,
                 scenario="density",
                 started_at=now_iso(),
                 ended_at=None,
@@ -210,13 +228,13 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object
                 scenario=plan,
                 entrants=[entrant],
                 spec=Spec(labels=labels),
-                plan=Plan(rounds=rounds, warmup=0),
+                plan=Plan(rounds=rounds, warmup=0, seed=seed),
                 store=store,
                 host={},
                 progress=Quiet(),
                 clock=engine.clock,
             ).execute()
-            return store.load("r1"), machine
+            return store.load(run_id), machine
 
         yield run
 
@@ -254,6 +272,26 @@ def test_every_level_is_visited_on_the_way_up_and_on_the_way_down(measured) -> N
     assert all(order in ([*up, *down], [*down, *up]) for order in orders)
     assert machine.most_at_once == 3 and not machine.engine.instances
     assert {int(s.dimensions["level"]) for s in record.samples if s.metric == "launch_s"} == {1, 2, 3}
+
+
+def test_the_order_of_the_walks_is_the_seeds(measured) -> None:  # type: ignore[no-untyped-def]
+    def orders(seed: int) -> list[str]:
+        record, _ = measured(plan(max=1), rounds=16, seed=seed)
+        return [visits(record, iteration)[0][0] for iteration in range(16)]
+
+    once = orders(7)
+    assert orders(7) == once != orders(8)
+    assert set(once) == {"up", "down"}
+
+
+def test_what_the_engine_takes_is_told_where_it_is_known(measured) -> None:  # type: ignore[no-untyped-def]
+    def engine_bytes(driver_class: type[Told]) -> list[float]:
+        record, _ = measured(plan(max=1), driver_class=driver_class)
+        return [s.value for s in record.samples if s.metric == density.LEVEL and s.dimensions["of"] == "engine"]
+
+    assert engine_bytes(Told) == []
+    known = engine_bytes(TellsDaemon)
+    assert len(known) == 4 and min(known) > MIB
 
 
 def test_what_an_instance_takes_comes_out_of_the_whole_pipeline(measured) -> None:  # type: ignore[no-untyped-def]

@@ -99,6 +99,25 @@ def run(store: Store, drivers: dict[str, Driver], **plan: object) -> tuple[RunRe
     return store.load("r1"), watcher, status
 
 
+def test_chance_within_a_round_is_the_seeds_and_each_rounds_and_targets_own(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Drawing(Boot):
+        def measure(self, bench: Bench) -> None:
+            drawn.append(bench.random().random())
+            again.append(bench.random().random())
+
+    drawn: list[float] = []
+    again: list[float] = []
+    for number, seed in enumerate((7, 7, 8)):
+        scenario = Drawing()
+        a_run(store, drivers, Plan(rounds=2, warmup=1, seed=seed), Watcher(), f"r{number}", scenario).execute()
+    assert drawn == again
+    first, second, other = drawn[:9], drawn[9:18], drawn[18:]
+    assert first == second
+    assert len({*first, *other}) == 18
+
+
 def test_each_round_runs_every_target_once_in_a_shuffled_stored_order(store: Store, drivers: dict[str, Driver]) -> None:
     record, watcher, status = run(store, drivers, rounds=12, warmup=2, seed=7)
     assert status is RunStatus.DONE
