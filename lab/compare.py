@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import enum
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lab import figures, notes, stats
 from lab.errors import IncomparableRuns
-from lab.figures import EXPLAINING, Series
+from lab.figures import COUNTED, EXPLAINING, Series
 from lab.run import Outcome, RunRecord, TargetRecord
 
 ALPHA = 0.05
@@ -37,6 +38,8 @@ NOT_CONDITIONS = frozenset(
 
 _LARGER_IS_WORSE = frozenset({"s", "bytes"})
 _SMALLER_IS_WORSE = frozenset({"bytes/s", "requests/s"})
+_FAILURES = frozenset({"requests_failed", "failed_replicas"})
+"""Metrics that count what went wrong: larger is worse, which their units do not tell."""
 _IGNORED_IN_SPEC = frozenset({"labels", "nonce"})
 
 
@@ -57,7 +60,10 @@ _DIFFERENT = frozenset({Verdict.SLOWER, Verdict.FASTER, Verdict.HIGHER, Verdict.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of both runs. `p` is the test's own, `p_corrected` Holm's; `reason` says why nothing was compared."""
+    """One row of both runs. `p` is the test's own, `p_corrected` Holm's; `reason` says why nothing was compared.
+
+    The shares are of a COUNTED metric, which is compared by them: of 0s and 1s, a median tells little.
+    """
 
     target: str
     metric: str
@@ -69,6 +75,8 @@ class Row:
     b: stats.Estimate | None
     failed_a: int
     failed_b: int
+    share_a: float | None = None
+    share_b: float | None = None
     ratio: stats.Ratio | None = None
     p: float | None = None
     p_corrected: float | None = None
@@ -105,7 +113,7 @@ class RunComparison:
 
     @property
     def regressions(self) -> list[Row]:
-        """The totals that are worse in B, by what their unit says is worse, or whose target does not run any more."""
+        """The totals that are worse in B, as their unit or metric tells, or whose target does not run any more."""
         return [row for row in self.rows if row.can_alarm and _worse(row)]
 
     def title(self, row: Row) -> str:
@@ -192,6 +200,8 @@ def _row(known: Series, in_a: Series | None, in_b: Series | None, a: RunRecord, 
         b=stats.estimate(in_b.values) if in_b else None,
         failed_a=len(figures.failures(a, known.target)),
         failed_b=len(figures.failures(b, known.target)),
+        share_a=_share(in_a),
+        share_b=_share(in_b),
     )
     if in_a is None:
         return replace(row, reason=_why_absent(known, a, "A"))
@@ -199,7 +209,11 @@ def _row(known: Series, in_a: Series | None, in_b: Series | None, a: RunRecord, 
         fails = row.can_alarm and _failed(b, known.target)
         verdict = Verdict.FAILS if fails else Verdict.NOT_COMPARED
         return replace(row, verdict=verdict, reason=_why_absent(known, b, "B"))
-    return replace(row, ratio=figures.ratio_of(in_a, in_b))
+    return row if known.metric in COUNTED else replace(row, ratio=figures.ratio_of(in_a, in_b))
+
+
+def _share(row: Series | None) -> float | None:
+    return statistics.fmean(row.values) if row is not None and row.metric in COUNTED else None
 
 
 def _tested(row: Row, in_a: Series | None, in_b: Series | None, alpha: float) -> Row:
@@ -242,19 +256,26 @@ def _corrected(rows: Sequence[Row], alpha: float) -> list[Row]:
 
 
 def _verdict(row: Row, p: float, alpha: float) -> Verdict:
-    if p > alpha or row.a is None or row.b is None or row.a.median == row.b.median:
+    change = _change(row)
+    if p > alpha or change == 0:
         return Verdict.SAME
-    larger = row.b.median > row.a.median
+    larger = change > 0
     if row.unit == "s":
         return Verdict.SLOWER if larger else Verdict.FASTER
     return Verdict.HIGHER if larger else Verdict.LOWER
 
 
+def _change(row: Row) -> float:
+    if row.share_a is not None and row.share_b is not None:
+        return row.share_b - row.share_a
+    return 0.0 if row.a is None or row.b is None else row.b.median - row.a.median
+
+
 def _worse(row: Row) -> bool:
     return (
         row.verdict in {Verdict.SLOWER, Verdict.FAILS}
-        or (row.verdict is Verdict.HIGHER and row.unit in _LARGER_IS_WORSE)
-        or (row.verdict is Verdict.LOWER and row.unit in _SMALLER_IS_WORSE)
+        or (row.verdict is Verdict.HIGHER and (row.unit in _LARGER_IS_WORSE or row.metric in _FAILURES))
+        or (row.verdict is Verdict.LOWER and (row.unit in _SMALLER_IS_WORSE or row.metric in COUNTED))
     )
 
 
@@ -278,7 +299,8 @@ def _why_absent(row: Series, record: RunRecord, name: str) -> str:
         return f"{name} ran {figures.label(about)}"
     others = [other for other in figures.series_of(record) if (other.label, other.metric) == (row.label, row.metric)]
     if row.metric in EXPLAINING or not others:
-        return f"not seen in {name}" if row.metric in EXPLAINING else f"no complete launch in {name}"
+        complete = any(sample.target == row.target and not sample.warmup for sample in record.samples)
+        return f"not seen in {name}" if complete or row.metric in EXPLAINING else f"no complete launch in {name}"
     told = ", ".join(f"{key}={value}" for key, value in others[0].dimensions.items())
     return f"{name} has it with {told or 'no dimensions'}"
 

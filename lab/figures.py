@@ -15,8 +15,12 @@ _EXPLAINING_MEMORY = frozenset(
     | {density.PART, "noise_bytes", "launch_s", "stopped_level"}
 )
 _EXPLAINING_OVERHEAD = frozenset({"clock_step_s", "cpu_share", "late_share", "unserved_requests"})
+_EXPLAINING_LOAD = frozenset({"requests_sent", "missed_sends"})
 EXPLAINING = (
-    _EXPLAINING_MEMORY | _EXPLAINING_OVERHEAD | frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+    frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+    | _EXPLAINING_MEMORY
+    | _EXPLAINING_OVERHEAD
+    | _EXPLAINING_LOAD
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 

@@ -261,11 +261,18 @@ def _compared_table(*counts: str) -> Table:
 
 
 def _compared_cells(row: Row, told: str) -> list[Text]:
-    medians = [figures.quantity(found.median, row.unit) if found else "" for found in (row.a, row.b)]
+    values = [
+        ""
+        if found is None
+        else figures.quantity(found.median, row.unit)
+        if share is None
+        else f"{share * found.n:.0f} of {found.n}"
+        for found, share in ((row.a, row.share_a), (row.b, row.share_b))
+    ]
     ratio = figures.times(row.ratio) if row.ratio else ""
     p = "" if row.p_corrected is None else notes.probability(row.p_corrected)
     verdict = _SHORT.get(row.verdict, row.verdict.value)
-    return [_cell(cell) for cell in (*medians, ratio, p, told or verdict)]
+    return [_cell(cell) for cell in (*values, ratio, p, told or verdict)]
 
 
 def _table(*headings: str, text_columns: int = 1) -> Table:

@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lab.compare import Row, RunComparison, Verdict, compare_runs
 from lab.errors import IncomparableRuns
 from lab.run import LaunchRecord, Outcome, RunRecord
+from lab.sample import Sample
+from lab.table import render_comparison
 from lab.timeline import Timeline
 
 Make = Callable[..., RunRecord]
@@ -159,6 +162,69 @@ def test_a_target_that_fails_now_is_a_regression_and_a_skipped_one_is_not(make_r
     skipped = compare_runs(make_record("a"), without_docker(Outcome.SKIPPED))
     assert not skipped.regressions
     assert row(skipped, "docker").reason == "skipped in B: no daemon"
+
+
+def with_metric(record: RunRecord, metric: str, unit: str, values: list[float]) -> RunRecord:
+    """`record` with a value of `metric` in each measured round of docker."""
+    made = [
+        Sample(target="docker", metric=metric, value=value, unit=unit, iteration=1 + place, warmup=False)
+        for place, value in enumerate(values)
+    ]
+    return replace(record, samples=[*record.samples, *made])
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "good", "bad"),
+    [
+        ("recovered", "share", 1.0, 0.0),
+        ("rolled_out", "share", 1.0, 0.0),
+        ("requests_failed", "requests", 0.0, 50.0),
+        ("failed_replicas", "replicas", 0.0, 3.0),
+        ("recover_s", "s", 1.0, 2.0),
+        ("served_per_s", "requests/s", 100.0, 50.0),
+    ],
+)
+def test_what_is_worse_is_known_of_each_metric(
+    make_record: Make, metric: str, unit: str, good: float, bad: float
+) -> None:
+    better, worse = (
+        with_metric(make_record(name), metric, unit, [value] * 10) for name, value in (("a", good), ("b", bad))
+    )
+    found = compare_runs(better, worse)
+    assert [r.metric for r in found.regressions] == [metric] == [r.metric for r in found.alarms]
+    back = compare_runs(worse, better)
+    assert not back.regressions and [r.metric for r in back.alarms] == [metric]
+
+
+@pytest.mark.parametrize("metric", ["requests_sent", "missed_sends"])
+def test_what_the_client_sent_alarms_nobody(make_record: Make, metric: str) -> None:
+    a, b = (
+        with_metric(make_record(name), metric, "requests", [value] * 10) for name, value in (("a", 0.0), ("b", 50.0))
+    )
+    found = compare_runs(a, b)
+    assert row(found, "docker", metric).verdict is Verdict.HIGHER and not found.alarms
+
+
+def test_counts_are_compared_by_their_shares(make_record: Make) -> None:
+    a, b = (make_record(name, n=20, noise=0.0) for name in ("a", "b"))
+    found = compare_runs(
+        with_metric(a, "recovered", "share", [1.0] * 20), with_metric(b, "recovered", "share", [1.0] * 11 + [0.0] * 9)
+    )
+    [worse] = found.regressions
+    assert (worse.metric, worse.verdict, worse.share_a, worse.share_b) == ("recovered", Verdict.LOWER, 1.0, 0.55)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(render_comparison(found))
+    assert "20 of 20" in captured.get() and "11 of 20" in captured.get()
+
+
+def test_a_time_that_no_launch_came_to_is_not_called_a_failed_launch(make_record: Make) -> None:
+    a, b = make_record("a"), make_record("b")
+    found = compare_runs(
+        with_metric(with_metric(a, "recovered", "share", [1.0] * 10), "recover_s", "s", [1.0] * 10),
+        with_metric(b, "recovered", "share", [0.0] * 10),
+    )
+    assert row(found, "docker", "recover_s").reason == "not seen in B"
 
 
 def test_what_differs_is_named_and_what_always_changes_is_not(make_record: Make) -> None:
