@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drivers.kubernetes import images, labels, manifests
+from drivers.kubernetes import images, labels, manifests, processes
 from drivers.kubernetes.api import Api, Json, connect, require_client
 from drivers.kubernetes.cluster import Cluster, Clusters
 from drivers.kubernetes.cost import measure_cluster
 from drivers.kubernetes.errors import translated
-from drivers.kubernetes.inventory import find_instances, find_remnants, ports_in_use
-from drivers.kubernetes.kind import DEFAULT_NAME, Kind, provided
+from drivers.kubernetes.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
+from drivers.kubernetes.kind import DEFAULT_NAME, Kind, provided, read_config
 from drivers.kubernetes.launch import Ground, Launch
 from drivers.kubernetes.manifests import Form
 from drivers.kubernetes.namespaces import make_namespace
-from drivers.kubernetes.ports import Pool
+from drivers.kubernetes.ports import pool_of
 from drivers.kubernetes.routes import choose_route
 from drivers.kubernetes.watch import Watcher
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark
@@ -50,7 +50,8 @@ class KubernetesDriver:
 
     `variant` is '' for one pod per instance, 'deployment' for a Deployment with its ReplicaSet and its Service, or
     the name of a RuntimeClass. Options: `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`
-    and `kind-config` (for `lab cluster up`), `route`; each is also read from its environment variable, such as
+    and `kind-config` (for `lab cluster up`), `service-image` (the reference of the lab's own service where the user
+    has pushed it, for `context`), `route`; each is also read from its environment variable, such as
     LAB_KIND_IMAGE.
 
     The service's lines do not reach the lab as they are written: a pod's log can only be followed once the API says
@@ -87,6 +88,7 @@ class KubernetesDriver:
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
         features |= {Feature.REPLICAS} if self._variant == _DEPLOYMENT else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
+        features |= {Feature.ENGINE_PIDS} if found.cluster and found.ground.local else set()
         told = [node["status"].get("nodeInfo") or {} for node in found.nodes]
         return Info(
             engine="Kubernetes",
@@ -120,7 +122,7 @@ class KubernetesDriver:
         if found.cluster is not None:
             self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
         else:
-            self._images[spec.image] = images.foreign_reference(spec)
+            self._images[spec.image] = images.foreign_reference(spec, self._option("service-image"))
         make_namespace(found.ground.api, spec.labels)
         if found.ground.pool is not None:
             found.ground.pool.occupy(ports_in_use(found.ground.api))
@@ -165,6 +167,15 @@ class KubernetesDriver:
             return unfinished  # where a cluster is not whole, there is nothing in it yet
         return [*unfinished, *find_remnants(api, labels)]
 
+    def engine_pids(self) -> Mapping[int, str]:
+        """What runs the lab's own cluster: all in its nodes but the lab's pods and their shims, and the nodes' own
+        shims and proxies. Names are the first 15 bytes."""
+        found = self._target()
+        if found.cluster is None or not found.ground.local:
+            return {}
+        uids = pods_of_the_lab(found.ground.api)
+        return processes.of_nodes(Kind.find().containers(found.cluster.name), uids)
+
     def cluster_up(self, say: Callable[[str], None]) -> Mapping[str, Any]:
         """Make the lab's own cluster, unless it is there; returns what it was made with. Raises BadInput, DriverError.
 
@@ -198,12 +209,15 @@ class KubernetesDriver:
             cluster.api.close()
 
     def cluster_cost(self, spec: Spec, seen: Callable[[str], None]) -> None:
-        """Make another cluster, from the node image that the lab's own was made with, or that `kind-image` names."""
+        """Make another cluster, from the node image and the config that the lab's own was made with, or that
+        `kind-image` and `kind-config` name."""
         cluster = self._target().cluster
         if cluster is None:
             raise Unsupported("the lab makes no cluster on a foreign context", resolution="leave out --context")
         image = self._option("kind-image") or str(cluster.facts.get("node_image") or "")
-        measure_cluster(self._clusters, spec, self._context, image=image, config=self._config_path(), seen=seen)
+        path = self._config_path()
+        config = read_config(path) if path is not None else cluster.facts.get("kind_config")
+        measure_cluster(self._clusters, spec, self._context, image=image, config=config, seen=seen)
 
     def close(self) -> None:
         """Stop following events, and close the connections."""
@@ -236,7 +250,7 @@ class KubernetesDriver:
         ground = Ground(
             api=api,
             route=route,
-            pool=Pool(cluster.ports) if cluster else None,
+            pool=pool_of(cluster.uid, cluster.ports) if cluster else None,
             local=boots == {boot_id()},  # every node runs on this very kernel
         )
         return _Found(ground, cluster, nodes)

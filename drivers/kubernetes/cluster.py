@@ -8,17 +8,19 @@ has the ConfigMap `stratalab`, written last. While it is being made a record bes
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lab
+from drivers.kubernetes import makers
 from drivers.kubernetes.api import Api, Json, connect
 from drivers.kubernetes.errors import translated
-from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, anew, check_name, cluster_config, pool_ports
-from drivers.kubernetes.labels import MANAGED_BY
+from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, anew, check_name, cluster_config, pool_ports, read_config
+from drivers.kubernetes.labels import MANAGED_BY, owner_labels, owner_of
 from drivers.kubernetes.status import condition
 from lab.driver import bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError
@@ -27,15 +29,18 @@ from lab.ownership import Owner, owner_alive
 CONFIG_MAP = "stratalab"
 SYSTEM = "kube-system"
 
+_OF_A_RUN = re.compile(r"stratalab-[0-9a-f]{12}")
 _NODE_TIMEOUT_S = 180.0
 _LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A whole cluster of the lab's: its name, its API, and what it was made with."""
+    """A whole cluster of the lab's: its name, its API, and what it was made with. `uid` tells it from one that had
+    its name before."""
 
     name: str
+    uid: str
     api: Api
     ports: Mapping[int, int]
     facts: Mapping[str, Any]
@@ -79,20 +84,22 @@ class Clusters:
                 api.close()
                 raise
         told = json.loads(found["data"]["cluster"])
-        return Cluster(name, api, {int(at): int(host) for at, host in told["ports"].items()}, told["facts"])
+        ports = {int(at): int(host) for at, host in told["ports"].items()}
+        return Cluster(name, str(found["metadata"]["uid"]), api, ports, told["facts"])
 
     def up(self, name: str, *, image: str, config: Path | None, say: Callable[[str], None]) -> Mapping[str, Any]:
         """Make the cluster `name`, unless it is there. Returns its facts.
 
-        Raises BadInput where it is there with another node image; DriverError.
+        Raises BadInput where it is there with another node image or config; DriverError.
         """
+        given = read_config(config) if config is not None else None
         kind = Kind.find()
         if check_name(name) in kind.clusters():
             record = self._record(name)
             if record is None:
                 with_facts = self.open(name)
                 with_facts.api.close()
-                _require_same(with_facts, image)
+                _require_same(with_facts, image, given)
                 say(f"the cluster '{name}' is there")
                 return with_facts.facts
             if owner_alive(record):
@@ -102,13 +109,14 @@ class Clusters:
         say(f"making the cluster '{name}' with kind {kind.version()}; this takes a minute")
         labels = {"lab.run": f"cluster-{name}", "lab.scenario": "cluster up", "lab.owner": str(Owner.current())}
         ports = pool_ports()
-        cluster = cluster_config(name, config)
+        cluster = cluster_config(name, given, labels=owner_labels(labels))
         try:
             api = self.create(name, cluster, image=image, labels=labels)
             try:
                 say("waiting until its nodes are ready")
                 facts: dict[str, Any] = {"cluster": name, "kind": kind.version(), "node_image": image or None}
                 facts["nodes"] = [node["metadata"]["name"] for node in await_nodes(api)]
+                facts["kind_config"] = given
                 facts["ports"] = f"127.0.0.1:{min(ports.values())}-{max(ports.values())}"
                 _write_config_map(api, ports, facts)
             finally:
@@ -140,6 +148,7 @@ class Clusters:
             kind = Kind.find()
         except DriverUnavailable as error:
             raise CleanupError(error.brief, resolution=error.resolution) from error
+        makers.end(name)
         kind.delete(name, kubeconfig=self.kubeconfig_path(name))
         for path in (self.kubeconfig_path(name), self._directory / f"{name}.yaml", self._record_path(name)):
             path.unlink(missing_ok=True)
@@ -161,13 +170,16 @@ class Clusters:
         return True
 
     def unfinished(self, labels: Mapping[str, str]) -> Sequence[Unfinished]:
-        """Clusters with a record that bears `labels`."""
-        found: list[Unfinished] = []
-        for path in sorted(self._directory.glob("*.json")):
-            record = self._record(path.stem)
-            if record is not None and bears(record, labels):
-                found.append(Unfinished(path.stem, record, self))
-        return found
+        """Clusters with a record that bears `labels`, and those of a run whose record is gone: `kind` can have made
+        nodes after its lab was killed and what it had begun was removed."""
+        records = {path.stem: self._record(path.stem) for path in sorted(self._directory.glob("*.json"))}
+        try:
+            kind = Kind.find()
+            lost = [name for name in kind.clusters() if _OF_A_RUN.fullmatch(name) and name not in records]
+            records |= {name: _whose(kind, name) for name in lost}
+        except DriverUnavailable:  # what is recorded is known all the same
+            pass
+        return [Unfinished(name, of, self) for name, of in records.items() if of is not None and bears(of, labels)]
 
     def kubeconfig_path(self, name: str) -> Path:
         """Where kind writes the cluster's kubeconfig, so that the user's own stays as it is."""
@@ -184,6 +196,11 @@ class Clusters:
         except ValueError:
             found = None
         return found if isinstance(found, dict) else {"lab.run": name}  # its maker died while it wrote
+
+
+def name_of_a_run(launch: str) -> str:
+    """The name of a cluster that a run makes for itself, of its label `lab.launch`."""
+    return f"stratalab-{launch[:12]}"
 
 
 def await_nodes(api: Api) -> list[Json]:
@@ -209,6 +226,28 @@ def _usable(node: Json) -> bool:
     return condition(node, "Ready") == "True" and "node.kubernetes.io/not-ready" not in taints
 
 
+def _whose(kind: Kind, name: str) -> dict[str, str] | None:
+    """The labels of a cluster without a record: of the `kind` that makes it now, else as its nodes have them. None
+    where it is not the lab's, or is whole; one that does not answer was left half made."""
+    for maker in makers.find(name):
+        owner = replace(Owner.current(), pid=maker.process.pid, start_ticks=maker.process.started_ticks)
+        return {"lab.run": name, "lab.owner": str(owner)}
+    try:
+        api = connect(kubeconfig=kind.kubeconfig(name))
+        try:
+            with translated(f"look whose the cluster '{name}' is", DriverUnavailable):
+                nodes = api.call(api.core.list_node).get("items") or ()
+                whole = api.found(api.core.read_namespaced_config_map, CONFIG_MAP, SYSTEM)
+        finally:
+            api.close()
+    except DriverUnavailable:
+        return {"lab.run": name}
+    told = [node["metadata"].get("labels") or {} for node in nodes]
+    if whole or any(labels.get(CLUSTER_LABEL) != name for labels in told):
+        return None
+    return owner_of(told[0]) if told else {"lab.run": name}
+
+
 def _require_ours(api: Api, name: str, kind: type[LabError]) -> None:
     nodes = api.call(api.core.list_node).get("items") or ()
     if not all((node["metadata"].get("labels") or {}).get(CLUSTER_LABEL) == name for node in nodes):
@@ -230,8 +269,10 @@ def _write_config_map(api: Api, ports: Mapping[int, int], facts: Mapping[str, An
         api.call(api.core.create_namespaced_config_map, SYSTEM, body)
 
 
-def _require_same(cluster: Cluster, image: str) -> None:
+def _require_same(cluster: Cluster, image: str, config: Json | None) -> None:
     made_with = cluster.facts.get("node_image")
+    if config is not None and config != cluster.facts.get("kind_config"):
+        raise BadInput(f"the cluster '{cluster.name}' was made with another kind config", resolution=anew(cluster.name))
     if image and made_with != image:
         raise BadInput(
             f"the cluster '{cluster.name}' was made with the node image {made_with}, not {image}",

@@ -8,14 +8,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from drivers.kubernetes import images, labels, manifests
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.cluster import Clusters, await_nodes
+from drivers.kubernetes.api import Api, Json
+from drivers.kubernetes.cluster import Clusters, await_nodes, name_of_a_run
 from drivers.kubernetes.errors import translated
 from drivers.kubernetes.follow import Follower
-from drivers.kubernetes.kind import Kind, check_name, cluster_config
+from drivers.kubernetes.kind import Kind, cluster_config
 from drivers.kubernetes.manifests import Form
 from drivers.kubernetes.namespaces import make_namespace
 from drivers.kubernetes.watch import Watcher
@@ -34,16 +33,16 @@ _LOOPBACK = "127.0.0.1"
 
 
 def measure_cluster(
-    clusters: Clusters, spec: Spec, context: Context, *, image: str, config: Path | None, seen: Callable[[str], None]
+    clusters: Clusters, spec: Spec, context: Context, *, image: str, config: Json | None, seen: Callable[[str], None]
 ) -> None:
     """Make a cluster of this run's own with one pod of `spec` in it, telling `seen` of each step, and remove it.
 
     Raises DriverError, after removing it.
     """
     spec = spec.for_launch()
-    name = check_name(f"stratalab-{spec.labels['lab.launch'][:12]}")
+    name = name_of_a_run(spec.labels["lab.launch"])
     api_port = reserve_port()
-    made = cluster_config(name, config, api_port=api_port, pool=False)
+    made = cluster_config(name, config, api_port=api_port, pool=False, labels=labels.owner_labels(spec.labels))
     try:
         with _asking(api_port, lambda: seen("api")):
             api = clusters.create(name, made, image=image, labels=spec.labels)

@@ -41,12 +41,15 @@ def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
     return reference
 
 
-def foreign_reference(spec: Spec) -> str:
-    """The reference by which the nodes of a foreign cluster pull the image of `spec`. Raises Unsupported."""
+def foreign_reference(spec: Spec, service: str) -> str:
+    """The reference by which the nodes of a foreign cluster pull the image of `spec`; `service` is that of the lab's
+    own service, where the user has pushed it. Raises Unsupported."""
+    if spec.builtin and service:
+        return service
     if spec.builtin:
         raise Unsupported(
             "the lab's own service is in no registry, and only a registry brings an image to a foreign cluster",
-            resolution="give --image REFERENCE, which its nodes can pull; or leave out --context: lab cluster up",
+            resolution="push it to one, and give --driver-option service-image=REFERENCE (or LAB_SERVICE_IMAGE)",
         )
     if spec.image.startswith(("/", "./", "../", "~")) or Path(spec.image).is_file():
         raise Unsupported(

@@ -59,6 +59,12 @@ def find_remnants(api: Api, wanted: Mapping[str, str]) -> Sequence[Leftover]:
     ]
 
 
+def pods_of_the_lab(api: Api) -> list[str]:
+    """The uid of every pod of the lab's. Raises DriverError."""
+    with translated("list pods"):
+        return [str(pod["metadata"]["uid"]) for pod in _listed(api, api.core.list_pod_for_all_namespaces, {})]
+
+
 def ports_in_use(api: Api) -> set[int]:
     """The ports of nodes that Services and pods use, whosever they are. Raises DriverError."""
     with translated("list services and pods"):

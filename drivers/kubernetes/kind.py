@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from drivers.kubernetes.manifests import PORTS
@@ -35,6 +36,8 @@ _COMMAND = re.compile(r'command ".*?" failed', re.DOTALL)
 _RUN = re.compile(r'command "\S+ run ')
 _NODE = re.compile(r"\b([a-z0-9][a-z0-9.-]*)-(?:control-plane|worker)\d*\b")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 Json = dict[str, Any]
 
@@ -69,6 +72,16 @@ class Kind:
         """The containers that are the nodes of a cluster; the balancer before several control planes is none."""
         listed = self._ask("list a cluster's nodes", "get", "nodes", "--name", name).split()
         return [node for node in listed if not node.endswith("-external-load-balancer")]
+
+    def containers(self, name: str) -> dict[str, list[str]]:
+        """The id and the addresses of every container of a cluster, the balancer's too. Raises DriverError."""
+        names = self._ask("list a cluster's nodes", "get", "nodes", "--name", name).split()
+        if not names:
+            return {}
+        form = "{{.Id}}{{range .NetworkSettings.Networks}} {{.IPAddress}}{{end}}"
+        argv = [self.engine, "container", "inspect", "--format", form, *names]
+        told = self._run("inspect a cluster's nodes", argv, timeout_s=_NODE_TIMEOUT_S)
+        return {row[0]: row[1:] for row in map(str.split, told.splitlines()) if row}
 
     def kubeconfig(self, name: str) -> Json:
         """How its API is reached from this host."""
@@ -226,24 +239,26 @@ def _reason(said: str) -> str:
     return (lines or ["it does not say why"])[0]
 
 
-def cluster_config(name: str, given: Path | None, *, api_port: int | None = None, pool: bool = True) -> Json:
-    """kind's config for a cluster of the lab's: the user's `given` one, and in it the lab's labels and, with `pool`,
-    its ports on the first worker (else the first node); everything listens on loopback.
+def cluster_config(
+    name: str, given: Json | None, *, api_port: int | None = None, pool: bool = True, labels: Mapping[str, str] = _NONE
+) -> Json:
+    """kind's config for a cluster of the lab's: the user's `given` one, and in it the nodes' `labels` and, with
+    `pool`, its ports on the first worker (else the first node); everything listens on loopback.
 
-    Raises BadInput where `given` cannot be read, or would listen elsewhere.
+    Raises BadInput where `given` would listen elsewhere.
     """
-    config = _read(given) if given is not None else {}
+    config: Json = json.loads(json.dumps(given or {}))  # a copy, in which YAML's anchors share nothing
     config.setdefault("kind", "Cluster")
     config.setdefault("apiVersion", "kind.x-k8s.io/v1alpha4")
     networking = config.setdefault("networking", {})
-    _on_loopback(networking, "apiServerAddress", given)
+    _on_loopback(networking, "apiServerAddress")
     if api_port is not None:
         networking["apiServerPort"] = api_port
     nodes = config.setdefault("nodes", [{"role": "control-plane"}])
     for node in nodes:
-        node.setdefault("labels", {})[CLUSTER_LABEL] = name
+        node.setdefault("labels", {}).update({CLUSTER_LABEL: name, **labels})
         for mapping in node.get("extraPortMappings") or ():
-            _on_loopback(mapping, "listenAddress", given)
+            _on_loopback(mapping, "listenAddress")
     if pool:
         entrance = next((node for node in nodes if node.get("role") == "worker"), nodes[0])
         entrance["labels"] |= PORTS
@@ -272,7 +287,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def _read(path: Path) -> Json:
+def read_config(path: Path) -> Json:
+    """The user's config, as JSON values. Raises BadInput where it cannot be read, or is none."""
     import yaml
 
     try:
@@ -287,14 +303,13 @@ def _read(path: Path) -> Json:
         raise BadInput(f"{path} is no kind config", resolution="see https://kind.sigs.k8s.io/docs/user/configuration")
     if not nodes:
         found.pop("nodes", None)
-    copied: Json = json.loads(json.dumps(found))  # YAML's anchors share what is changed apart here
-    return copied
+    return found
 
 
-def _on_loopback(section: Any, key: str, given: Path | None) -> None:
+def _on_loopback(section: Any, key: str) -> None:
     if section.setdefault(key, _LOOPBACK) not in (_LOOPBACK, "::1"):
         raise BadInput(
-            f"{given} would let the cluster listen at {section[key]}",
+            f"the kind config would let the cluster listen at {section[key]}",
             resolution=f"leave out {key}, or set it to {_LOOPBACK}",
         )
 

@@ -17,6 +17,7 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "stratalab"}
 
 _VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 """Source: k8s.io/apimachinery, `validation.IsValidLabelValue`."""
+_MACHINE, _PROCESS = "lab.owner-machine", "lab.owner-process"
 _OF_ONE = ("lab.target", "lab.launch")
 
 
@@ -51,6 +52,20 @@ def labels_of(thing: Mapping[str, Any]) -> dict[str, str]:
 def selector(labels: Mapping[str, str]) -> str:
     """The label selector of everything of the lab's that may bear `labels`."""
     return ",".join(["lab.run", *(f"{key}={label_value(value)}" for key, value in labels.items())])
+
+
+def owner_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Whose a cluster is, for labels of its nodes, which take no annotation from kind; `lab.owner` in two, since one
+    would be too long."""
+    machine, _, process = labels.get("lab.owner", "").partition(":")
+    told = {"lab.run": labels.get("lab.run", ""), _MACHINE: machine, _PROCESS: process.replace(":", ".")}
+    return {key: value for key, value in told.items() if value and label_value(value) == value}
+
+
+def owner_of(labels: Mapping[str, str]) -> dict[str, str]:
+    """The inverse of `owner_labels`, of a node's labels."""
+    owner = f"{labels.get(_MACHINE, '')}:{labels.get(_PROCESS, '').replace('.', ':')}"
+    return {"lab.run": labels.get("lab.run", ""), "lab.owner": owner}
 
 
 def run_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -5,8 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
+from weakref import WeakValueDictionary
 
 from lab.errors import LaunchError
+
+_shared: WeakValueDictionary[str, Pool] = WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def pool_of(uid: str, ports: Mapping[int, int]) -> Pool:
+    """The pool of the cluster `uid`: one for all the drivers of this process, so that no two give out the same port."""
+    with _sharing:
+        pool = _shared.get(uid)
+        if pool is None:
+            pool = _shared[uid] = Pool(ports)
+        return pool
 
 
 class Pool:

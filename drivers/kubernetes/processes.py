@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab import procs
 from lab.driver import Role
 from lab.procs import Entry, Process
+
+_SHIMS = ("containerd-shim", "conmon")  # of Docker, and of Podman
 
 
 def of_pods(uids: Iterable[str], proc: Path = Path("/proc")) -> dict[Process, Role]:
@@ -28,6 +30,26 @@ def of_pods(uids: Iterable[str], proc: Path = Path("/proc")) -> dict[Process, Ro
             if parent is not None and parent.name.startswith("containerd-shim"):
                 found[parent.process] = Role.SHIM
     return found
+
+
+def of_nodes(
+    containers: Mapping[str, Sequence[str]], lab_pods: Iterable[str], proc: Path = Path("/proc")
+) -> dict[int, str]:
+    """What runs a cluster whose nodes are `containers` (id → addresses), by pid, each with its name: every process in
+    their cgroups but those of `lab_pods` and their shims, and outside of them their own shims and Docker's proxies.
+    """
+    entries = procs.table()
+    inside = {pid: entry for pid, entry in entries.items() if _in_cgroup(proc / str(pid) / "cgroup", containers)}
+    parents = {entry.parent for entry in inside.values()} - set(inside)
+    addresses = {address for told in containers.values() for address in told}
+    own = {
+        pid: entry
+        for pid, entry in entries.items()
+        if (pid in parents and entry.name.startswith(_SHIMS))
+        or (entry.name == "docker-proxy" and addresses & set(procs.arguments(pid)))
+    }
+    of_lab = {process.pid for process in of_pods(lab_pods, proc)}
+    return {pid: entry.name for pid, entry in sorted((inside | own).items()) if pid not in of_lab}
 
 
 def _in_cgroup(cgroup: Path, names: Iterable[str]) -> bool:

@@ -577,7 +577,9 @@ def option(name):
     return argv[argv.index(name) + 1]
 if sys.argv[0].endswith("docker"):
     known = json.loads(images.read_text()) if images.exists() else {}
-    if argv[2] == "sh":
+    if argv[:2] == ["container", "inspect"]:
+        print("4f66ad9a", "172.18.0.2")
+    elif argv[2] == "sh":
         print((home / "cni").read_text())
     elif "ls" in argv:
         print("REF TYPE DIGEST SIZE PLATFORMS LABELS")
@@ -631,8 +633,9 @@ def kind(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> FakeKin
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("drivers.kubernetes.kind.subprocess.run", made.run)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    for variable in ("LAB_KIND_IMAGE", "LAB_KIND_CONFIG", "LAB_CONTEXT", "LAB_ROUTE", "KIND_EXPERIMENTAL_PROVIDER"):
-        monkeypatch.delenv(variable, raising=False)
+    for option in ("KIND_IMAGE", "KIND_CONFIG", "CONTEXT", "ROUTE", "SERVICE_IMAGE"):
+        monkeypatch.delenv(f"LAB_{option}", raising=False)
+    monkeypatch.delenv("KIND_EXPERIMENTAL_PROVIDER", raising=False)
     return made
 
 

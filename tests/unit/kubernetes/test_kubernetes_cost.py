@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import yaml
 
 from drivers.kubernetes import KubernetesDriver, cost
+from drivers.kubernetes.labels import owner_of
 from lab.driver import Context
 from lab.errors import DriverError
+from lab.ownership import Owner
 from lab.probes import reserve_port
 from lab.run import Outcome, RunRecord
 from lab.spec import Spec
@@ -52,6 +55,7 @@ def test_the_scenario_tells_each_step_and_leaves_no_cluster(
     config = yaml.safe_load((kind.directory / "config").read_text())
     assert config["networking"] == {"apiServerAddress": "127.0.0.1", "apiServerPort": asked[0]}
     assert "extraPortMappings" not in config["nodes"][0]
+    assert owner_of(config["nodes"][0]["labels"])["lab.owner"] == str(Owner.current())
     assert driver._clusters.unfinished({}) == []
 
 
@@ -60,6 +64,25 @@ def test_a_cluster_that_cannot_be_made_is_an_error_and_leaves_nothing(driver: Ku
     with pytest.raises(DriverError, match="no space left"):
         driver.cluster_cost(Spec(labels={"lab.run": "r1"}), lambda _: None)
     assert kind.calls()[-1][1:] == ["get", "clusters"] and not [n for n in kind.names() if n != "stratalab"]
+
+
+def test_it_is_made_with_the_config_of_the_labs_own(
+    driver: KubernetesDriver, kind: Any, stub: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "kind.yaml"
+    told = {"ports": {}, "facts": {"kind_config": {"networking": {"podSubnet": "10.9.0.0/16"}}}}
+    stub.listed("configmaps")[0]["data"]["cluster"] = json.dumps(told)
+    kind.fail("ERROR: enough")
+    with pytest.raises(DriverError):
+        driver.cluster_cost(Spec(labels={"lab.run": "r1"}), lambda _: None)
+    assert yaml.safe_load((kind.directory / "config").read_text())["networking"]["podSubnet"] == "10.9.0.0/16"
+    path.write_text("networking: {podSubnet: 10.8.0.0/16}")
+    options = {"kind-config": str(path)}
+    other = KubernetesDriver("", Context(run_dir=tmp_path / "run", cache_dir=tmp_path / "cache", options=options))
+    with pytest.raises(DriverError):
+        other.cluster_cost(Spec(labels={"lab.run": "r1"}), lambda _: None)
+    other.close()
+    assert yaml.safe_load((kind.directory / "config").read_text())["networking"]["podSubnet"] == "10.8.0.0/16"
 
 
 def test_an_api_that_does_not_listen_is_not_ready() -> None:

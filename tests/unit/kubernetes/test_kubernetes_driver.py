@@ -12,7 +12,7 @@ import pytest
 
 from drivers.kubernetes import KubernetesDriver
 from drivers.kubernetes.labels import labels_of
-from lab.driver import Context, Driver, Feature, Replicates
+from lab.driver import Context, Driver, EngineOnThisHost, Feature, Replicates
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
 from lab.ownership import Owner
 from lab.probes import reserve_port
@@ -63,7 +63,8 @@ def test_info_tells_the_cluster_and_the_route(make: Make) -> None:
     info = make().info()
     assert (info.engine, info.version) == ("Kubernetes", "1.28.0")
     assert info.qualifiers == {"route": "host-port"}
-    assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.HOST_PIDS, Feature.CLUSTER}
+    here = {Feature.HOST_PIDS, Feature.ENGINE_PIDS, Feature.CLUSTER}
+    assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART} | here
     assert json.loads(json.dumps(dict(info.facts)))["cluster"]["node_image"] == "kindest/node:v1.28.0"
 
 
@@ -368,8 +369,10 @@ def test_a_foreign_cluster_takes_references_only(make: Make, stub: Any, tmp_path
     driver = make(context="kind-stratalab")
     info = driver.info()
     assert info.qualifiers == {"route": "node-port"} and Feature.CLUSTER not in info.features
-    with pytest.raises(Unsupported, match="in no registry"):
+    with pytest.raises(Unsupported, match="in no registry") as refused:
         driver.prepare(spec())
+    assert "--driver-option service-image=REFERENCE" in refused.value.resolution
+    assert driver.engine_pids() == {} and Feature.ENGINE_PIDS not in info.features
     with pytest.raises(Unsupported, match="is a file"):
         driver.prepare(spec(image="/nonexistent/image.tar"))
     with launched(driver, spec(image="registry.example/x:1", ready_path="/")) as session:
@@ -380,6 +383,45 @@ def test_a_foreign_cluster_takes_references_only(make: Make, stub: Any, tmp_path
         assert session.instance is not None and session.instance.endpoint == Endpoint("127.0.0.1", port)
     with pytest.raises(DriverUnavailable, match="kubeconfig cannot be used"):
         make(context="no-such").info()
+
+
+def test_the_labs_own_service_comes_from_where_the_user_pushed_it(
+    make: Make, stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_bytes((tmp_path / "fake-kind" / "kubeconfig").read_bytes())
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("LAB_SERVICE_IMAGE", "registry.example/lab:1")
+    with launched(make(context="kind-stratalab")) as session:
+        (pod,) = stub.listed("pods")
+        assert pod["spec"]["containers"][0]["image"] == "registry.example/lab:1"
+        assert session.answer is not None  # it is asked for its clock and its nonce as on the lab's own cluster
+
+
+def test_what_runs_the_cluster_is_all_in_its_nodes_but_the_labs_pods(
+    make: Make, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def of_nodes(containers: Any, uids: Any) -> dict[int, str]:
+        asked.append((containers, uids))
+        return {7: "etcd"}
+
+    monkeypatch.setattr("drivers.kubernetes.processes.of_nodes", of_nodes)
+    stub.add("pods", {"metadata": {"name": "etcd"}, "spec": {"containers": []}}, "kube-system")
+    driver = make()
+    assert isinstance(driver, EngineOnThisHost)
+    with launched(driver):
+        assert driver.engine_pids() == {7: "etcd"}
+        (pod,) = stub.listed("pods", "lab-r1")
+    assert asked == [({"4f66ad9a": ["172.18.0.2"]}, [pod["metadata"]["uid"]])]
+
+
+def test_two_targets_on_one_cluster_never_take_the_same_port(make: Make, stub: Any) -> None:
+    with launched(make()) as alone, launched(make("deployment")) as deployed:
+        assert alone.instance is not None and deployed.instance is not None
+        ports = {alone.instance.endpoint, deployed.instance.endpoint}
+        assert ports == {Endpoint("127.0.0.1", port) for port in stub.ports.values()}
 
 
 @pytest.mark.parametrize(("variant", "route"), [("", "mesh"), ("deployment", "host-port")])

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from drivers.kubernetes import KubernetesDriver
+from drivers.kubernetes import KubernetesDriver, makers
 from drivers.kubernetes.cluster import Clusters
-from drivers.kubernetes.kind import Kind, cluster_config, pool_ports, refusal
+from drivers.kubernetes.kind import Kind, cluster_config, pool_ports, read_config, refusal
+from drivers.kubernetes.labels import owner_labels
 from drivers.kubernetes.ports import Pool
 from lab.driver import Clustered, Context
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
-from lab.ownership import Owner
+from lab.ownership import Owner, owner_alive
 from lab.probes import reserve_port
 
 RUN = subprocess.run  # before a fixture stands in for it
+LOST = "stratalab-0123456789ab"
 DEAD = "0" * 32 + ":00000000-0000-0000-0000-000000000000:1:1"
 
 
@@ -49,7 +54,7 @@ def test_a_cluster_is_made_once_with_its_pool_on_loopback(context: Context, kind
     config = yaml.safe_load((kind.directory / "config").read_text())
     assert config["networking"]["apiServerAddress"] == "127.0.0.1"
     (node,) = config["nodes"]
-    assert node["labels"] == {"lab.cluster": "stratalab", "lab.ports": "mapped"}
+    assert node["labels"].items() >= {"lab.cluster": "stratalab", "lab.ports": "mapped"}.items()
     mappings = node["extraPortMappings"]
     assert len(mappings) == 32 and {one["listenAddress"] for one in mappings} == {"127.0.0.1"}
     assert driver.cluster_status()["ports_in_use"] == "0 of 32"
@@ -67,6 +72,23 @@ def test_a_cluster_of_another_image_is_not_silently_used(context: Context, kind:
         KubernetesDriver("", other).cluster_up(silent)
     none = Context(run_dir=context.run_dir, cache_dir=context.cache_dir)
     KubernetesDriver("", none).cluster_up(silent)
+
+
+def test_a_config_is_remembered_and_a_differing_one_is_not_silently_passed_over(
+    context: Context, kind: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "kind.yaml"
+    path.write_text("networking: {podSubnet: 10.9.0.0/16}")
+    options = {**context.options, "kind-config": str(path)}
+    driver = KubernetesDriver("", Context(run_dir=context.run_dir, cache_dir=context.cache_dir, options=options))
+    facts = driver.cluster_up(silent)
+    assert facts["kind_config"] == {"networking": {"podSubnet": "10.9.0.0/16"}}  # as the user gave it
+    assert driver.cluster_up(silent) == facts
+    assert KubernetesDriver("", context).cluster_up(silent) == facts
+    path.write_text("networking: {podSubnet: 10.8.0.0/16}")
+    with pytest.raises(BadInput, match="'stratalab' was made with another kind config") as raised:
+        driver.cluster_up(silent)
+    assert raised.value.resolution == "lab cluster down, then lab cluster up"
 
 
 def test_options_are_read_from_the_environment_too(
@@ -100,6 +122,78 @@ def test_what_a_dead_maker_began_is_found_by_label_and_removed(context: Context,
     left.delete()
     left.delete()
     assert not kind.has("stratalab")
+
+
+@pytest.fixture
+def lost(kind: Any, stub: Any, context: Context) -> Clusters:
+    """A cluster of a run in which the lab was killed and its record removed, and then kind went on."""
+    (kind.directory / "clusters" / LOST).write_text("")
+    (kind.directory / "clusters" / "stratalab-of-mine").write_text("")
+    return Clusters(context.cache_dir)
+
+
+def test_a_lost_cluster_is_found_by_its_name(lost: Clusters, kind: Any) -> None:
+    (kind.directory / "stopped").touch()  # it does not answer
+    (left,) = lost.unfinished({})
+    assert left.id == LOST and owner_alive(left.labels) is False
+    left.delete()
+    assert kind.names() == ["stratalab-of-mine"] and lost.unfinished({}) == []
+
+
+@pytest.mark.parametrize(("owner", "alive"), [(DEAD.replace("0" * 32, Owner.current().machine), False), (None, True)])
+def test_a_lost_cluster_that_answers_tells_its_owner(lost: Clusters, stub: Any, owner: str | None, alive: bool) -> None:
+    labels = {"lab.run": "r7", "lab.owner": owner or str(Owner.current())}
+    node = cluster_config(LOST, None, labels=owner_labels(labels))["nodes"][0]
+    stub.listed("nodes")[0]["metadata"]["labels"] = node["labels"]
+    (left,) = lost.unfinished({"lab.run": "r7"})
+    assert left.labels == labels and owner_alive(left.labels) is alive
+    assert lost.unfinished({"lab.run": "r8"}) == []
+
+
+def test_a_whole_cluster_or_anothers_of_such_a_name_is_no_leftover(lost: Clusters, kind: Any, stub: Any) -> None:
+    assert lost.unfinished({}) == []  # its node is labelled as another's
+    stub.listed("nodes")[0]["metadata"]["labels"] = {"lab.cluster": LOST}
+    assert [left.id for left in lost.unfinished({})] == [LOST]
+    kind.make(LOST)
+    assert lost.unfinished({}) == []
+
+
+def test_a_kind_that_still_makes_nodes_is_their_living_owner_until_it_is_ended(
+    lost: Clusters, kind: Any, tmp_path: Path
+) -> None:
+    program = tmp_path / "programs" / "kind"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nsleep 60\n")
+    program.chmod(0o755)
+    command = [program, "create", "cluster", "--name", LOST]
+    with subprocess.Popen(command, start_new_session=True) as maker, subprocess.Popen(command) as of_a_user:
+        try:
+            _until(lambda: len(makers.find(LOST)) == 2)
+            (left,) = lost.unfinished({})
+            assert owner_alive(left.labels) is True
+            left.delete()
+            assert maker.wait(10) == -signal.SIGKILL
+            assert of_a_user.poll() is None
+        finally:
+            maker.kill()
+            of_a_user.kill()
+    assert not kind.has(LOST)
+
+
+def test_without_kind_what_is_recorded_is_found_all_the_same(
+    context: Context, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clusters = Clusters(context.cache_dir)
+    clusters.create("x", cluster_config("x", None), image="", labels={"lab.run": "r7", "lab.owner": DEAD}).close()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert [left.id for left in clusters.unfinished({})] == ["x"]
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_up_begins_anew_after_a_dead_maker_and_waits_for_a_living_one(context: Context, kind: Any) -> None:
@@ -172,7 +266,7 @@ def test_a_users_config_keeps_what_it_says_and_gets_the_pool_on_its_first_worker
     path.write_text(
         yaml.safe_dump({"featureGates": {"X": True}, "nodes": [{"role": "control-plane"}, {"role": "worker"}]})
     )
-    config = cluster_config("mine", path)
+    config = cluster_config("mine", read_config(path))
     assert config["featureGates"] == {"X": True} and config["kind"] == "Cluster"
     control, worker = config["nodes"]
     assert "extraPortMappings" not in control and control["labels"] == {"lab.cluster": "mine"}
@@ -193,13 +287,13 @@ def test_a_config_that_would_listen_elsewhere_or_is_none_is_refused(tmp_path: Pa
     path = tmp_path / "kind.yaml"
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(BadInput) as raised:
-        cluster_config("x", path)
+        cluster_config("x", read_config(path))
     assert raised.value.resolution
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
-        cluster_config("x", tmp_path / "none.yaml")
+        read_config(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(

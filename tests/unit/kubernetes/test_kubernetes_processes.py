@@ -54,6 +54,43 @@ def test_a_pods_processes_and_its_shim(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert roles == {10: Role.SHIM, 11: Role.HELPER, 12: Role.SERVICE}
 
 
+def test_a_nodes_processes_are_all_in_its_cgroup_but_the_labs_pods_and_what_serves_it_outside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = "4f66ad9a"
+    entries = [
+        entry(5, 1, "containerd-shim"),  # Docker's, of the node
+        entry(6, 1, "docker-proxy"),
+        entry(7, 1, "docker-proxy"),  # of something else
+        entry(8, 1, "containerd-shim"),  # of something else
+        entry(10, 5, "systemd"),
+        entry(11, 10, "containerd-shim"),
+        entry(12, 11, "etcd"),
+        entry(13, 10, "containerd-shim"),
+        entry(14, 13, "pause"),
+        entry(15, 13, "service"),
+        entry(20, 8, "service"),
+    ]
+    inside = f"0::/docker/{node}"
+    cgroups = dict.fromkeys((10, 11, 13), f"{inside}/init.scope") | {12: f"{inside}/kubelet/podetcd/c", 20: "0::/x"}
+    cgroups |= dict.fromkeys((14, 15), f"{inside}/kubelet/kubepods/pod{UID}/c")
+    proxy = ["/usr/bin/docker-proxy", "-host-port", "6443", "-container-ip"]
+    argv = {6: [*proxy, "172.18.0.2"], 7: [*proxy, "172.18.0.22"]}
+    for pid, text in cgroups.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cgroup").write_text(text)
+    monkeypatch.setattr(procs, "table", lambda: {one.process.pid: one for one in entries})
+    monkeypatch.setattr(procs, "arguments", lambda pid: argv.get(pid, []))
+    assert processes.of_nodes({node: ["172.18.0.2"]}, [UID], tmp_path) == {
+        5: "containerd-shim",
+        6: "docker-proxy",
+        10: "systemd",
+        11: "containerd-shim",
+        12: "etcd",
+    }
+    assert processes.of_nodes({}, [], tmp_path) == {}
+
+
 def test_what_holds_the_namespaces_under_another_name_is_the_first(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
