@@ -7,26 +7,36 @@ cluster where it is missing. Nothing is pulled, and neither the cluster's DNS no
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from drivers.kubernetes import KubernetesDriver
-from drivers.kubernetes.kind import Kind
+from drivers.kubernetes.kind import POOL, Kind
 from lab.driver import Context, Execs, Feature, OnThisHost, Replicates, Role
 from lab.errors import LabError, LaunchError
+from lab.load import parse, start_watch
 from lab.run import Outcome, RunRecord
 from lab.session import Session
-from lab.spec import Spec
+from lab.spec import Endpoint, Spec
 from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source, SystemClock
 from scenarios.boot import Boot
 from scenarios.cluster import Cluster
 
 pytestmark = pytest.mark.engine("kubernetes")
 Drive = Callable[..., KubernetesDriver]
+QUIET_S = 1.0
+"""How long requests go on before an update, and after it."""
 
 
 @pytest.fixture
@@ -84,7 +94,19 @@ def test_limits_are_those_of_the_spec(drive: Drive, labels: dict[str, str]) -> N
         assert str(64 << 20) in limits
 
 
+def test_what_runs_the_cluster_is_told_without_the_labs_pods(drive: Drive, labels: dict[str, str]) -> None:
+    driver = drive()
+    assert Feature.ENGINE_PIDS in driver.info().features
+    with launched(driver, labels) as session:
+        assert isinstance(session.instance, OnThisHost)
+        told = driver.engine_pids()
+        assert set(told.values()) >= {"etcd", "kube-apiserver", "kubelet", "containerd", "containerd-shim"}
+        assert not set(told) & set(session.instance.host_pids())
+
+
 def test_a_deployment_replicates_and_rolls_over_without_a_gap(drive: Drive, labels: dict[str, str]) -> None:
+    """There is always a pod that is available, and its Service answers before, with both versions, and after. What is
+    refused on the way, while kube-proxy has not yet followed, is a figure of the scenario `rollout`."""
     driver = drive("deployment")
     with launched(driver, labels, environment={"LAB_VERSION": "1"}) as session:
         instance = session.instance
@@ -94,8 +116,29 @@ def test_a_deployment_replicates_and_rolls_over_without_a_gap(drive: Drive, labe
         instance.scale(1)
         _until(lambda: list(instance.host_pids().values()).count(Role.SERVICE) == 1)
         before = set(instance.host_pids())
-        instance.update(Spec(labels=session.spec.labels, nonce=session.spec.nonce, environment={"LAB_VERSION": "2"}))
-        _until(lambda: bool(instance.host_pids()) and not before & set(instance.host_pids()))
+        available: list[int] = []
+
+        def replaced() -> bool:
+            available.append(_available(driver, session))
+            return bool(instance.host_pids()) and not before & set(instance.host_pids())
+
+        (address,) = instance.endpoints()
+        with start_watch(address, seconds=120, interval_s=0.05) as watch:
+            time.sleep(QUIET_S)
+            asked_ns = time.monotonic_ns()
+            instance.update(replace(session.spec, environment={"LAB_VERSION": "2"}))
+            _until(replaced)
+            _until(lambda: _answers(address, "2"))
+            done_ns = time.monotonic_ns()
+            time.sleep(QUIET_S)
+            seen = watch.stop()
+        seen.require_punctual()
+        assert min(available) >= 1
+        quiet, changing = seen.split(asked_ns)
+        changing, settled = changing.split(done_ns)
+        assert {one.version for one in quiet.requests if one.served} == {"1"} and not quiet.failed
+        assert {one.version for one in changing.requests if one.served} == {"1", "2"}
+        assert {one.version for one in settled.requests if one.served} == {"2"} and not settled.failed
 
 
 def test_an_image_that_is_not_on_the_node_is_one_clear_line(drive: Drive, labels: dict[str, str]) -> None:
@@ -144,9 +187,16 @@ def test_a_quota_is_one_clear_line(drive: Drive, labels: dict[str, str]) -> None
         assert "a quota of the cluster forbids" in raised.value.brief
 
 
-def test_exec_runs_the_service_itself(drive: Drive, labels: dict[str, str]) -> None:
+def test_exec_tells_the_output_and_the_exit_code_of_what_it_ran(drive: Drive, labels: dict[str, str]) -> None:
     with launched(drive(), labels) as session:
         assert isinstance(session.instance, Execs)
+        watch = ["/service", "watch", "--host", "127.0.0.1", "--port", str(session.spec.port)]
+        good = session.instance.exec([*watch, "--seconds", "0.2"], timeout_s=20)
+        assert good.exit_code == 0 and good.stderr == b""
+        told = parse(good.stdout)
+        assert told.requests and not told.failed
+        bad = session.instance.exec([*watch, "--nothing-such", "1"], timeout_s=20)
+        assert bad.exit_code == 2 and b"--nothing-such" in bad.stderr and bad.stdout == b""
         with pytest.raises(LabError, match="no 'nothing-there' to run"):
             session.instance.exec(["nothing-there"], timeout_s=20)
 
@@ -174,6 +224,27 @@ def test_the_image_is_on_every_node_by_its_digest(drive: Drive, labels: dict[str
     assert cluster is not None
     reference = driver._images[Spec().image]
     assert all(kind.image_config(node, reference).startswith("sha256:") for node in kind.nodes(cluster.name))
+
+
+def test_the_cluster_listens_on_loopback_only(drive: Drive) -> None:
+    cluster = drive()._target().cluster
+    assert cluster is not None
+    server = Kind.find().kubeconfig(cluster.name)["clusters"][0]["cluster"]["server"]
+    ports = {*cluster.ports.values(), urlsplit(server).port}
+    found = [one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    at = {(laddr.ip, laddr.port) for laddr in found if laddr.port in ports}
+    assert {port for _, port in at} == ports, "the test saw too little to tell"
+    beyond = [(ip, port) for ip, port in at if not ipaddress.ip_address(ip).is_loopback]
+    assert not beyond, f"listening beyond loopback: {beyond}"
+
+
+def test_the_command_tells_the_clusters_status(drive: Drive) -> None:
+    version = drive().info().version
+    command = [sys.executable, "-m", "lab", "cluster", "status", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["version"] == f"v{version}" and told["ports_in_use"].endswith(f"of {POOL}")
 
 
 def test_boot_tells_the_phases(drive: Drive, measure: Callable[..., RunRecord]) -> None:
@@ -206,6 +277,21 @@ def _memory_limits(pid: int) -> Iterator[Path]:
             yield v2
         if "memory" in controllers.split(",") and v1.exists():
             yield v1
+
+
+def _available(driver: KubernetesDriver, session: Session) -> int:
+    """How many of the deployment's pods the cluster calls available."""
+    assert session.instance is not None
+    namespace, name = session.instance.id.split("/")
+    api = driver._target().ground.api
+    found = api.call(api.apps.read_namespaced_deployment, name, namespace)
+    return int(found["status"].get("availableReplicas") or 0)
+
+
+def _answers(address: Endpoint, version: str) -> bool:
+    """Whether the Service leads to nothing but `version`, 10 times over."""
+    with start_watch(address, seconds=0.5, interval_s=0.05) as watch:
+        return {one.version for one in watch.result().requests if one.served or one.failed} == {version}
 
 
 def _until(true: Callable[[], bool], timeout_s: float = 90.0) -> None:
