@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,10 @@ from lab.procs import Process
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     started = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    deadline = time.monotonic() + 10
+    while not procs.arguments(started.pid):  # the kernel lets the parent go on a moment before they are there
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     yield started
     started.kill()
     started.wait(10)
