@@ -83,9 +83,17 @@ class Clusters:
             except BaseException:
                 api.close()
                 raise
-        told = json.loads(found["data"]["cluster"])
-        ports = {int(at): int(host) for at, host in told["ports"].items()}
-        return Cluster(name, str(found["metadata"]["uid"]), api, ports, told["facts"])
+        try:
+            told = json.loads(found["data"]["cluster"])
+            ports = {int(at): int(host) for at, host in told["ports"].items()}
+            return Cluster(name, str(found["metadata"]["uid"]), api, ports, told["facts"])
+        except (KeyError, TypeError, ValueError) as error:
+            api.close()
+            raise DriverUnavailable(
+                f"the kind cluster '{name}' does not tell what it was made with: its ConfigMap was changed",
+                details=str(found),
+                resolution=anew(name),
+            ) from error
 
     def up(self, name: str, *, image: str, config: Path | None, say: Callable[[str], None]) -> Mapping[str, Any]:
         """Make the cluster `name`, unless it is there. Returns its facts.
@@ -233,13 +241,13 @@ def _whose(kind: Kind, name: str) -> dict[str, str] | None:
         owner = replace(Owner.current(), pid=maker.process.pid, start_ticks=maker.process.started_ticks)
         return {"lab.run": name, "lab.owner": str(owner)}
     try:
-        api = connect(kubeconfig=kind.kubeconfig(name))
-        try:
-            with translated(f"look whose the cluster '{name}' is", DriverUnavailable):
+        with translated(f"look whose the cluster '{name}' is", DriverUnavailable):
+            api = connect(kubeconfig=kind.kubeconfig(name))
+            try:
                 nodes = api.call(api.core.list_node).get("items") or ()
                 whole = api.found(api.core.read_namespaced_config_map, CONFIG_MAP, SYSTEM)
-        finally:
-            api.close()
+            finally:
+                api.close()
     except DriverUnavailable:
         return {"lab.run": name}
     told = [node["metadata"].get("labels") or {} for node in nodes]

@@ -18,6 +18,7 @@ from drivers.kubernetes.cluster import Clusters
 from drivers.kubernetes.kind import Kind, cluster_config, pool_ports, read_config, refusal
 from drivers.kubernetes.labels import owner_labels
 from drivers.kubernetes.ports import Pool
+from lab import procs
 from lab.driver import Clustered, Context
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.ownership import Owner, owner_alive
@@ -163,16 +164,20 @@ def test_a_kind_that_still_makes_nodes_is_their_living_owner_until_it_is_ended(
 ) -> None:
     program = tmp_path / "programs" / "kind"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\nsleep 60\n")
+    program.write_text("#!/bin/sh\nif [ $5 = parent ]; then sleep 60 & fi\nread nothing\n")
     program.chmod(0o755)
     command = [program, "create", "cluster", "--name", LOST]
-    with subprocess.Popen(command, start_new_session=True) as maker, subprocess.Popen(command) as of_a_user:
+    with (
+        subprocess.Popen([*command, "parent"], stdin=subprocess.PIPE, start_new_session=True) as maker,
+        subprocess.Popen([*command, "alone"], stdin=subprocess.PIPE) as of_a_user,
+    ):
         try:
             _until(lambda: len(makers.find(LOST)) == 2)
             (left,) = lost.unfinished({})
             assert owner_alive(left.labels) is True
             left.delete()
             assert maker.wait(10) == -signal.SIGKILL
+            assert not [entry for entry in procs.table().values() if entry.session == maker.pid]
             assert of_a_user.poll() is None
         finally:
             maker.kill()
@@ -239,6 +244,17 @@ def test_a_node_that_was_stopped_is_named_with_what_starts_it(
         assert raised.value.brief == f"the node {name}-control-plane of the kind cluster does not run"
         again = f"lab cluster down{option}, then lab cluster up{option}"
         assert raised.value.resolution == f"docker start {name}-control-plane; or {again}"
+
+
+@pytest.mark.parametrize("data", [None, {}, {"cluster": "{"}, {"cluster": '{"ports": {}}'}])
+def test_a_cluster_whose_own_record_was_edited_is_unavailable(
+    context: Context, kind: Any, stub: Any, data: Any
+) -> None:
+    kind.make()
+    stub.listed("configmaps")[0]["data"] = data
+    with pytest.raises(DriverUnavailable, match="does not tell what it was made with") as raised:
+        KubernetesDriver("", context).info()
+    assert raised.value.resolution == "lab cluster down, then lab cluster up"
 
 
 def test_an_api_that_is_gone_is_unavailable_with_what_mends_it(context: Context, kind: Any, k8s: Any) -> None:
