@@ -283,6 +283,7 @@ class FakeImage:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # with socketserver's 5, a busy machine drops connections that no replica refused
 
     def __init__(self, endpoint: Endpoint, engine: FakeEngine, replicas: list[_Replica]) -> None:
         self.engine = engine
