@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.driver import Clustered, Context, Driver
-from lab.errors import DriverUnavailable
+from lab.errors import DriverUnavailable, LabError
 from lab.ownership import Owner
 from lab.place import RunDir, make_run_dir
 from lab.registry import driver_names, make_driver
@@ -185,7 +185,10 @@ def _require(driver: Driver, required: bool) -> None:
     except DriverUnavailable:
         if not required or not isinstance(driver, Clustered):
             raise
-        driver.cluster_up(lambda _: None)
+        try:
+            driver.cluster_up(lambda _: None)
+        except LabError as error:  # told of every test, and tried once
+            raise DriverUnavailable(str(error), details=error.details) from error
         driver.info()
 
 

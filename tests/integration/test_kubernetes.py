@@ -1,6 +1,6 @@
 """Kubernetes on a real kind cluster of the lab's own: what only this driver does.
 
-`LAB_REQUIRE=kubernetes` with `LAB_KIND_IMAGE` (a node image that is here) and perhaps `LAB_KIND_CONFIG` makes the
+`LAB_REQUIRE=kind` with `LAB_KIND_IMAGE` (a node image that is here) and perhaps `LAB_KIND_CONFIG` makes the
 cluster where it is missing. Nothing is pulled, and neither the cluster's DNS nor a StorageClass is used.
 """
 

@@ -188,6 +188,7 @@ def test_a_version_that_the_api_has_forgotten_is_listed_anew(rig: Rig, k8s: Any,
                 stub.send("ERROR", {"kind": "Status", "code": 410, "message": "too old resource version"})
 
     marks, follower = rig.launch(kubelet)
+    follower.await_phase(Phase.CREATED, 5)
     scheduled.set()
     follower.await_scheduled(5, lambda: None)
     assert marks.events() == [Phase.CREATED]
