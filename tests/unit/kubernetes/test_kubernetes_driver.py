@@ -418,9 +418,16 @@ def test_what_runs_the_cluster_is_all_in_its_nodes_but_the_labs_pods(
 
 
 def test_two_targets_on_one_cluster_never_take_the_same_port(make: Make, stub: Any) -> None:
-    with launched(make()) as alone, launched(make("deployment")) as deployed:
-        assert alone.instance is not None and deployed.instance is not None
-        ports = {alone.instance.endpoint, deployed.instance.endpoint}
+    drivers = [make(), make("deployment")]
+    for driver in drivers:
+        driver.prepare(spec())  # both, before anything uses a port
+    with contextlib.ExitStack() as stack:
+        ports = set()
+        for driver in drivers:
+            session = Session(driver, driver.info(), spec().for_launch(), SystemClock(), timeout_s=10)
+            stack.enter_context(session).launch()
+            assert session.instance is not None
+            ports.add(session.instance.endpoint)
         assert ports == {Endpoint("127.0.0.1", port) for port in stub.ports.values()}
 
 
