@@ -17,7 +17,15 @@ from typing import Any, Protocol
 
 from lab.clean import QUIET_S, sweep
 from lab.driver import Driver, Info
-from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, MeasurementError, StoreError
+from lab.errors import (
+    BadInput,
+    DriverError,
+    DriverUnavailable,
+    LabError,
+    MeasurementError,
+    StoreError,
+    Unsupported,
+)
 from lab.host import Steal
 from lab.run import LaunchRecord, Outcome, Run, RunStatus, TargetRecord
 from lab.sample import Sample
@@ -170,7 +178,8 @@ class Runner:
         except (DriverError, MeasurementError) as error:
             bench.record(error)
             entrant.failures_in_a_row += 1
-            if isinstance(error, DriverUnavailable) or entrant.failures_in_a_row >= GIVE_UP_AFTER:
+            hopeless = isinstance(error, DriverUnavailable | Unsupported)
+            if hopeless or entrant.failures_in_a_row >= GIVE_UP_AFTER:
                 self._end_target(entrant, Outcome.FAILED, error)
         else:
             entrant.failures_in_a_row = 0

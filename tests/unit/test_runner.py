@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.driver import Context, Driver, Feature, Info, Instance, Mark
-from lab.errors import CleanupError, DriverUnavailable, LaunchError, MeasurementError, StoreError
+from lab.errors import CleanupError, DriverUnavailable, LaunchError, MeasurementError, StoreError, Unsupported
 from lab.ownership import Owner
 from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.runner import Entrant, Plan, Runner, _is_look, now_iso
@@ -170,6 +170,19 @@ def test_an_engine_that_goes_away_ends_its_target_and_the_others_go_on(
     assert sum(launch.target == "a" for launch in record.launches) == 4
     assert sum(launch.target == "gone" for launch in record.launches) == 1
     assert any("gone failed" in line for line in watcher.said)
+
+
+def test_what_a_target_cannot_do_is_not_asked_of_it_again(store: Store, drivers: dict[str, Driver]) -> None:
+    class Unable:
+        name, question, headline, requires = "unable", "?", "x_s", frozenset[Feature]()
+
+        def measure(self, bench: Bench) -> None:
+            raise Unsupported("no such thing here")
+
+    a_run(store, {"a": drivers["a"]}, Plan(rounds=5, warmup=0), Watcher(), scenario=Unable()).execute()
+    record = store.load("r1")
+    assert record.targets[0].outcome is Outcome.FAILED and "no such thing" in record.targets[0].reason
+    assert len(record.launches) == 1
 
 
 def test_three_failures_in_a_row_end_a_target(store: Store, drivers: dict[str, Driver]) -> None:
