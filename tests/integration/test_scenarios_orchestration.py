@@ -21,7 +21,7 @@ Measure = Callable[..., RunRecord]
 
 BY_LAUNCHES = ["process", "docker", "oci", "libvirt:microvm"]
 BY_ENGINE = ["swarm", "kubernetes:deployment"]
-WINDOW_S = {"libvirt:microvm": 20.0, "swarm": 40.0, "kubernetes:deployment": 60.0}
+WINDOW_S = {"libvirt:microvm": 12.0, "swarm": 12.0, "kubernetes:deployment": 60.0}
 
 
 def on(*targets: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -68,7 +68,7 @@ def test_scale_up_and_down(driver: Driver, measure: Measure, target: str) -> Non
 @on(*BY_LAUNCHES, *BY_ENGINE)
 def test_roll_out_under_load(driver: Driver, measure: Measure, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.load.LATE_SHARE", 1.0)  # these tests may share their CPUs
-    window_s = WINDOW_S.get(target, 6.0)
+    window_s = WINDOW_S.get(target, 4.0)
     record = measure(Rollout(seconds=window_s, rate=20), driver)
     assert not failures(record)
     assert values(record, "rolled_out") == [1.0]
