@@ -213,6 +213,10 @@ def test_an_answer_that_contradicts_itself_is_no_measurement(changes: Mapping[st
         parse(told(**changes))
 
 
+def test_a_clock_that_did_not_move_is_too_coarse_and_contradicts_nothing() -> None:
+    assert "too coarse" in str(parse(told(chunks_ns=[0] * 5, clock_step_ns=4_000_000, elapsed_ns=0)))
+
+
 def test_a_pause_in_some_chunks_does_not_count() -> None:
     found = parse(told())
     assert isinstance(found, Measured)
