@@ -225,6 +225,14 @@ class Replicates(Protocol):
 
 
 @runtime_checkable
+class Reports(Protocol):
+    """Of an instance whose engine keeps times of its own, by its own clock: facts beside the marks, never figures."""
+
+    def reported(self) -> Mapping[str, str]:
+        """What the engine's object says, as it was last told; by the name of the field."""
+
+
+@runtime_checkable
 class Settles(Protocol):
     """Of an instance whose engine tells its phases by events, some perhaps after the first answer."""
 

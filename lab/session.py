@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from lab.driver import Driver, Feature, Info, Instance, Settles
+from lab.driver import Driver, Feature, Info, Instance, Reports, Settles
 from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout
 from lab.host import boot_id, time_namespace
 from lab.probes import Answer, Waiter, reserve_port
@@ -136,6 +136,8 @@ class Session:
         found: dict[str, Any] = {"wait_method": self.wait_method, "address": endpoint.host if endpoint else None}
         if self.answer is not None:
             found["attempts"] = self.answer.attempts
+        if isinstance(self.instance, Reports):
+            found["reported"] = dict(self.instance.reported())
         return found
 
     def logs(self) -> bytes:

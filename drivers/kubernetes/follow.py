@@ -35,6 +35,7 @@ class Follower:
         self._verdict: Verdict | None = None
         self._gone: set[str] = set()
         self._address = ""
+        self._reported: dict[str, str] = {}
 
     def returned(self) -> None:
         """The creating call has returned: the object exists. Where an event was quicker to show more, this is stale
@@ -111,6 +112,11 @@ class Follower:
             self._accepted = True
             self._tell()
 
+    def reported(self) -> dict[str, str]:
+        """The instants of the pod that was told of last, by the cluster's clock, which counts whole seconds."""
+        with self._changed:
+            return dict(self._reported)
+
     def settle(self, timeout_s: float) -> None:
         """Return when the events have shown all phases, or cannot show more, or after `timeout_s`."""
         with self._changed:
@@ -130,6 +136,7 @@ class Follower:
             self._gone.add(pod["metadata"]["name"])
         elif not pod["metadata"].get("deletionTimestamp"):
             self._verdict = pod_verdict(pod)
+            self._reported = _instants(pod)
             self._tell()
         self._changed.notify_all()
 
@@ -139,6 +146,18 @@ class Follower:
 
     def _final(self) -> bool:
         return self._verdict is not None and self._verdict.final
+
+
+def _instants(pod: Mapping[str, Any]) -> dict[str, str]:
+    status = pod.get("status") or {}
+    found = {"creationTimestamp": pod["metadata"].get("creationTimestamp"), "startTime": status.get("startTime")}
+    for condition in status.get("conditions") or []:
+        if condition.get("status") == "True":
+            found[f"condition {condition.get('type')}"] = condition.get("lastTransitionTime")
+    for container in status.get("containerStatuses") or []:
+        running = (container.get("state") or {}).get("running") or {}
+        found[f"container {container.get('name')} startedAt"] = running.get("startedAt")
+    return {name: str(instant) for name, instant in found.items() if instant}
 
 
 _AFTER_CREATED = frozenset(ENGINE_CHAIN[ENGINE_CHAIN.index(Phase.CREATED) + 1 :])

@@ -83,6 +83,10 @@ class Pod:
         if self._place.follower is not None:
             self._place.follower.settle(timeout_s)
 
+    def reported(self) -> Mapping[str, str]:
+        """The pod's own times, to the second; empty where this is not the launch's instance."""
+        return self._place.follower.reported() if self._place.follower is not None else {}
+
     def _remove(self, grace_s: int) -> None:
         place = self._place
         self._processes |= set(self._find_processes())
@@ -200,6 +204,10 @@ class Deployment:
         """Return when the events have told of all phases of the first pod, or after `timeout_s`."""
         if self._place.follower is not None:
             self._place.follower.settle(timeout_s)
+
+    def reported(self) -> Mapping[str, str]:
+        """The pod's own times, to the second; empty where this is not the launch's instance."""
+        return self._place.follower.reported() if self._place.follower is not None else {}
 
     def _pods(self) -> list[Json]:
         place = self._place

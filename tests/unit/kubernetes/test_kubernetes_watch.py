@@ -317,3 +317,25 @@ def test_a_closed_watcher_ends_its_thread_while_nothing_happens(stub: Any, api: 
     watcher.close()
     watcher.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "kubernetes events"]
+
+
+def test_the_clusters_own_times_are_facts_of_the_last_pod_told_of_and_make_no_mark() -> None:
+    marks = Marks()
+    follower = Follower(marks, on_verdict=marks.failed)
+    pod = {
+        "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {
+            "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"},
+                {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:01Z"},
+            ],
+            "containerStatuses": [{"name": "service", "state": {"running": {"startedAt": "2026-01-01T00:00:02Z"}}}],
+        },
+    }
+    follower.seen(pod)
+    assert follower.reported() == {
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "condition PodScheduled": "2026-01-01T00:00:01Z",
+        "container service startedAt": "2026-01-01T00:00:02Z",
+    }
+    assert not list(marks.timeline)
