@@ -1,6 +1,8 @@
 # `make run` and `make test` each do all of their set-up on Debian 12, 13 or Ubuntu 24.04, and say what it will be first.
 ENGINES ?= process,docker,libvirt
 ROUNDS ?= 10
+# Long, for guests on a machine that is itself emulated; what dies before it answers is told of at once.
+TIMEOUT ?= 5m
 HTML ?= build/boot.html
 export ENGINES
 
@@ -23,7 +25,7 @@ help: ## Show this
 
 run: provision venv ## Set up what is missing, boot the service on every target, show the table and write the report
 	@mkdir -p $(dir $(HTML))
-	@$(ACCESS) $(BIN)/lab run boot --targets $(TARGETS) --rounds $(ROUNDS) --html $(HTML)
+	@$(ACCESS) $(BIN)/lab run boot --targets $(TARGETS) --rounds $(ROUNDS) --timeout $(TIMEOUT) --html $(HTML)
 
 test: provision venv-dev lint pytest ## Set up what is missing, then every check and the whole test suite
 

@@ -114,7 +114,9 @@ class Waiter:
         """The first complete answer. Raises ReadyTimeout, and what `fail` was given."""
         if not self._done.wait(timeout_s):
             self.cancel()
-            raise ReadyTimeout(f"no complete answer of this launch within {timeout_s:g} s")
+            raise ReadyTimeout(
+                f"no complete answer of this launch within {timeout_s:g} s", resolution="give a longer --timeout"
+            )
         self.check()
         if self._answer is None:
             raise ReadyTimeout("the wait was cancelled")
