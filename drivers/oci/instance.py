@@ -100,6 +100,7 @@ class OciContainer:
             process = _process_in(self._container.exec_pid_file, self._group)
             if process is not None:
                 process.send(signal.SIGKILL)
+                process.wait(_GONE_TIMEOUT_S)
             raise DriverError(f"'{argv[0]}' did not end in the container within {timeout_s:g} s") from error
         return ExecResult(code, output, errors)
 
