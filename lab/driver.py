@@ -95,7 +95,7 @@ class Leftover(Protocol):
 
 
 class Feature(enum.StrEnum):
-    """What not every driver has; each but the first two comes with a Protocol below."""
+    """What not every driver has: a way in or out, a Protocol below, or a field of the spec that it honours."""
 
     NETWORK = "network"  # answers requests of the host: without it there is no `ready`
     MARKER = "marker"  # the service's lines reach `Mark.line` as they are written
@@ -107,6 +107,8 @@ class Feature(enum.StrEnum):
     ENGINE_PIDS = "engine-pids"
     STORAGE = "storage"
     GUEST_MEMORY = "guest-memory"
+    PINNING = "pinning"  # holds every process of an instance to `Spec.cpuset`
+    OWN_KERNEL = "own-kernel"  # a guest under a VMM of its own: honours `guest_panic` and `guest_clock_offset_s`
     RESTART = "restart"  # honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words
 
 

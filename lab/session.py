@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lab.driver import Driver, Feature, Info, Instance, Reports, Settles
-from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout
+from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout, Unsupported
 from lab.host import boot_id, time_namespace
 from lab.probes import Answer, Waiter, reserve_port
 from lab.spec import Endpoint, Spec
@@ -51,6 +51,7 @@ class Session:
         self._network = Feature.NETWORK in info.features
         self._marker = spec.builtin and Feature.MARKER in info.features
         self._marks = _Marks(self.timeline, spec, clock)
+        self._refused = _refused(spec, info)
         self._waiter: Waiter | None = None
         self._slept_before_ns = 0
         self._logs = b""
@@ -71,8 +72,11 @@ class Session:
         """Launch; returns when the engine has accepted it, a waiter being in place since before that was asked. The
         calling thread must live until `await_ready` has returned: its CPU time does not count as waiting.
 
-        Raises LaunchError, DriverUnavailable; what was made is removed by `delete`.
+        Raises LaunchError, DriverUnavailable, and Unsupported, before anything is made, for what the driver does not
+        honour; what was made is removed by `delete`.
         """
+        if self._refused:
+            raise Unsupported(self._refused, resolution="leave this target out")
         endpoint = self.asked_at = self._reserve() if self._network else None
         waiter = self._waiter = Waiter(self.spec, self._clock)
         self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
@@ -248,6 +252,15 @@ class _Marks:
         self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
         if phase in self.heard:
             self.heard[phase]()
+
+
+def _refused(spec: Spec, info: Info) -> str:
+    """Why an instance of `spec` must not be launched there; empty where it may."""
+    if (spec.guest_panic or spec.guest_clock_offset_s) and Feature.OWN_KERNEL not in info.features:
+        return f"{info.engine} runs no guest with a kernel of its own, whose panic or clock would be its own alone"
+    if spec.cpuset and Feature.PINNING not in info.features:
+        return f"{info.engine} cannot hold an instance to CPUs here"
+    return ""
 
 
 def _proves_shared(told: Mapping[str, Any], answer: Answer) -> bool:

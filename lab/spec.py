@@ -65,7 +65,10 @@ class Spec:
     """The service to launch: the same for every target of a run but for `labels` and `nonce`.
 
     `memory_bytes` allows no swap on top; `scratch_bytes` is what the service may write to /tmp (a tmpfs or the
-    guest's own memory). `command` replaces the image's command; `environment` adds to the image's own.
+    guest's own memory). `command` replaces the image's command; `environment` adds to the image's own. `cpuset` are the
+    host's CPUs that it is held to, all where empty (Feature.PINNING). `guest_panic` lets the guest's kernel be made to
+    panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
+    (Feature.OWN_KERNEL).
     """
 
     image: str = SERVICE_IMAGE
@@ -78,6 +81,9 @@ class Spec:
     pids: int = 128
     scratch_bytes: int = 16 * MIB
     restart: Restart = Restart.DEFAULT
+    cpuset: tuple[int, ...] = ()
+    guest_panic: bool = False
+    guest_clock_offset_s: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""
 

@@ -261,7 +261,12 @@ void answer(const struct launch *launch, int slot, const struct request *request
                      {"/measure/cpu", "GET", "Allow: GET\r\n", answer_measure_cpu, false},
                      {"/measure/switch", "GET", "Allow: GET\r\n", answer_measure_switch, false},
                      {"/measure/memory", "GET", "Allow: GET\r\n", answer_measure_memory, false},
-                     {"/measure/fsync", "GET", "Allow: GET\r\n", answer_measure_fsync, false}};
+                     {"/measure/fsync", "GET", "Allow: GET\r\n", answer_measure_fsync, false},
+                     {"/surface/facts", "GET", "Allow: GET\r\n", answer_surface_facts, false},
+                     {"/surface/calls", "GET", "Allow: GET\r\n", answer_surface_calls, false},
+                     {"/mix", "POST", "Allow: POST\r\n", answer_mix, false},
+                     {"/task/start", "POST", "Allow: POST\r\n", answer_task_start, false},
+                     {"/task", "GET", "Allow: GET\r\n", answer_task, false}};
     size_t count = sizeof endpoints / sizeof *endpoints, i = 0;
     while (i < count && !slice_is(request->path, endpoints[i].path)) {
         i++;

@@ -134,6 +134,22 @@ int parse_request(const char *head, size_t length, struct request *request)
     return status;
 }
 
+bool query_value(const struct request *request, const char *name, struct slice *value)
+{
+    size_t length = strlen(name);
+    const char *at = request->query.at, *end = at + request->query.length;
+    while (at < end) {
+        const char *rest = memchr(at, '&', (size_t)(end - at));
+        const char *stop = rest ? rest : end;
+        if ((size_t)(stop - at) > length && memcmp(at, name, length) == 0 && at[length] == '=') {
+            *value = (struct slice){at + length + 1, (size_t)(stop - at) - length - 1};
+            return true;
+        }
+        at = rest ? rest + 1 : end;
+    }
+    return false;
+}
+
 bool query_number(const struct request *request, const char *name, uint64_t max, uint64_t *number)
 {
     size_t length = strlen(name);
@@ -146,6 +162,7 @@ static const char *reason(int status)
 {
     switch (status) {
     case 200: return "OK";
+    case 202: return "Accepted";
     case 400: return "Bad Request";
     case 403: return "Forbidden";
     case 404: return "Not Found";

@@ -70,6 +70,8 @@ struct request {
 size_t head_length(const char *bytes, size_t length);
 /* 0, or the status with which to refuse what cannot be served. */
 int parse_request(const char *head, size_t length, struct request *request);
+/* The value of `name` in a query of `name=value` pairs joined by '&'; false when it is not there. */
+bool query_value(const struct request *request, const char *name, struct slice *value);
 /* Whether the query is exactly `name=N`, N being at most `max`. */
 bool query_number(const struct request *request, const char *name, uint64_t max, uint64_t *number);
 /* A whole response; 0 when it does not fit. `headers` are extra lines, each ending in CRLF, or NULL. */
@@ -96,6 +98,7 @@ typedef int work_body(struct text *json, uint64_t argument);
 /* Run `body` in a child that answers on this connection, ends with the service, and is killed at its deadline: a
  * piece of work in the loop would stall every other connection. */
 void work_apart(const struct launch *launch, int slot, work_body *body, uint64_t argument);
+void work_apart_within(const struct launch *launch, int slot, work_body *body, uint64_t argument, unsigned seconds);
 void work_reaped(int pid);
 void answer_work(const struct launch *launch, int slot, const struct request *request);
 
@@ -105,6 +108,13 @@ void answer_measure_cpu(const struct launch *launch, int slot, const struct requ
 void answer_measure_switch(const struct launch *launch, int slot, const struct request *request);
 void answer_measure_memory(const struct launch *launch, int slot, const struct request *request);
 void answer_measure_fsync(const struct launch *launch, int slot, const struct request *request);
+
+/* surface.c, surface_calls.c, mix.c, task.c */
+void answer_surface_facts(const struct launch *launch, int slot, const struct request *request);
+void answer_surface_calls(const struct launch *launch, int slot, const struct request *request);
+void answer_mix(const struct launch *launch, int slot, const struct request *request);
+void answer_task_start(const struct launch *launch, int slot, const struct request *request);
+void answer_task(const struct launch *launch, int slot, const struct request *request);
 
 /* client.c */
 int client(int argc, char **argv);

@@ -1,6 +1,7 @@
 /* What the service does in children of its own, bounded in number and in time. */
 #include "service.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -14,8 +15,13 @@ static pid_t workers[MAX_WORKERS];
 
 void work_apart(const struct launch *launch, int slot, work_body *body, uint64_t argument)
 {
-    JSON_TEXT(json, 4096);
-    static char response[6144];
+    work_apart_within(launch, slot, body, argument, DEADLINE_S);
+}
+
+void work_apart_within(const struct launch *launch, int slot, work_body *body, uint64_t argument, unsigned seconds)
+{
+    JSON_TEXT(json, 61440); /* only the child's own copy of these two ever becomes resident */
+    static char response[63488];
     size_t worker = 0;
     while (worker < MAX_WORKERS && workers[worker] != 0) {
         worker++;
@@ -36,11 +42,14 @@ void work_apart(const struct launch *launch, int slot, work_body *body, uint64_t
         if (getppid() != parent) {
             _exit(0);
         }
-        alarm(DEADLINE_S);
+        alarm(seconds);
         int fd = take_over(slot);
         int status = body(&json, argument);
         size_t length = format_response(launch, response, sizeof response, status, false, NULL, json_end(&json));
-        (void)!send(fd, response, length, MSG_NOSIGNAL); /* fits the socket's buffer, or the client is gone */
+        /* The client that went away, or reads too slowly for the deadline, gets no answer. */
+        signal(SIGPIPE, SIG_IGN);
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+        write_all(fd, response, length);
         _exit(0);
     }
     workers[worker] = child;

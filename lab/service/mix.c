@@ -1,0 +1,8 @@
+#include "service.h"
+
+void answer_mix(const struct launch *launch, int slot, const struct request *request)
+{
+    (void)launch;
+    (void)request;
+    respond(slot, 404, NULL, "{\"error\":\"no such endpoint\"}");
+}
