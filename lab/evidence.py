@@ -1,4 +1,4 @@
-"""What a scenario about isolation saw: facts in words beside its figures, each from inside an instance or from its host.
+"""What a scenario about isolation saw: facts in words beside its figures, each from inside an instance or outside it.
 
 A fact is a sample like any other (metric `fact`, value 1): what was looked at is its dimension `probe`, what was found
 `said`. A figure tells by the dimension `seen` from which side it was read; without it, it was read by the lab itself.
