@@ -15,7 +15,7 @@ TARGETS ?= $(subst $(empty) $(empty),$(comma),$(strip $(call wanted,process) $(c
 BIN := .venv/bin
 ACCESS := vagrant/with-access.sh
 
-.PHONY: help provision venv venv-dev run test lint pytest accept doctor uninstall clean
+.PHONY: help provision provision-tests venv venv-dev run test lint pytest accept doctor uninstall clean
 .NOTPARALLEL:
 
 help: ## Show this
@@ -27,7 +27,7 @@ run: provision venv ## Set up what is missing, boot the service on every target,
 	@mkdir -p $(dir $(HTML))
 	@$(ACCESS) $(BIN)/lab run boot --targets $(TARGETS) --rounds $(ROUNDS) --timeout $(TIMEOUT) --html $(HTML)
 
-test: provision venv-dev lint pytest ## Set up what is missing, then every check and the whole test suite
+test: provision-tests venv-dev lint pytest ## Set up what is missing, then every check and the whole test suite
 
 lint:
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ lint:
 pytest:
 	@$(ACCESS) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-accept: provision venv-dev ## Check the lab's figures against separate programs; prints each verdict
+accept: provision-tests venv-dev ## Check the lab's figures against separate programs; prints each verdict
 	@$(ACCESS) $(BIN)/python tests/accept/run.py
 
 doctor: venv ## Show each engine: there or not, why, and what mends it
@@ -47,6 +47,9 @@ doctor: venv ## Show each engine: there or not, why, and what mends it
 
 provision: ## Install and start only what the engines need (ENGINES= limits it; FIX_KVM=1 opens /dev/kvm to group kvm)
 	@vagrant/provision.sh
+
+provision-tests:
+	@vagrant/provision.sh --tests
 
 venv:
 	@vagrant/venv.sh

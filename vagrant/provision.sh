@@ -2,9 +2,9 @@
 # Installs what the lab's engines need with apt-get, and starts them. It first shows what it will do; it installs
 # nothing that is there, removes nothing, and notes what it did, so that uninstall.sh takes back exactly that.
 #
-#   provision.sh [--plan]      --plan shows what it would do and stops
-#   ENGINES=process,docker     the engines to set up (default process,docker,libvirt; also swarm, kubernetes)
-#   FIX_KVM=1                  give group kvm the device /dev/kvm, where libvirt's QEMU cannot open it
+#   provision.sh [--plan] [--tests]   --plan shows what it would do and stops; --tests adds the tests' own tools
+#   ENGINES=process,docker            the engines to set up (default process,docker,libvirt; also swarm, kubernetes)
+#   FIX_KVM=1                         give group kvm the device /dev/kvm, where libvirt's QEMU cannot open it
 #
 # It changes no daemon.json, no group's members and, unless FIX_KVM is set, no device's mode.
 set -euo pipefail
@@ -14,21 +14,24 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 APT=(apt-get -qq -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300)
 PATH=$PATH:$SYSROOT/usr/local/sbin:$SYSROOT/usr/sbin:$SYSROOT/sbin # where daemons are, and a user's PATH may not go
-declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='')
+declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='' [tests]='')
 
 main() {
-  local plan_only=
-  case "${1:-}" in
-    --plan) plan_only=1 ;;
-    '') ;;
-    *)
-      sed -n 2,10p "$0" >&2
-      exit 2
-      ;;
-  esac
+  local plan_only='' for_tests='' word
+  for word; do
+    case "$word" in
+      --plan) plan_only=1 ;;
+      --tests) for_tests=1 ;;
+      *)
+        sed -n 2,10p "$0" >&2
+        exit 2
+        ;;
+    esac
+  done
   check_engines
   check_system
   choose_packages
+  [ -z "$for_tests" ] || choose_tools
   local can_act=1
   if [ -z "$plan_only" ]; then
     if [ -n "$(wanted)$(to_start)" ] || lists_missing || kvm_to_fix; then gain_root || can_act=; fi
@@ -41,7 +44,7 @@ main() {
     return 0
   fi
   local group
-  for group in base docker libvirt kubernetes; do
+  for group in base docker libvirt kubernetes tests; do
     # shellcheck disable=SC2086  # a list of names
     [ -z "${PACKAGES[$group]// /}" ] || install_packages "$group" ${PACKAGES[$group]}
   done
@@ -119,6 +122,11 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
       warn "this distribution has no package of kind: put its binary on the PATH for the target kubernetes"
     fi
   fi
+}
+
+choose_tools() { # what the tests compare the lab's findings with, whatever the engines
+  have strace || need tests strace
+  have capsh || need tests libcap2-bin
 }
 
 apparmor_on() {

@@ -172,6 +172,38 @@ def test_engines_limits_what_is_installed(
     assert not set(absent) & set(words)
 
 
+def test_the_tests_own_tools_are_installed_only_when_asked_for(machine: Machine) -> None:
+    machine.run("provision.sh", ENGINES="process")
+    assert not {"strace", "libcap2-bin"} & set(" ".join(machine.installs()).split())
+    said = machine.run("provision.sh", "--tests", ENGINES="process").stdout
+    assert "To install with apt-get: strace libcap2-bin" in said
+    assert machine.installs()[-1].endswith(" strace libcap2-bin")
+    assert {"strace", "libcap2-bin"} <= set(machine.noted("packages")) & set(machine.noted("explicit"))
+
+
+def test_tools_that_are_there_are_not_installed_and_the_plan_alone_installs_none(machine: Machine) -> None:
+    machine.play("strace")
+    said = machine.run("provision.sh", "--plan", "--tests", ENGINES="process").stdout
+    assert "libcap2-bin" in said and "strace" not in said
+    assert machine.installs() == []
+
+
+def test_tools_that_cannot_be_had_leave_the_rest_of_the_set_up(machine: Machine) -> None:
+    (machine.world / "refused").write_text("libcap2-bin\n")
+    said = machine.run("provision.sh", "--tests", ENGINES="process").stderr
+    assert "cannot install strace libcap2-bin" in said
+    assert "gcc" in machine.noted("packages")
+
+
+@pytest.mark.parametrize(("goal", "tools"), [("test", True), ("accept", True), ("run", False)])
+def test_only_the_checks_ask_for_the_tests_tools(goal: str, tools: bool) -> None:
+    if (make := shutil.which("make")) is None:
+        pytest.skip("no make on this machine")
+    done = subprocess.run([make, "-n", "-C", CHECKOUT, goal], capture_output=True, text=True, timeout=60, check=True)
+    assert ("provision.sh --tests" in done.stdout) is tools
+    assert "vagrant/provision.sh" in done.stdout
+
+
 @pytest.mark.parametrize(("enabled", "wanted"), [("Y", True), ("N", False), (None, False)])
 def test_docker_gets_apparmors_parser_where_the_kernel_has_apparmor_on(
     machine: Machine, enabled: str | None, wanted: bool
