@@ -15,10 +15,10 @@ from rich.text import Text
 from lab.clean import Found, find, sweep
 from lab.driver import Context, Driver
 from lab.errors import LabError
+from lab.figures import printable
 from lab.place import cache_dir
 from lab.registry import driver_names, make_driver
 from lab.spec import Target
-from lab.table import printable
 
 
 def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: bool) -> int:

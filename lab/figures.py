@@ -35,6 +35,13 @@ COUNTED = frozenset({"recovered", "rolled_out"})
 """Metrics that are 1 where a launch came to its end within a limit, and 0 where it did not: shown as `2 of 3`, since a
 time exists only for those that did, and its median says nothing of the others."""
 
+FACT = "fact"
+"""The metric of what is told in words: its dimension `probe` is what was looked at, `said` what was found (see
+lab/evidence.py)."""
+
+SEEN = "seen"
+"""The dimension that tells from which side something was read: `inside` an instance, or `outside` it on its host."""
+
 CONTROL = "process"
 """The target that others are related to: the same service with no platform at all."""
 
@@ -65,8 +72,8 @@ class Series:
     @property
     def name(self) -> str:
         """The metric and its dimensions, for a reader: `from → to`, or the metric's name. How a launch was waited for
-        is left out: a note of its own tells it."""
-        rest = {key: value for key, value in self.dimensions.items() if key != WAIT_METHOD}
+        is left out: a note of its own tells it; so is the side, which is the same for all of a metric."""
+        rest = {key: value for key, value in self.dimensions.items() if key not in (WAIT_METHOD, SEEN)}
         start, end = rest.pop("from", ""), rest.pop("to", "")
         if rest.get("chain") in (SERVICE, ENGINE):
             del rest["chain"]
@@ -99,7 +106,7 @@ def series_of(record: RunRecord) -> list[Series]:
     found: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[float]] = {}
     units: dict[str, str] = {}
     for sample in [*record.samples, *density.derived(record.samples)]:
-        if not sample.warmup and sample.metric not in (density.LEVEL, ABSENT, *RAW):
+        if not sample.warmup and sample.metric not in (density.LEVEL, ABSENT, FACT, *RAW):
             key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
             found.setdefault(key, []).append(sample.value)
             units.setdefault(sample.metric, sample.unit)
@@ -247,6 +254,11 @@ def against(base: Series | None, other: Series) -> str:
 def median(row: Series, found: stats.Estimate) -> str:
     """The median as a reader may take it: 'not resolved' for a slope whose interval is too wide."""
     return quantity(found.median, row.unit) if _settled(row) else "not resolved"
+
+
+def printable(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _settled(row: Series) -> bool:

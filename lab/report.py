@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab import charts_memory, density, figures, notes, stats, table_memory
+from lab import charts_memory, density, figures, notes, report_evidence, stats, table_memory
 from lab.charts import distributions, growth, phases
 from lab.errors import BadInput, LabError
-from lab.figures import EXPLAINING, Series
+from lab.evidence import Claims
+from lab.figures import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
 from lab.run import Outcome, RunRecord
 
@@ -54,12 +55,16 @@ def write_html(record: RunRecord, path: Path) -> None:
 def render(record: RunRecord) -> str:
     """The report as a page."""
     rows = figures.series_of(record)
+    claims = report_evidence.claims_of(record)
     title = f"{record.run.scenario}: run {record.run.id}"
     body = [
         f"<h1>{_text(title)}</h1>",
         *_lead(record),
+        *_claim(claims),
+        *_sides(record, rows),
+        *_lessons(record, claims),
         *_totals(record, rows),
-        *_list("What a reader must know", notes.of_run(record, rows)),
+        *_list("What a reader must know", [*(claims.caveats if claims else ()), *notes.of_run(record, rows)]),
         *_where(record, rows),
         *_memory(record, rows),
         *_density(record, rows),
@@ -93,8 +98,36 @@ def _lead(record: RunRecord) -> Iterator[str]:
     yield f"<p>{_text(notes.headline(record))}; Stratalab {_text(record.run.lab_version)}</p>"
 
 
+def _claim(claims: Claims | None) -> Iterator[str]:
+    if claims is not None:
+        yield f"<h2>The claim</h2><p>{_text(claims.claim)}</p>"
+        yield from _list("What was done", claims.done)
+
+
+def _sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    for side in report_evidence.sides(record, rows):
+        yield f"<h2>{_text(side.title)}</h2>"
+        if side.facts:
+            yield "<p>What differs from the first target is marked.</p>" if side.marked else ""
+            yield _table(side.headings, side.facts, figures_from=len(side.headings), marked=side.marked)
+        if side.figures:
+            body = [[row.label, row.name, *_figures(row)] for row in side.figures]
+            yield _table(["target", "metric", "median", "95 % interval", "range or quantiles", "n"], body)
+
+
+def _lessons(record: RunRecord, claims: Claims | None) -> Iterator[str]:
+    found = list(report_evidence.lessons(record, claims)) if claims is not None else []
+    if found:
+        yield "<h2>What the differences mean</h2>"
+    for lesson in found:
+        differs = "".join(f"<li>{_text(one)}</li>" for one in lesson.differs)
+        words = f"<p>{_text(lesson.what)} {_text(lesson.why)} See {_text(lesson.page)}.</p>"
+        yield _details(lesson.probe, f"{words}<ul>{differs}</ul>", opened=True)
+
+
 def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
-    shown = [row for row in rows if row.metric not in EXPLAINING]
+    answers = [row for row in rows if row.metric not in EXPLAINING]
+    shown = [row for row in answers if SEEN not in row.dimensions]
     body = []
     for row in shown:
         base = figures.beside(rows, row) if row.metric not in figures.COUNTED else None
@@ -104,10 +137,11 @@ def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
         if target.outcome is not Outcome.OK:
             told = f"{target.outcome}: {target.reason}" + (f" ({target.remedy})" if target.remedy else "")
             body.append([figures.label(target), told])
-        elif not any(row.target == target.target for row in shown):
+        elif not any(row.target == target.target for row in answers):
             body.append([figures.label(target), "no total: its end was not seen"])
     headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n", "failed"]
-    yield _table([*headings, f"against {figures.CONTROL}"], body)
+    if body:
+        yield _table([*headings, f"against {figures.CONTROL}"], body)
 
 
 def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
@@ -167,16 +201,17 @@ def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
 
 def _spread(rows: Sequence[Series]) -> Iterator[str]:
     shared = {row.metric for row in rows if row.metric in EXPLAINING | figures.COUNTED or "k" in row.dimensions}
-    metrics = [metric for metric in dict.fromkeys(row.metric for row in rows) if metric not in shared]
-    for metric in metrics:
-        shown = [row for row in rows if row.metric == metric]
+    # What was found by different methods never shares a chart.
+    kinds = dict.fromkeys((row.metric, row.dimensions.get("method")) for row in rows if row.metric not in shared)
+    for number, (metric, method) in enumerate(kinds):
+        shown = [row for row in rows if (row.metric, row.dimensions.get("method")) == (metric, method)]
         what = "walk" if metric == density.MARGINAL else "launch"
         yield f"<h2>Every {what}: {_text(metric)}</h2>"
         yield (
             f"<p>Each point is one {what}; the box spans the quartiles, and its line is the median. "
             "Targets that are far apart have an axis each.</p>"
         )
-        yield _chart(f"spread-{metrics.index(metric)}", distributions(shown))
+        yield _chart(f"spread-{number}", distributions(shown))
 
 
 def _rest(rows: Sequence[Series]) -> Iterator[str]:
@@ -242,18 +277,29 @@ def _figures(row: Series) -> list[str]:
     return [figures.median(row, found), interval, spread, str(found.n)]
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, figures_from: int = 2) -> str:
+def _table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    figures_from: int = 2,
+    marked: frozenset[tuple[int, int]] = frozenset(),
+) -> str:
+    """A table; `marked` are the cells (row, column) that a reader is to see first."""
     head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
     body = []
-    for row in rows:
+    for line, row in enumerate(rows):
         cells = [
-            f"<td{' class=n' if place >= figures_from else ''}>{_text(str(cell))}</td>"
+            f"<td{_class(place >= figures_from, (line, place) in marked)}>{_text(str(cell))}</td>"
             for place, cell in enumerate(row)
         ]
         if len(row) < len(headings):  # words instead of figures
             cells[-1] = f'<td class="why" colspan="{len(headings) - len(row) + 1}">{_text(str(row[-1]))}</td>'
         body.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _class(figure: bool, marked: bool) -> str:
+    return " class=n" if figure else " class=marked" if marked else ""
 
 
 def _details(title: str, inside: str, *, opened: bool = False) -> str:
@@ -294,6 +340,7 @@ table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-n
 th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e7ee; vertical-align: top; }}
 th {{ border-bottom: 2px solid #b9c2d0; font-weight: 600; white-space: nowrap; }}
 td.n {{ white-space: nowrap; }}
+td.marked {{ background: #fff4d6; }}
 td.why {{ color: #9a3412; }}
 td {{ overflow-wrap: anywhere; }}
 details {{ margin: .5rem 0; }}

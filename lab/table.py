@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lab import figures, notes, stats, table_memory
-from lab.figures import EXPLAINING, WAIT_METHOD, Series, Step
+from lab import figures, notes, stats, table_evidence, table_memory
+from lab.figures import EXPLAINING, SEEN, WAIT_METHOD, Series, Step, printable
 from lab.run import Outcome, Run, RunRecord
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def render_run(record: RunRecord) -> RenderableType:
         parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
         parts += [_phases(rows, target) for target in chains]
     parts += table_memory.parts(record, rows)
+    parts += table_evidence.parts(record)
     if any(row.metric in _ENDS for row in rows):
         parts += [Text(), _ends(record, rows)]
     if any(target.outcome is not Outcome.OK for target in record.targets):
@@ -292,7 +293,7 @@ def _wrap_only(table: Table, *headings: str) -> None:
 
 def _title(row: Series) -> str:
     """A total's row: how it was waited for is in a note below, all else that keeps rows apart is in its name."""
-    told = [f"{key}={value}" for key, value in row.dimensions.items() if key != WAIT_METHOD]
+    told = [f"{key}={value}" for key, value in row.dimensions.items() if key not in (WAIT_METHOD, SEEN)]
     return " ".join([row.label, *told])
 
 
@@ -328,8 +329,3 @@ def _cell(text: str) -> Text:
 
 def _line(text: str, style: str) -> Text:
     return Text(printable(text), style=style)
-
-
-def printable(text: str) -> str:
-    """`text` with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

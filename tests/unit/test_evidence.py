@@ -1,0 +1,138 @@
+"""Facts in words: what agrees and what differs, and a report that tells the claim, both sides and the lesson."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from typing import ClassVar
+
+import pytest
+from rich.console import Console
+
+from lab import evidence, report_evidence
+from lab.evidence import Meaning, Seen
+from lab.figures import FACT, SEEN, series_of
+from lab.report import render
+from lab.run import RunRecord
+from lab.sample import Sample
+from lab.table import render_run
+
+Make = Callable[..., RunRecord]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A scenario that tests a claim."""
+
+    window: float = 1.0
+
+    name: ClassVar[str] = "told"
+    question: ClassVar[str] = "Is the kernel <shared>?"
+    headline: ClassVar[str] = "namespaces"
+    claim: ClassVar[str] = "Containers share <the> kernel."
+    caveats: ClassVar[Sequence[str]] = ("It was a small machine.",)
+    meanings: ClassVar[dict[str, Meaning]] = {
+        "boot id": Meaning("One for each boot.", "Shared is shared.", "random(4)")
+    }
+
+    @property
+    def done(self) -> Sequence[str]:
+        return (f"Looked for {self.window:g} s.",)
+
+
+def fact(target: str, seen: Seen, probe: str, said: str, *, iteration: int = 1, warmup: bool = False) -> Sample:
+    return Sample(
+        target=target,
+        metric=FACT,
+        value=1,
+        unit="",
+        iteration=iteration,
+        warmup=warmup,
+        dimensions={"probe": probe, "said": said, SEEN: seen},
+    )
+
+
+@pytest.fixture
+def record(make_record: Make) -> RunRecord:
+    made = make_record(scenario="told", parameters={"scenario": {"window": 3.0}, "warmup": 1, "rounds": 10})
+    facts = [
+        fact("process", Seen.OUTSIDE, "user", "root"),
+        fact("docker", Seen.OUTSIDE, "user", "root"),
+        fact("process", Seen.INSIDE, "boot id", "never shown", warmup=True),
+        fact("process", Seen.INSIDE, "boot id", "the host's"),
+        fact("docker", Seen.INSIDE, "boot id", "the host's"),
+        fact("libvirt:q35", Seen.INSIDE, "boot id", "its own <one>"),
+        fact("libvirt:q35", Seen.INSIDE, "boot id", "the host's", iteration=2),
+        fact("libvirt:q35", Seen.INSIDE, "boot id", "its own <one>", iteration=3),
+    ]
+    figure = replace(facts[0], metric="namespaces", value=7.0, dimensions={SEEN: Seen.INSIDE})
+    return replace(made, samples=[*made.samples, *facts, figure])
+
+
+def test_findings_come_from_inside_first_and_tell_how_many_rounds_had_which(record: RunRecord) -> None:
+    boot, user = evidence.findings(record)
+    assert (boot.seen, boot.probe, user.seen) == (Seen.INSIDE, "boot id", Seen.OUTSIDE)
+    assert boot.said["libvirt:q35 (tcg)"] == "its own <one> (2 of 3); the host's (1 of 3)"
+    assert boot.groups()["the host's"] == ["process", "docker"]
+    assert boot.against(["process", "docker"]) == {"libvirt:q35 (tcg)": ["process", "docker"]}
+    assert user.against(["process"]) == {}
+    assert all(row.metric != FACT for row in series_of(record))
+
+
+def test_the_report_reads_like_evidence(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_evidence, "make_scenario", lambda _, parameters: Told(**parameters))
+    words = _words(render(record))
+    places = [
+        words.index(text)
+        for text in (
+            "The claim",
+            "Containers share <the> kernel.",
+            "What was done",
+            "Looked for 3 s.",
+            "Seen from inside",
+            "its own <one> (2 of 3)",
+            "namespaces",
+            "Seen from outside",
+            "What the differences mean",
+            "One for each boot. Shared is shared. See random(4).",
+            "boot_s",
+            "It was a small machine.",
+        )
+    ]
+    assert places == sorted(places)
+    assert words.count("What the differences mean") == 1 and "user, from outside" not in words
+
+
+def test_a_scenario_that_is_gone_is_shown_without_its_words(record: RunRecord) -> None:
+    words = _words(render(record))
+    assert "Seen from inside" in words and "The claim" not in words and "What the differences mean" not in words
+
+
+def test_the_terminal_groups_targets_that_agree(record: RunRecord) -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(render_run(record))
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "boot id the host's process, docker" in lines
+    assert any(line.startswith("user root process, docker") or line == "user root all" for line in lines)
+
+
+def _words(page: str) -> str:
+    found: list[str] = []
+
+    class Words(HTMLParser):
+        skipped = False
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.skipped = tag in ("script", "style")
+
+        def handle_endtag(self, tag: str) -> None:
+            self.skipped = False
+
+        def handle_data(self, data: str) -> None:
+            if not self.skipped:
+                found.append(data)
+
+    Words().feed(page)
+    return " ".join(" ".join(found).split())
