@@ -15,6 +15,7 @@ from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Events, Output
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.pinning import cpu_list
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
@@ -79,6 +80,7 @@ class DockerDriver:
         features = {Feature.MARKER, Feature.EXEC, Feature.RESTART}
         features |= {Feature.NETWORK} if self._network != "none" else set()
         features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS} if self._local else set()
+        features |= {Feature.PINNING} if told.get("CPUSet") else set()
         features |= {Feature.COLD, Feature.STORAGE} if self._local and told.get("Driver") == "overlay2" else set()
         isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
         shared = {"host": ", the host's network", "none": ", no network"}.get(self._network, "")
@@ -211,6 +213,7 @@ class DockerDriver:
             network_mode=self._network,
             port_bindings=published,
             nano_cpus=round(spec.cpus * 1e9),
+            cpuset_cpus=cpu_list(spec.cpuset) or None,
             mem_limit=spec.memory_bytes,
             memswap_limit=spec.memory_bytes,  # memory and swap together
             pids_limit=spec.pids,
