@@ -1,16 +1,18 @@
-"""Requests to the lab's own service beyond the first: what it believes it has, and memory for it to hold."""
+"""Requests to the lab's own service beyond the first: by its network, or from within where it has none."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from lab.driver import Execs
 from lab.errors import DriverError, Unsupported
 from lab.session import Session
-from lab.spec import MIB
+from lab.spec import MIB, Endpoint
 
 ALLOC_TIMEOUT_S = 60.0
 SPARE_BYTES = 24 * MIB
@@ -19,6 +21,8 @@ guest's kernel and its init live there as well."""
 
 _TIMEOUT_S = 10.0
 _ANSWER_BYTES = 1 << 20
+_MAX_INSIDE_S = 60  # lab/service/ask.c
+_EXEC_START_S = 20.0  # what engines take to start a process in a container, on a busy machine
 
 
 def facts(session: Session) -> Mapping[str, Any]:
@@ -27,8 +31,14 @@ def facts(session: Session) -> Mapping[str, Any]:
 
 
 def get(session: Session, path: str, *, timeout_s: float = _TIMEOUT_S) -> Mapping[str, Any]:
-    """What the service answers to GET `path`. Raises Unsupported without a network; DriverError."""
+    """What the service answers to GET `path`: by the network, or by `exec` where it has none. Raises Unsupported
+    where there is neither; DriverError, the service's words in its details where it refuses."""
     return _ask(session, "GET", path, timeout_s)
+
+
+def post(session: Session, path: str, *, timeout_s: float = _TIMEOUT_S) -> Mapping[str, Any]:
+    """What the service answers to POST `path`, which has no body; all else as `get`."""
+    return _ask(session, "POST", path, timeout_s)
 
 
 def believed_bytes(told: Mapping[str, Any]) -> dict[str, int]:
@@ -65,21 +75,44 @@ def hold(session: Session, mib: int) -> None:
 
 
 def _ask(session: Session, method: str, path: str, timeout_s: float) -> Mapping[str, Any]:
-    endpoint = session.instance.endpoint if session.instance else None
-    if endpoint is None:
-        raise Unsupported("an instance without a network cannot be asked for anything")
+    instance = session.instance
+    if instance is not None and instance.endpoint is not None:
+        status, body = _by_network(instance.endpoint, session.spec.nonce, method, path, timeout_s)
+    elif isinstance(instance, Execs) and session.spec.builtin:
+        status, body = _from_inside(instance, method, path, timeout_s)
+    else:
+        raise Unsupported("an instance with neither a network nor a way in cannot be asked for anything")
+    if not 200 <= status < 300:
+        raise DriverError(f"the service refused {method} {path} with {status}", details=body.decode(errors="replace"))
+    try:
+        told = json.loads(body)
+    except ValueError as error:
+        raise DriverError(f"the service answered {method} {path} with no JSON: {error}") from error
+    if not isinstance(told, dict):
+        raise DriverError(f"the service answered {method} {path} with no object")
+    return told
+
+
+def _by_network(endpoint: Endpoint, nonce: str, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout_s)
     try:
-        connection.request(method, path, headers={"X-Lab-Nonce": session.spec.nonce, "Connection": "close"})
+        connection.request(method, path, headers={"X-Lab-Nonce": nonce, "Connection": "close"})
         answer = connection.getresponse()
-        body = answer.read(_ANSWER_BYTES)
-        told = json.loads(body)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        return answer.status, answer.read(_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException) as error:
         raise DriverError(f"the service did not answer {method} {path}: {error}") from error
     finally:
         connection.close()
-    if answer.status != http.client.OK or not isinstance(told, dict):
-        raise DriverError(
-            f"the service refused {method} {path} with {answer.status}", details=body.decode(errors="replace")
-        )
-    return told
+
+
+def _from_inside(instance: Execs, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """By the service's own `ask` mode, run beside it: it finds address and nonce in the environment that it shares."""
+    limit_s = min(_MAX_INSIDE_S, math.ceil(timeout_s))
+    result = instance.exec(["/service", "ask", method, path, str(limit_s)], timeout_s=limit_s + _EXEC_START_S)
+    said = result.stderr.decode(errors="replace").strip()
+    refused = re.search(r"^service: status: (\d{3})$", said, re.MULTILINE)
+    if result.exit_code == 0:
+        return http.client.OK, result.stdout
+    if refused:
+        return int(refused[1]), result.stdout
+    raise DriverError(f"the service did not answer {method} {path}: {said or f'ask ended with {result.exit_code}'}")

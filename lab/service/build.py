@@ -33,6 +33,7 @@ SERVICE_SOURCES = (
     "mix.c",
     "task.c",
     "client.c",
+    "ask.c",
     "schedule.c",
     "text.c",
 )

@@ -3,6 +3,7 @@
  *     service            serve, as the environment says (below)
  *     service load ...   bounded open-loop load on a service (client.c)
  *     service watch ...  bounded health watch of a service (client.c)
+ *     service ask ...    one request to the service of the same environment (ask.c)
  *
  * Environment:
  *     LAB_PORT     port to listen on; 0 lets the kernel choose; required unless LAB_NETWORK is `none`
@@ -96,7 +97,7 @@ int main(int argc, char **argv)
 {
     struct launch launch = {.main_ns = clock_ns(CLOCK_MONOTONIC), .main_boottime_ns = clock_ns(CLOCK_BOOTTIME)};
     if (argc > 1) {
-        return client(argc, argv);
+        return strcmp(argv[1], "ask") == 0 ? ask(argc, argv) : client(argc, argv);
     }
     launch.nonce = environment("LAB_NONCE", "");
     launch.version = environment("LAB_VERSION", "");

@@ -119,4 +119,7 @@ void answer_task(const struct launch *launch, int slot, const struct request *re
 /* client.c */
 int client(int argc, char **argv);
 
+/* ask.c */
+int ask(int argc, char **argv);
+
 #endif
