@@ -18,6 +18,7 @@ from lab import cgroup, procs
 from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, Role, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.lines import Lines
+from lab.pinning import cpu_list
 from lab.procfs import read_link
 from lab.procs import Process
 from lab.service.build import build_enter, build_service
@@ -27,6 +28,7 @@ from lab.timeline import Phase, Source
 _LABELS = "LAB_LABELS"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
+    | {Feature.PINNING}
 )
 _LOG_BYTES = 65_536
 _KILL_TIMEOUT_S = 10.0
@@ -78,10 +80,12 @@ class ProcessDriver:
         service, enter = self._built()
         group = _make_group(spec, self._places)
         entrances = [str(path) for path in group.entrances]
+        # By sched_setaffinity(2), which every user may call; the service and all that it starts inherit it.
+        held = [f"cpus={cpu_list(spec.cpuset)}"] if spec.cpuset else []
         environment = spec.service_environment(host=endpoint.host, port=endpoint.port)
         try:
             child = subprocess.Popen(
-                [str(enter), *entrances, "--", str(service), *(spec.command or ())],
+                [str(enter), *held, *entrances, "--", str(service), *(spec.command or ())],
                 env={**environment, _LABELS: json.dumps(dict(spec.labels))},
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
@@ -219,21 +219,27 @@ class Hierarchy:
 def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> Sequence[Hierarchy]:
     """The mounted cgroup hierarchies (proc_pid_mountinfo(5)), the first mount of each."""
     found: dict[frozenset[str], Hierarchy] = {}
+    for mount, root, version, offered in _mounted(mountinfo):
+        controllers = frozenset(CONTROLLERS) & offered
+        found.setdefault(controllers, Hierarchy(mount, root, version, controllers))
+    return list(found.values())
+
+
+def offers(controller: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether any mounted hierarchy has `controller`, the lab's or another, such as 'cpuset'."""
+    return any(controller in offered for _, _, _, offered in _mounted(mountinfo))
+
+
+def _mounted(mountinfo: Path) -> Iterator[tuple[Path, str, int, set[str]]]:
+    """Each mount of a hierarchy: where, what it shows of it, its version, and all controllers that it offers."""
     for line in mountinfo.read_text().splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ", 2)
-        if kind not in ("cgroup", "cgroup2"):
-            continue
-        root, mount = (_unescape(text) for text in left.split()[3:5])
-        if kind == "cgroup2":
-            offered = _words(Path(mount) / "cgroup.controllers")
-            version = 2
-        else:
-            offered = set(options.split(" ")[-1].split(","))
-            version = 1
-        controllers = frozenset(CONTROLLERS) & offered
-        found.setdefault(controllers, Hierarchy(Path(mount), root, version, controllers))
-    return list(found.values())
+        if kind in ("cgroup", "cgroup2"):
+            root, mount = (_unescape(text) for text in left.split()[3:5])
+            v2 = kind == "cgroup2"
+            offered = _words(Path(mount) / "cgroup.controllers") if v2 else set(options.split(" ")[-1].split(","))
+            yield Path(mount), root, 2 if v2 else 1, offered
 
 
 def _topmost_writable(hierarchy: Hierarchy, own: Path) -> Path | None:

@@ -36,7 +36,7 @@ _DAEMON = re.compile(r"libvirtd|virt(qemu|log|lock|proxy|network|storage|secret|
 """libvirtd, or virtqemud and its kin, beside virtlogd and virtlockd (https://libvirt.org/daemons.html)."""
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}
-    | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY}
+    | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
 )
 
 

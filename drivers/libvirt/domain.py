@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
 from lab.driver import GuestMemory
 from lab.errors import Unsupported
+from lab.pinning import cpu_list
 from lab.spec import Endpoint, Spec
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def domain_xml(plan: Plan) -> str:
             f"a virtual machine's memory is whole MiB, and {spec.memory_bytes} bytes are not",
             resolution="choose a multiple of 1 MiB",
         )
+    held = cpu_list(spec.cpuset)
     domain = _e(
         "domain",
         _e("name", plan.name),
@@ -65,8 +67,8 @@ def domain_xml(plan: Plan) -> str:
         _e("title", "Stratalab guest"),
         _e("metadata", labels_element(spec.labels)),
         _e("memory", str(spec.memory_bytes // 1024), unit="KiB"),
-        _e("vcpu", str(vcpus(spec.cpus)), placement="static"),
-        *([_quota(spec.cpus)] if plan.cpu_quota else []),
+        _vcpu(spec, held),
+        *_tuning(plan, held),
         _e(
             "os",
             _e("type", "hvm", arch="x86_64", machine=plan.variant),
@@ -174,13 +176,24 @@ def _features(plan: Plan) -> etree._Element:
     return features
 
 
-def _quota(cpus: float) -> etree._Element:
-    """The quota of the whole process: what QEMU itself uses counts too, as a container's every thread does."""
-    return _e(
-        "cputune",
-        _e("global_period", str(_PERIOD_US)),
-        _e("global_quota", str(max(1000, round(cpus * _PERIOD_US)))),
-    )
+def _vcpu(spec: Spec, held: str) -> etree._Element:
+    vcpu = _e("vcpu", str(vcpus(spec.cpus)), placement="static")
+    if held:
+        vcpu.set("cpuset", held)
+    return vcpu
+
+
+def _tuning(plan: Plan, held: str) -> Iterator[etree._Element]:
+    """The whole process's quota and CPUs: what QEMU itself uses counts too, as a container's every thread does. The
+    virtual CPUs' threads are held by `<vcpu cpuset>`."""
+    tuned = []
+    if plan.cpu_quota:
+        quota_us = max(1000, round(plan.spec.cpus * _PERIOD_US))
+        tuned += [_e("global_period", str(_PERIOD_US)), _e("global_quota", str(quota_us))]
+    if held:
+        tuned.append(_e("emulatorpin", cpuset=held))
+    if tuned:
+        yield _e("cputune", *tuned)
 
 
 def _devices(plan: Plan) -> etree._Element:

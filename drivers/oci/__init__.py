@@ -86,7 +86,7 @@ class OciDriver:
             engine=runtime.name,
             version=version,
             isolation=f"namespaces ({runtime.name}, no daemon)",
-            features=_FEATURES,
+            features=_FEATURES | ({Feature.PINNING} if cgroup.offers("cpuset") else set()),
             facts={
                 "program": str(runtime.path),
                 "network": "the host's for the lab's own service; for other images their own, through a relay",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.image import Process
+from lab.pinning import cpu_list
 from lab.procfs import read_fields
 from lab.spec import Spec
 
@@ -142,8 +143,13 @@ def _resources(spec: Spec, limits: Iterable[str]) -> dict[str, Any]:
         found["memory"] = {"limit": spec.memory_bytes}
         if "swap" in limits:
             found["memory"]["swap"] = spec.memory_bytes  # memory and swap together
+    cpu: dict[str, Any] = {}
     if "cpus" in limits:
-        found["cpu"] = {"quota": round(spec.cpus * CPU_PERIOD_US), "period": CPU_PERIOD_US}
+        cpu |= {"quota": round(spec.cpus * CPU_PERIOD_US), "period": CPU_PERIOD_US}
+    if spec.cpuset:
+        cpu |= {"cpus": cpu_list(spec.cpuset)}
+    if cpu:
+        found["cpu"] = cpu
     if "pids" in limits:
         found["pids"] = {"limit": spec.pids}
     return found

@@ -230,3 +230,12 @@ def test_a_real_group_holds_its_limits_and_its_process_and_is_removed(where: cgr
     assert not group.exists()
     group.remove()
     assert not [one for one in cgroup.groups(where) if one.labels["lab.run"] == labels["lab.run"]]
+
+
+def test_a_controller_that_is_not_the_labs_is_found_too(tmp_path: Path) -> None:
+    _, mountinfo, _ = _host(tmp_path, kind="cgroup", options="rw,cpuset", own="")
+    assert cgroup.offers("cpuset", mountinfo) and not cgroup.offers("memory", mountinfo)
+    mountinfo.write_text(mountinfo.read_text().replace("- cgroup cgroup", "- cgroup2 cgroup2"))
+    assert not cgroup.offers("cpuset", mountinfo)
+    (tmp_path / "mnt" / "cgroup.controllers").write_text("cpuset cpu\n")
+    assert cgroup.offers("cpuset", mountinfo)

@@ -88,6 +88,16 @@ def test_the_same_memory_and_cpus_as_declared() -> None:
     assert [vcpus(cpus) for cpus in (0.1, 1.0, 1.01, 4.0)] == [1, 1, 2, 4]
 
 
+def test_every_thread_of_the_vmm_is_held_to_the_cpus() -> None:
+    tree = root(plan(spec=Spec(cpuset=(3, 1)), cpu_quota=True))
+    vcpu, emulator = tree.find("vcpu"), tree.find("cputune/emulatorpin")
+    assert vcpu is not None and vcpu.get("cpuset") == "1,3"
+    assert emulator is not None and emulator.get("cpuset") == "1,3"
+    assert len(tree.findall("cputune")) == 1 and tree.findtext("cputune/global_quota") == "100000"
+    free = root(plan()).find("vcpu")
+    assert free is not None and free.get("cpuset") is None
+
+
 def test_a_guest_that_ends_is_gone_and_reachable_from_loopback_alone() -> None:
     tree = root(plan())
     assert [tree.findtext(name) for name in ("on_poweroff", "on_reboot", "on_crash")] == ["destroy"] * 3

@@ -20,8 +20,15 @@ ALL = frozenset({"memory", "swap", "cpus", "pids"})
 LABELS = {"lab.run": "r1", "lab.launch": "abc", "lab.owner": "m:b:1:2"}
 
 
-def _config(*, uid: int = 0, limits: frozenset[str] = ALL, unified: bool = False, own: bool = False) -> dict[str, Any]:
-    spec = Spec(labels=LABELS, cpus=0.5, memory_bytes=64 * MIB, pids=9, scratch_bytes=0)
+def _config(
+    *,
+    uid: int = 0,
+    limits: frozenset[str] = ALL,
+    unified: bool = False,
+    own: bool = False,
+    cpuset: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    spec = Spec(labels=LABELS, cpus=0.5, memory_bytes=64 * MIB, pids=9, scratch_bytes=0, cpuset=cpuset)
     process = Process(argv=("/x", "y"), environment={"A": "b=c"}, cwd="/w", uid=uid, gid=7, groups=(7, 8))
     kernel = Kernel(unified=unified, limits=limits, capabilities=list(CAPABILITIES))
     return config(spec, process, kernel, hostname="h", cgroups_path="/p", own_network=own)
@@ -53,6 +60,11 @@ def test_limits_are_asked_for_where_the_kernel_has_them() -> None:
     assert set(_config(limits=frozenset())["linux"]["resources"]) == {"devices"}
     assert "swap" not in _config(limits=frozenset({"memory"}))["linux"]["resources"]["memory"]
     assert "memory" not in _config(limits=frozenset({"swap"}))["linux"]["resources"]
+
+
+def test_a_container_is_held_to_cpus_also_where_it_has_no_quota() -> None:
+    assert _config(cpuset=(2, 0))["linux"]["resources"]["cpu"] == {"quota": 50_000, "period": 100_000, "cpus": "0,2"}
+    assert _config(cpuset=(1,), limits=frozenset())["linux"]["resources"]["cpu"] == {"cpus": "1"}
 
 
 def test_namespaces_are_dockers_but_for_the_network() -> None:

@@ -20,6 +20,8 @@ import psutil
 import pytest
 
 from lab.errors import BadInput, LabError
+from lab.pinning import cpu_list
+from lab.procfs import read_cpu_list
 from lab.service import build as service_build
 from lab.service.build import (
     ENTER_SOURCES,
@@ -554,9 +556,28 @@ def test_enter_writes_to_each_file_and_becomes_the_program(cache_dir: Path, tmp_
     assert [file.read_text() for file in files] == ["0", "0"]
 
 
+def test_enter_holds_the_program_to_cpus(cache_dir: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    for wanted in (allowed[-1:], allowed[:2]):
+        command = [build_enter(cache_dir), f"cpus={cpu_list(wanted)}", "--", "/bin/cat", "/proc/self/status"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout
+        (line,) = [line for line in told.splitlines() if line.startswith("Cpus_allowed_list:")]
+        assert read_cpu_list(line.partition(":")[2].strip()) == wanted
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(["/absent/cgroup.procs", "--", "/bin/true"], 125), (["--"], 125), ([], 125), (["--", "/absent"], 127)],
+    [
+        (["/absent/cgroup.procs", "--", "/bin/true"], 125),
+        (["cpus=", "--", "/bin/true"], 125),
+        (["cpus=0,", "--", "/bin/true"], 125),
+        (["cpus=-1", "--", "/bin/true"], 125),
+        (["cpus=0,8191", "--", "/bin/true"], 125),  # the kernel grants the first of them
+        (["cpus=8192", "--", "/bin/true"], 125),
+        (["--"], 125),
+        ([], 125),
+        (["--", "/absent"], 127),
+    ],
 )
 def test_enter_fails_clearly(cache_dir: Path, arguments: list[str], status: int) -> None:
     result = subprocess.run([build_enter(cache_dir), *arguments], capture_output=True, timeout=WAIT_S, check=False)
