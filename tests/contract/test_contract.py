@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from lab.clean import find
 from lab.driver import Context, Driver, EngineOnThisHost, Feature, Info, OnThisHost, StoredHere
 from lab.errors import DriverUnavailable, LabError
 from lab.ownership import Owner
+from lab.pinning import pinned_to
 from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import driver_class, driver_names
 from lab.runner import new_run_id
@@ -203,6 +205,15 @@ def test_host_pids_are_processes_of_this_host_that_end_with_the_instance_and_no_
         while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_every_thread_of_a_pinned_instance_is_held_to_its_cpus(rig: Rig) -> None:
+    if Feature.PINNING not in rig.info.features or Feature.HOST_PIDS not in rig.info.features:
+        return
+    cpu = max(os.sched_getaffinity(0))
+    with Session(rig.driver, rig.info, replace(rig.spec, cpuset=(cpu,)).for_launch(), rig.clock, timeout_s=120) as held:
+        held.launch()
+        assert pinned_to(held.instance) == {cpu}
 
 
 def test_a_port_in_use_is_one_clear_error_and_leaves_nothing(rig: Rig) -> None:
