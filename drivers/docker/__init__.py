@@ -1,13 +1,12 @@
-"""Docker, through its own SDK: on a bridge, in other networks, and with any OCI runtime that the engine lists."""
+"""Docker, through its own SDK: plain, in other networks, with more or less privilege, and with any OCI runtime."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from drivers.docker.variants import VARIANTS, require_consent, require_runtime
 from drivers.dockerapi import cold, daemon, images
 from drivers.dockerapi.client import connect, is_local, is_remote, label_filter
 from drivers.dockerapi.container import Container, Remnant
@@ -22,7 +21,6 @@ from lab.timeline import Phase, Source
 if TYPE_CHECKING:
     from docker import APIClient
 
-_NETWORKS = {"": "bridge", "host": "host", "none": "none"}
 _PHASES = {"create": Phase.CREATED, "start": Phase.STARTED}
 _ISOLATION = {
     "runsc": "user-space kernel (gVisor)",
@@ -38,17 +36,19 @@ _LIMITS = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", 
 class DockerDriver:
     """One Docker engine: that of DOCKER_HOST or of the current context, or of the option `docker-host`.
 
-    `variant` is a network ('' for a bridge with the port published on 127.0.0.1, 'host', 'none') or the name of an
-    OCI runtime that the engine lists. Images that a registry gave stay with the engine; those that a run loaded are
-    leftovers of that run.
+    `variant` is one of `variants()`, or else the name of an OCI runtime that the engine lists. Images that a registry
+    gave stay with the engine; those that a run loaded are leftovers of that run.
     """
 
     name = "docker"
+    # Of the variants, those that an option of their own has to allow: no list of all targets may launch them.
+    by_flag_only: ClassVar[frozenset[str]] = frozenset(name for name, one in VARIANTS.items() if one.privileged)
 
     def __init__(self, variant: str, context: Context) -> None:
         self._context = context
-        self._network = _NETWORKS.get(variant, "bridge")
-        self._runtime = None if variant in _NETWORKS else variant
+        self._variant = VARIANTS.get(variant, VARIANTS[""])
+        self._network = self._variant.network
+        self._runtime = None if variant in VARIANTS else variant
         self._client: APIClient | None = None
         self._events: Events | None = None
         self._local: bool | None = None
@@ -56,15 +56,13 @@ class DockerDriver:
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
-        """The networks; any other variant is the name of an OCI runtime, looked up in the engine."""
-        return {
-            "": "a container on a bridge, its port on 127.0.0.1; docker:NAME uses an OCI runtime, such as crun",
-            "host": "a container in the host's network",
-            "none": "a container without a network",
-        }
+        """The fixed ones; any other is the name of an OCI runtime, looked up in the engine."""
+        return {name: variant.about for name, variant in VARIANTS.items()}
 
     def info(self) -> Info:
-        """What the engine says of itself. Raises DriverUnavailable where it is not there, or lacks the runtime."""
+        """What the engine says of itself. Raises DriverUnavailable where it is not there, or lacks the runtime, and
+        Unsupported for a privileged variant that the options do not allow."""
+        require_consent(self._variant, self._context.options)
         with translated("ask the engine what it is", DriverUnavailable):
             told = self._api().info()
         if is_remote(self._api()) and self._network != "none":
@@ -74,7 +72,7 @@ class DockerDriver:
             )
         self._local = is_local(self._api(), told)
         runtime = self._runtime or told.get("DefaultRuntime", "runc")
-        _require_runtime(runtime, told)
+        require_runtime(runtime, told)
         security = [one.removeprefix("name=") for one in told.get("SecurityOptions") or ()]
         rootless = any(one.startswith("rootless") for one in security)
         features = {Feature.MARKER, Feature.EXEC, Feature.RESTART}
@@ -83,15 +81,14 @@ class DockerDriver:
         features |= {Feature.PINNING} if told.get("CPUSet") else set()
         features |= {Feature.COLD, Feature.STORAGE} if self._local and told.get("Driver") == "overlay2" else set()
         isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
-        shared = {"host": ", the host's network", "none": ", no network"}.get(self._network, "")
         return Info(
             engine="Docker",
             version=told["ServerVersion"],
-            isolation=isolation + shared,
+            isolation=", ".join(filter(None, [isolation, self._variant.shown])),
             features=frozenset(features),
             facts={
                 "runtime": runtime,
-                "network": self._network,
+                **self._variant.facts,
                 "storage_driver": told.get("Driver"),
                 "cgroup_version": told.get("CgroupVersion", "1"),
                 "cgroup_driver": told.get("CgroupDriver"),
@@ -108,13 +105,13 @@ class DockerDriver:
     def prepare(self, spec: Spec) -> None:
         """Give the engine the image: the lab's own service, a file that `docker save` wrote, one that the engine has,
         or else its registry's. Raises Unsupported, BadInput, DriverError."""
-        self._require_network(spec)
+        self._require_allowed(spec)
         self._images[spec.image] = images.provide(self._context, spec)
         self._followed_events().connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
         """Create, attach, start. Raises LaunchError, after removing the container, whose log is in its details."""
-        self._require_network(spec)
+        self._require_allowed(spec)
         if endpoint is None and self._network != "none":
             raise LaunchError("a container needs an endpoint on this host to publish its port at")
         image = self._reference(spec)
@@ -220,6 +217,7 @@ class DockerDriver:
             tmpfs={"/tmp": f"size={max(spec.scratch_bytes, 4096)},mode=1777"},  # noqa: S108  the container's own; 0 is no limit
             restart_policy={"Name": _RESTART[spec.restart]},
             runtime=self._runtime,
+            **self._variant.settings,
         )
         if self._network == "bridge":
             listen = ("0.0.0.0", spec.port)  # noqa: S104  the container's own addresses, published on 127.0.0.1
@@ -303,7 +301,8 @@ class DockerDriver:
             return Endpoint(environment["LAB_HOST"], int(environment["LAB_PORT"]))
         return None
 
-    def _require_network(self, spec: Spec) -> None:
+    def _require_allowed(self, spec: Spec) -> None:
+        require_consent(self._variant, self._context.options)
         if self._network == "host" and not spec.builtin:
             raise Unsupported(
                 f"'{spec.image}' in the host's network would listen on every address of this host",
@@ -313,17 +312,6 @@ class DockerDriver:
 
 def _ended(code: int) -> LaunchError:
     return LaunchError(f"the service ended with exit status {code}")
-
-
-def _require_runtime(runtime: str, told: Mapping[str, Any]) -> None:
-    listed = sorted(told.get("Runtimes") or {})
-    if listed and runtime not in listed:
-        path = shutil.which(runtime) or f"/usr/bin/{runtime}"
-        entry = json.dumps({"runtimes": {runtime: {"path": path}}})
-        raise DriverUnavailable(
-            f"Docker has no OCI runtime '{runtime}'; it lists {', '.join(listed)}",
-            resolution=f"install it, put {entry} in /etc/docker/daemon.json, then: sudo kill -HUP $(pidof dockerd)",
-        )
 
 
 def _is_ours(labels: Mapping[str, str]) -> bool:

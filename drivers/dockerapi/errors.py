@@ -88,6 +88,11 @@ def _refusal(error: BaseException, doing: str) -> tuple[str, str]:
         return f"Docker could not {doing}: this host has AppArmor on and its parser missing", (
             "sudo apt-get install apparmor"
         )
+    if "unable to apply caps" in said:  # runc's words: the kernel gives no process what its bounding set lacks
+        return (
+            f"Docker could not {doing}: it asks for a capability that dockerd's own bounding set lacks",
+            "run dockerd with every capability (`grep CapBnd /proc/$(pidof dockerd)/status` tells), or leave this out",
+        )
     if found := _BAD_COMMAND.search(said):
         return f"Docker could not {doing}: {found[1]}", "give a command that the image has"
     return f"Docker could not {doing}: {said}", ""

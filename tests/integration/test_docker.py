@@ -20,7 +20,7 @@ from drivers.dockerapi import images
 from drivers.dockerapi.client import is_local, is_remote
 from lab import cgroup
 from lab.driver import Context, Execs, Feature, Role
-from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
 from lab.procs import Process
 from lab.service.build import build_service
 from lab.session import Session
@@ -144,6 +144,70 @@ def test_the_kernel_holds_the_limits_of_the_spec(make_driver: MakeDriver, labels
         mounts = Path(f"/proc/{pid}/mounts").read_text()
         assert any(line.split()[1] == "/tmp" and "size=2048k" in line for line in mounts.splitlines())
         assert engine.inspect_container(session.instance.id)["HostConfig"]["RestartPolicy"]["Name"] == "no"  # type: ignore[union-attr]
+
+
+def _status(session: Session) -> dict[str, str]:
+    """What the host's kernel says of the service's process."""
+    (pid,) = [pid for pid, role in session.instance.host_pids().items() if role is Role.SERVICE]  # type: ignore[union-attr]
+    fields = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {name: value.strip() for name, _, value in fields}
+
+
+def _capabilities(status: Mapping[str, str]) -> dict[str, int]:
+    return {name: int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")}
+
+
+def test_with_capabilities_dropped_the_kernel_grants_none_and_gives_none_back(
+    make_driver: MakeDriver, labels: dict[str, str]
+) -> None:
+    driver = make_driver("cap-drop")
+    told = driver.info()
+    assert "every capability dropped, no new privileges" in told.isolation
+    assert (told.facts["capabilities"], told.facts["privileged"]) == ("none", False)
+    with _session(driver, labels) as dropped, _session(make_driver(), labels) as plain:
+        dropped.launch()
+        plain.launch()
+        if Feature.HOST_PIDS not in told.features:
+            return
+        held, usual = _status(dropped), _status(plain)
+        assert set(_capabilities(held).values()) == {0}
+        assert held["NoNewPrivs"] == "1"
+        assert _capabilities(usual)["CapBnd"] and usual["NoNewPrivs"] == "0", "what is compared with must differ"
+        assert held["Seccomp"] == usual["Seccomp"]
+
+
+@pytest.mark.parametrize(("said", "kind"), [(None, Unsupported), ("no", Unsupported), ("perhaps", BadInput)])
+def test_a_privileged_container_is_refused_without_its_flag(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any, said: str | None, kind: type[LabError]
+) -> None:
+    driver = make_driver("privileged", **({"allow-privileged": said} if said else {}))
+    spec = Spec(labels=labels).for_launch()
+    for call in (driver.info, lambda: driver.prepare(spec), lambda: driver.launch(spec, None, Seen())):
+        with pytest.raises(kind) as raised:
+            call()
+        assert "\n" not in raised.value.brief and "-o allow-privileged=yes" in raised.value.resolution
+    assert not engine.containers(all=True, filters={"label": f"lab.run={labels['lab.run']}"})
+
+
+def test_a_privileged_container_by_its_flag_has_all_that_the_host_can_give_or_one_clear_line_says_why_not(
+    make_driver: MakeDriver, labels: dict[str, str], engine: Any
+) -> None:
+    driver = make_driver("privileged", **{"allow-privileged": "yes"})
+    told = driver.info()
+    assert "PRIVILEGED" in told.isolation and told.facts["privileged"] is True
+    with _session(driver, labels) as session:
+        try:
+            session.launch()
+        except LaunchError as error:
+            assert "a capability that dockerd's own bounding set lacks" in error.brief and "\n" not in error.brief
+            assert "CapBnd" in error.resolution
+            assert not driver.list_instances({"lab.run": labels["lab.run"]})
+            return
+        assert engine.inspect_container(session.instance.id)["HostConfig"]["Privileged"] is True  # type: ignore[union-attr]
+        if Feature.HOST_PIDS in told.features:
+            held = _status(session)
+            assert _capabilities(held)["CapEff"] == _capabilities(held)["CapBnd"] != 0
+            assert (held["Seccomp"], held["NoNewPrivs"]) == ("0", "0")
 
 
 def test_it_ends_by_sigterm_and_its_host_processes_with_it(

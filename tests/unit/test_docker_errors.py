@@ -140,3 +140,14 @@ def test_a_command_that_is_not_there_is_named() -> None:
     error = translate(_refusal(400, message), "start the container", LaunchError)
     assert error.brief == 'Docker could not start the container: exec: "nope": executable file not found in $PATH'
     assert message in error.details
+
+
+def test_a_capability_that_the_engine_may_not_give_is_one_clear_line() -> None:
+    message = (
+        "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
+        "unable to apply caps: operation not permitted: unknown"
+    )
+    error = translate(_refusal(500, message), "start the container", LaunchError)
+    assert error.brief.endswith("it asks for a capability that dockerd's own bounding set lacks")
+    assert "CapBnd" in error.resolution
+    assert message in error.details
