@@ -27,11 +27,15 @@ SERVICE_SOURCES = (
     "http.c",
     "endpoints.c",
     "work.c",
+    "privileges.c",
     "measure.c",
     "surface.c",
     "surface_calls.c",
     "mix.c",
+    "pieces.c",
     "task.c",
+    "troubles.c",
+    "antagonists.c",
     "client.c",
     "ask.c",
     "schedule.c",
@@ -39,7 +43,7 @@ SERVICE_SOURCES = (
 )
 GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")
 ENTER_SOURCES = ("enter.c",)
-HEADERS = ("service.h", "client.h", "guest_init.h")
+HEADERS = ("service.h", "client.h", "pieces.h", "task.h", "guest_init.h")
 
 _FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wl,--build-id=none")
 _COMPILE_TIMEOUT_S = 600.0  # ziglang builds its libc at the first call

@@ -102,6 +102,11 @@ void work_apart_within(const struct launch *launch, int slot, work_body *body, u
 void work_reaped(int pid);
 void answer_work(const struct launch *launch, int slot, const struct request *request);
 
+/* privileges.c */
+/* This process, meant to be a child, becomes nobody without capabilities, also where it was not root, and still ends
+ * with its parent; false when something is left that it could not give up. */
+bool drop_privileges(void);
+
 /* measure.c */
 void answer_measure_syscall(const struct launch *launch, int slot, const struct request *request);
 void answer_measure_cpu(const struct launch *launch, int slot, const struct request *request);
@@ -115,6 +120,8 @@ void answer_surface_calls(const struct launch *launch, int slot, const struct re
 void answer_mix(const struct launch *launch, int slot, const struct request *request);
 void answer_task_start(const struct launch *launch, int slot, const struct request *request);
 void answer_task(const struct launch *launch, int slot, const struct request *request);
+void task_ended(int pid); /* not yet waited for */
+void task_reaped(int pid, int status);
 
 /* client.c */
 int client(int argc, char **argv);
