@@ -68,6 +68,7 @@ static void answer_clock(const struct launch *launch, int slot, const struct req
     json_number(&json, "pid", (uint64_t)getpid());
     field_link(&json, "time_namespace", "/proc/self/ns/time");
     json_string(&json, "version", launch->version);
+    json_number(&json, "realtime_ns", clock_ns(CLOCK_REALTIME));
     json_number(&json, "now_ns", clock_ns(CLOCK_MONOTONIC));
     json_number(&json, "now_boottime_ns", clock_ns(CLOCK_BOOTTIME));
     respond(slot, 200, NULL, json_end(&json));

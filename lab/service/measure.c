@@ -4,7 +4,7 @@
  * being told; no chunk begins after LIMIT_NS. The loops are the service's own and not a library's, which would choose
  * other instructions on another (virtual) CPU.
  */
-#include "service.h"
+#include "pieces.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,10 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define MIB ((uint64_t)1024 * 1024)
@@ -29,8 +26,6 @@
 #define MAX_SWITCHES 1000000
 #define MAX_FSYNCS 1000
 #define MAX_MEMORY_MIB 4096
-#define SPARE_MEMORY (8 * MIB)
-#define BLOCK_BYTES 4096
 
 /* Does `count` of the work; false, with errno, when it cannot. */
 typedef bool piece(void *state, uint64_t count);
@@ -185,14 +180,7 @@ static bool copy(void *state, uint64_t count)
 {
     const struct buffers *buffers = state;
     for (uint64_t pass = 0; pass < count; pass++) {
-        for (size_t i = 0; i < buffers->words; i += 8) {
-            uint64_t *to = buffers->to + i;
-            const uint64_t *from = buffers->from + i;
-            for (size_t word = 0; word < 8; word++) {
-                to[word] = from[word];
-            }
-            __asm__ volatile("" : : : "memory"); /* else the compiler calls the library's memcpy */
-        }
+        copy_words(buffers->to, buffers->from, buffers->words);
     }
     return true;
 }
@@ -200,9 +188,8 @@ static bool copy(void *state, uint64_t count)
 /* Copies one half of `mib` to the other, and asks for no more than a guest has: its kernel would kill for it. */
 static int measure_memory(struct text *json, uint64_t mib)
 {
-    struct sysinfo system;
     uint64_t bytes = mib * MIB;
-    if (sysinfo(&system) < 0 || (system.freeram + system.bufferram) * (uint64_t)system.mem_unit < bytes + SPARE_MEMORY) {
+    if (!memory_is_free(bytes)) {
         json_string(json, "absent", "no room");
         return 200;
     }
@@ -218,83 +205,21 @@ static int measure_memory(struct text *json, uint64_t mib)
 
 static bool append(void *state, uint64_t count)
 {
-    static const char block[BLOCK_BYTES] = {1};
-    int fd = *(int *)state;
-    for (uint64_t i = 0; i < count; i++) {
-        ssize_t written = write(fd, block, sizeof block);
-        if (written != (ssize_t)sizeof block) {
-            errno = written < 0 ? errno : ENOSPC;
-            return false;
-        }
-        if (fsync(fd) < 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* linux/magic.h; "" for what keeps its files in memory. */
-static const char *file_system(uint64_t type, char *unnamed, size_t capacity)
-{
-    static const struct {
-        uint64_t type;
-        const char *name;
-    } known[] = {{0x01021994, ""},          {0x858458f6, ""},         {0x62656572, ""},
-                 {0xef53, "ext2-4"},        {0x58465342, "xfs"},      {0x9123683e, "btrfs"},
-                 {0x794c7630, "overlay"},   {0x2fc12fc1, "zfs"},      {0xf2f52010, "f2fs"},
-                 {0x01021997, "9p"},        {0x65735546, "fuse"},     {0x6969, "nfs"}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (known[i].type == type) {
-            return known[i].name;
-        }
-    }
-    struct text text = {unnamed, 0, capacity, false};
-    text_add(&text, "type ");
-    text_number(&text, type);
-    text_bytes(&text, "", 1);
-    return unnamed;
-}
-
-/* Where a file system that is no memory lets this user write; -1 where there is none. The file's name is always the
- * same, so that one killed at its work is taken away by the next; and it keeps its name while it is written, since
- * some file systems do nothing for the fsync of a file without one. */
-static int open_on_disk(struct text *json, const char **name)
-{
-    static const char *const directories[] = {"/var/tmp", "/"};
-    static const char *const names[] = {"/var/tmp/.lab-fsync", "/.lab-fsync"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        struct statfs about;
-        char unnamed[32];
-        if (statfs(directories[i], &about) < 0) {
-            continue;
-        }
-        const char *type = file_system((uint64_t)about.f_type & 0xffffffff, unnamed, sizeof unnamed);
-        if (type[0] == '\0') {
-            continue;
-        }
-        unlink(names[i]);
-        int fd = open(names[i], O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd >= 0) {
-            json_string(json, "directory", directories[i]);
-            json_string(json, "file_system", type);
-            *name = names[i];
-            return fd;
-        }
-    }
-    return -1;
+    return append_blocks(*(int *)state, count);
 }
 
 static int measure_fsync(struct text *json, uint64_t count)
 {
-    const char *name;
-    int fd = open_on_disk(json, &name);
-    if (fd < 0) {
+    struct on_disk file;
+    if (!open_on_disk(".lab-fsync", &file)) {
         json_string(json, "absent", "no disk");
         return 200;
     }
+    json_string(json, "directory", file.directory);
+    json_string(json, "file_system", file.type);
     json_number(json, "block_bytes", BLOCK_BYTES);
-    int status = in_chunks(json, append, &fd, count);
-    unlink(name);
+    int status = in_chunks(json, append, &file.fd, count);
+    unlink(file.path);
     return status;
 }
 

@@ -329,10 +329,16 @@ static void sweep(void)
 
 static void reap(void)
 {
-    pid_t pid;
+    int status;
+    siginfo_t ended = {0};
     child_ended = 0;
-    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
-        work_reaped(pid);
+    while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
+        task_ended(ended.si_pid);
+        if (waitpid(ended.si_pid, &status, 0) == ended.si_pid) {
+            work_reaped(ended.si_pid);
+            task_reaped(ended.si_pid, status);
+        }
+        ended.si_pid = 0;
     }
 }
 

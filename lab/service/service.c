@@ -4,6 +4,7 @@
  *     service load ...   bounded open-loop load on a service (client.c)
  *     service watch ...  bounded health watch of a service (client.c)
  *     service ask ...    one request to the service of the same environment (ask.c)
+ *     service nothing    ends at once: what a task that starts processes starts (antagonists.c)
  *
  * Environment:
  *     LAB_PORT     port to listen on; 0 lets the kernel choose; required unless LAB_NETWORK is `none`
@@ -96,6 +97,9 @@ static int listen_at(const char *host, uint16_t port, int *listener)
 int main(int argc, char **argv)
 {
     struct launch launch = {.main_ns = clock_ns(CLOCK_MONOTONIC), .main_boottime_ns = clock_ns(CLOCK_BOOTTIME)};
+    if (argc == 2 && strcmp(argv[1], "nothing") == 0) {
+        return 0;
+    }
     if (argc > 1) {
         return strcmp(argv[1], "ask") == 0 ? ask(argc, argv) : client(argc, argv);
     }
