@@ -16,15 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lab.driver import Execs
 from lab.errors import LabError, MeasurementError
+from lab.pinning import cpu_list
 from lab.place import cache_dir
-from lab.service.build import build_service
+from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint
 
 LATE_SHARE = 0.05
 """A client that was late for more of its requests than this saw nothing for certain (METHOD.md, rule 18)."""
 
 _REQUESTS_MAX = 200_000
+_INSIDE_TIMEOUT_S = 1.0
 _OVER_S = 75.0  # the client's own grace and the time in which it must have told all; see lab/service/client.c
 
 
@@ -162,12 +165,28 @@ def start_load(
     nonce: str = "",
     timeout_s: float = 1.0,
     binary: Path | None = None,
+    cpus: Sequence[int] = (),
 ) -> Client:
-    """`rate` requests a second for `seconds`, on at most `connections` that are kept open. Raises LabError."""
-    if rate * seconds > _REQUESTS_MAX:
-        raise LabError(f"a load of {rate * seconds:.0f} requests is too long: {_REQUESTS_MAX} at most")
+    """`rate` requests a second for `seconds`, on at most `connections` that are kept open, by a client that is held to
+    the host's `cpus`, if any. Raises LabError."""
+    _require_bounded(rate, seconds)
     options = {"rate": rate, "connections-cap": connections, **_common(seconds, path, nonce, timeout_s)}
-    return _start("load", endpoint, binary, seconds + timeout_s + _OVER_S, options)
+    return _start(_command("load", endpoint, options, binary, cpus), seconds + timeout_s + _OVER_S)
+
+
+def run_load_inside(instance: Execs, port: int, *, rate: int, seconds: float) -> LoadResult:
+    """As `run_load`, by a client beside the lab's own service in its container, under the same limits and on the same
+    CPUs. Raises LabError."""
+    _require_bounded(rate, seconds)
+    options = {"rate": rate, **_common(seconds, "/healthz", "", _INSIDE_TIMEOUT_S)}
+    command = _command("load", Endpoint("127.0.0.1", port), options, Path("/service"))
+    ended = instance.exec(command, timeout_s=seconds + _INSIDE_TIMEOUT_S + _OVER_S)
+    if ended.exit_code != 0:
+        raise LabError(
+            f"the load's client failed inside with status {ended.exit_code}",
+            details=ended.stderr.decode(errors="replace"),
+        )
+    return parse(ended.stdout)
 
 
 def start_watch(
@@ -182,7 +201,7 @@ def start_watch(
 ) -> Client:
     """One request every `interval_s` for `seconds`, each on a new connection. Raises LabError."""
     options = {"interval-ms": round(interval_s * 1000), **_common(seconds, path, nonce, timeout_s)}
-    return _start("watch", endpoint, binary, seconds + timeout_s + _OVER_S, options)
+    return _start(_command("watch", endpoint, options, binary), seconds + timeout_s + _OVER_S)
 
 
 def parse(output: bytes) -> LoadResult:
@@ -204,10 +223,22 @@ def _common(seconds: float, path: str, nonce: str, timeout_s: float) -> dict[str
     return {"seconds": f"{seconds:.3f}", "path": path, "nonce": nonce, "timeout-ms": round(timeout_s * 1000)}
 
 
-def _start(mode: str, endpoint: Endpoint, binary: Path | None, bound_s: float, options: Mapping[str, object]) -> Client:
-    command = [str(binary or build_service(cache_dir())), mode, "--host", endpoint.host, "--port", str(endpoint.port)]
+def _require_bounded(rate: int, seconds: float) -> None:
+    if rate * seconds > _REQUESTS_MAX:
+        raise LabError(f"a load of {rate * seconds:.0f} requests is too long: {_REQUESTS_MAX} at most")
+
+
+def _command(
+    mode: str, endpoint: Endpoint, options: Mapping[str, object], binary: Path | None, cpus: Sequence[int] = ()
+) -> list[str]:
+    command = [str(build_enter(cache_dir())), f"cpus={cpu_list(cpus)}", "--"] if cpus else []
+    command += [str(binary or build_service(cache_dir())), mode, "--host", endpoint.host, "--port", str(endpoint.port)]
     for name, value in options.items():
         command += [f"--{name}", str(value)] if value != "" else []
+    return command
+
+
+def _start(command: Sequence[str], bound_s: float) -> Client:
     try:
         # A session of its own: a Ctrl-C at the terminal is the lab's to handle.
         process = subprocess.Popen(

@@ -46,10 +46,10 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from lab import stats
 from lab.driver import Feature
 from lab.errors import Unsupported
 from lab.figures import ABSENT
+from lab.latency import latencies_s, quantile_s
 from lab.load import LATE_SHARE, LoadResult, run_load
 from lab.measure import Kind, Measured, measure
 from lab.scenario import Bench
@@ -121,20 +121,15 @@ def emit_load(bench: Bench, found: LoadResult, *, load: str, seconds: float) -> 
         for metric in metrics:
             bench.emit(ABSENT, 1, "", of=metric, why="the load's own client was late")
         return
-    latencies = []
-    for one in found.requests:
-        latency_s = one.latency_s if one.served else None
-        latencies.append(math.inf if latency_s is None else latency_s)
-        if latency_s is not None:
-            bench.emit("request_s", latency_s, "s", load=load)
+    latencies = latencies_s(found)
+    for latency_s in filter(math.isfinite, latencies):
+        bench.emit("request_s", latency_s, "s", load=load)
     for metric, q in _QUANTILES.items():
-        quantile = stats.quantile(latencies, q)
-        if quantile is None:
-            bench.emit(ABSENT, 1, "", of=metric, why=f"{len(latencies)} requests are too few")
-        elif not math.isfinite(quantile.value):
-            bench.emit(ABSENT, 1, "", of=metric, why="too many requests were not served")
+        quantile = quantile_s(latencies, q)
+        if isinstance(quantile, str):
+            bench.emit(ABSENT, 1, "", of=metric, why=quantile)
         else:
-            bench.emit(metric, quantile.value, "s", load=load)
+            bench.emit(metric, quantile, "s", load=load)
     served_ns = [one.done_ns for one in found.requests if one.served and one.done_ns is not None]
     if served_ns:
         took_s = max(seconds, (max(served_ns) - found.requests[0].intended_ns) / 1e9)
