@@ -25,6 +25,14 @@ _MAX_INSIDE_S = 60  # lab/service/ask.c
 _EXEC_START_S = 20.0  # what engines take to start a process in a container, on a busy machine
 
 
+class Refused(DriverError):
+    """The service answered with the HTTP status `status` and no success; `details` are its answer's bytes."""
+
+    def __init__(self, method: str, path: str, status: int, body: bytes) -> None:
+        super().__init__(f"the service refused {method} {path} with {status}", details=body.decode(errors="replace"))
+        self.status = status
+
+
 def facts(session: Session) -> Mapping[str, Any]:
     """What the service says of itself and of where it runs (GET /facts). Raises DriverError."""
     return _ask(session, "GET", "/facts", _TIMEOUT_S)
@@ -32,7 +40,7 @@ def facts(session: Session) -> Mapping[str, Any]:
 
 def get(session: Session, path: str, *, timeout_s: float = _TIMEOUT_S) -> Mapping[str, Any]:
     """What the service answers to GET `path`: by the network, or by `exec` where it has none. Raises Unsupported
-    where there is neither; DriverError, the service's words in its details where it refuses."""
+    where there is neither; Refused where the service does not do it; DriverError."""
     return _ask(session, "GET", path, timeout_s)
 
 
@@ -83,7 +91,7 @@ def _ask(session: Session, method: str, path: str, timeout_s: float) -> Mapping[
     else:
         raise Unsupported("an instance with neither a network nor a way in cannot be asked for anything")
     if not 200 <= status < 300:
-        raise DriverError(f"the service refused {method} {path} with {status}", details=body.decode(errors="replace"))
+        raise Refused(method, path, status, body)
     try:
         told = json.loads(body)
     except ValueError as error:
