@@ -30,6 +30,10 @@ SERVICE_SOURCES = (
     "privileges.c",
     "measure.c",
     "surface.c",
+    "surface_self.c",
+    "surface_places.c",
+    "surface_paths.c",
+    "surface_kernel.c",
     "surface_calls.c",
     "mix.c",
     "pieces.c",
@@ -43,7 +47,7 @@ SERVICE_SOURCES = (
 )
 GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")
 ENTER_SOURCES = ("enter.c",)
-HEADERS = ("service.h", "client.h", "pieces.h", "task.h", "guest_init.h")
+HEADERS = ("service.h", "client.h", "surface.h", "pieces.h", "task.h", "guest_init.h")
 
 _FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wl,--build-id=none")
 _COMPILE_TIMEOUT_S = 600.0  # ziglang builds its libc at the first call
