@@ -37,6 +37,7 @@ _DAEMON = re.compile(r"libvirtd|virt(qemu|log|lock|proxy|network|storage|secret|
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
+    | {Feature.OWN_KERNEL}
 )
 
 
@@ -242,5 +243,5 @@ def _ended(console: bytes) -> str:
 
 
 def _without_launch(spec: Spec) -> Spec:
-    """What of a spec its media depend on: all but the launch's own labels and nonce."""
-    return replace(spec, labels={}, nonce="")
+    """What of a spec its media depend on: all but the launch's own labels and nonce, and what only a domain has."""
+    return replace(spec, labels={}, nonce="", cpuset=(), guest_panic=False, guest_clock_offset_s=0)

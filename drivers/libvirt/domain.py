@@ -78,7 +78,7 @@ def domain_xml(plan: Plan) -> str:
         ),
         _features(plan),
         *([_e("cpu", mode="host-passthrough")] if plan.accel == "kvm" else []),
-        _e("clock", offset="utc"),
+        _clock(plan),
         *(_e(name, "destroy") for name in ("on_poweroff", "on_reboot", "on_crash")),
         _devices(plan),
         _qemu_arguments(plan),
@@ -100,8 +100,12 @@ def command_line(variant: str, accel: str, spec: Spec, *, disk: bool, tsc_khz: i
         if variant == "microvm" and tsc_khz:
             words.append(f"tsc_early_khz={tsc_khz}")  # no other timer is there to calibrate it by
     words += [f"lab.ip={GUEST_ADDRESS}", f"lab.gw={GUEST_GATEWAY}", f"lab.port={spec.port}"]
+    if accel == "kvm" and spec.guest_clock_offset_s:
+        words.append("no-kvmclock")  # by which the guest would learn the host's time
     if spec.nonce:
         words.append(f"lab.nonce={spec.nonce}")
+        if spec.guest_panic:
+            words.append(f"lab.panic={spec.nonce}")
     if disk:
         words += ["lab.root=/dev/vda", "lab.rootfstype=ext4"]
     return " ".join(words)
@@ -165,6 +169,19 @@ def guest_memory_of(xml: str) -> GuestMemory:
         balloon=(balloon.get("model") if balloon is not None else None) or "none",
         free_page_reporting=balloon is not None and balloon.get("freePageReporting") == "on",
     )
+
+
+def _clock(plan: Plan) -> etree._Element:
+    """The guest's battery-backed clock (https://libvirt.org/formatdomain.html#time-keeping). Raises Unsupported."""
+    offset_s = plan.spec.guest_clock_offset_s
+    if not offset_s:
+        return _e("clock", offset="utc")
+    if plan.variant == "microvm" and plan.accel == "kvm":
+        # QEMU, docs/system/i386/microvm.rst: the RTC is left out where KVM tells the guest the time.
+        raise Unsupported(
+            "a microvm under KVM has no clock of its own that could be wrong", resolution="choose libvirt:q35"
+        )
+    return _e("clock", offset="variable", adjustment=str(offset_s), basis="utc")
 
 
 def _features(plan: Plan) -> etree._Element:

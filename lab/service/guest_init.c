@@ -8,6 +8,7 @@
  *     lab.port=8080                                  where the lab's own service listens
  *     lab.root=/dev/vda lab.rootfstype=ext4          root file system; absent: the initramfs itself
  *     lab.off=reboot                                 end by a reset, where the machine has no way to power off
+ *     lab.panic=HEX                                  the launch's nonce again: SIGUSR2 from root makes the kernel panic
  *
  * A line `lab-guest stop` on the console asks it to end: every machine has one, unlike a power button or a keyboard.
  * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
@@ -288,6 +289,20 @@ static bool asked_to_stop(int console)
     return asked;
 }
 
+/* Whether this launch's guest may be made to panic; no container and no host shows its nonce there. */
+static bool may_panic(void)
+{
+    const char *nonce = option("lab.nonce"), *panic = option("lab.panic");
+    return getpid() == 1 && nonce && nonce[0] && panic && strcmp(panic, nonce) == 0;
+}
+
+/* The kernel cannot do without pid 1: its end is a panic on every configuration. */
+static void panic_kernel(void)
+{
+    dprintf(STDOUT_FILENO, "lab-guest panic %s\n", option("lab.nonce"));
+    _exit(1);
+}
+
 /* Reaps whatever ends until the workload has, passing the request to stop on; returns its exit status. */
 static int supervise(pid_t workload, const sigset_t *signals, int console)
 {
@@ -301,7 +316,11 @@ static int supervise(pid_t workload, const sigset_t *signals, int console)
             }
         }
         struct timespec second = {.tv_sec = 1};
-        int signal = kill_at ? sigtimedwait(signals, NULL, &second) : sigwaitinfo(signals, NULL);
+        siginfo_t told;
+        int signal = kill_at ? sigtimedwait(signals, &told, &second) : sigwaitinfo(signals, &told);
+        if (signal == SIGUSR2 && told.si_code == SI_USER && told.si_uid == 0 && may_panic()) {
+            panic_kernel();
+        }
         if (signal == SIGTERM || signal == SIGINT || (signal == SIGIO && asked_to_stop(console))) {
             kill(workload, SIGTERM);
             kill_at = kill_at ? kill_at : monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
@@ -336,6 +355,9 @@ int main(void)
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGIO);
+    if (may_panic()) {
+        sigaddset(&signals, SIGUSR2);
+    }
     sigprocmask(SIG_BLOCK, &signals, NULL);
     reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del then comes as SIGINT; without a keyboard it does not matter */
 

@@ -165,6 +165,16 @@ static void become_task(const struct launch *launch, int slot, struct task *task
     _exit(0);
 }
 
+/* One that has said that it does not begin only has to end: who asks again at once need not know of it. */
+static void forget_declined(void)
+{
+    if (last.running && last.page->declined) {
+        int status = 0;
+        pid_t pid = waitpid(last.pid, &status, 0);
+        task_reaped(pid, status);
+    }
+}
+
 void answer_task_start(const struct launch *launch, int slot, const struct request *request)
 {
     struct task task = {.nonce = launch->nonce, .service = getpid()};
@@ -174,11 +184,7 @@ void answer_task_start(const struct launch *launch, int slot, const struct reque
         refuse(slot, 400, task.kind, problem);
         return;
     }
-    if (last.running && last.page->declined) {
-        int status = 0; /* it has answered and only has to end: who asks again at once need not know */
-        pid_t pid = waitpid(last.pid, &status, 0);
-        task_reaped(pid, status);
-    }
+    forget_declined();
     if (last.running) {
         refuse(slot, 409, task.kind, "a task is running");
         return;
@@ -233,6 +239,7 @@ void answer_task(const struct launch *launch, int slot, const struct request *re
 {
     (void)launch;
     (void)request;
+    forget_declined();
     JSON_TEXT(json, 1024);
     static const struct task_page nothing;
     const struct task_page *page = last.kind ? last.page : &nothing;
