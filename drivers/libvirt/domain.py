@@ -177,7 +177,7 @@ def _clock(plan: Plan) -> etree._Element:
     if not offset_s:
         return _e("clock", offset="utc")
     if plan.variant == "microvm" and plan.accel == "kvm":
-        # QEMU, docs/system/i386/microvm.rst: the RTC is left out where KVM tells the guest the time.
+        # QEMU, hw/i386/microvm.c: it gets its RTC only where there is no KVM to tell it the time.
         raise Unsupported(
             "a microvm under KVM has no clock of its own that could be wrong", resolution="choose libvirt:q35"
         )

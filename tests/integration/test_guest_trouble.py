@@ -10,7 +10,7 @@ import pytest
 from drivers.libvirt import LibvirtDriver
 from lab.ask import get
 from lab.driver import Context
-from lab.errors import DriverError, Unsupported
+from lab.errors import Unsupported
 from lab.session import Session
 from lab.spec import Spec
 from lab.task import Trouble, start_task, task
