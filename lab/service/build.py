@@ -47,7 +47,17 @@ SERVICE_SOURCES = (
 )
 GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")
 ENTER_SOURCES = ("enter.c",)
-HEADERS = ("service.h", "client.h", "surface.h", "pieces.h", "task.h", "guest_init.h")
+HEADERS = (
+    "service.h",
+    "client.h",
+    "surface.h",
+    "calls_table.h",
+    "calls_x86.h",
+    "calls_newer.h",
+    "pieces.h",
+    "task.h",
+    "guest_init.h",
+)
 
 _FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wl,--build-id=none")
 _COMPILE_TIMEOUT_S = 600.0  # ziglang builds its libc at the first call
