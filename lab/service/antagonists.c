@@ -87,16 +87,18 @@ static void take_file_away(int signal)
     _exit(0);
 }
 
-/* The file has a name while it is written, which goes with the process also where that is ended. */
+/* The file has a name while it is written. It is taken away by this process where that is ended, by the service where
+ * this process could not. */
 static const char *prove_fsync(struct task *task)
 {
     struct sigaction action = {.sa_handler = take_file_away};
-    appended_to = task->file.path;
-    sigaction(SIGALRM, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    if (!open_on_disk(".lab-task", &task->file)) {
+    if (!open_on_disk(".lab-task", &task->disk)) {
         return "no disk";
     }
+    memcpy(task->page->file, task->disk.path, sizeof task->page->file);
+    appended_to = task->page->file;
+    sigaction(SIGALRM, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != task->service) {
         take_file_away(0);
@@ -110,12 +112,12 @@ static void run_fsync(struct task *task)
     while (!task_over(task)) {
         if (written == blocks) {
             written = 0;
-            if (ftruncate(task->file.fd, 0) < 0) {
+            if (ftruncate(task->disk.fd, 0) < 0) {
                 task_refused(task, errno);
                 break;
             }
         }
-        if (!append_blocks(task->file.fd, 1)) {
+        if (!append_blocks(task->disk.fd, 1)) {
             task_refused(task, errno);
             break;
         }
@@ -123,7 +125,7 @@ static void run_fsync(struct task *task)
         task_count(&task->page->operations, 1);
         task_count(&task->page->bytes, BLOCK_BYTES);
     }
-    unlink(task->file.path);
+    unlink(task->disk.path);
 }
 
 /* Both ends of a TCP connection over the loopback of this network namespace, with nobody else at either. */

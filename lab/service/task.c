@@ -229,6 +229,9 @@ void task_reaped(int pid, int status)
         last.running = false;
         last.status = status;
         last.ended_ns = clock_ns(CLOCK_MONOTONIC);
+        if (last.page->file[0]) {
+            unlink(last.page->file);
+        }
         if (last.page->started_ns == 0) {
             last.kind = NULL; /* it never began */
         }

@@ -18,6 +18,7 @@ struct task_page {
     uint64_t made, refused, bytes, operations;
     int error;     /* the last refusal's errno */
     bool declined; /* it will not begin, and is about to end */
+    char file[64]; /* that goes with it, where one must have a name; empty: none */
 };
 
 struct task {
@@ -29,7 +30,7 @@ struct task {
     /* What `prove` has made for `run`. */
     int fd, pairs[MAX_PAIRS][2];
     uint64_t *words;
-    struct on_disk file;
+    struct on_disk disk;
 };
 
 struct task_kind {

@@ -341,8 +341,7 @@ def test_every_kind_ends_when_the_service_or_its_first_process_is_killed(binary:
             if victim == "leader":
                 assert one.ended().signal == signal.SIGKILL
         assert not psutil.wait_procs(families, WAIT_S)[1]
-        if victim == "service":
-            assert not any(Path(path).exists() for path in ("/var/tmp/.lab-task", "/.lab-task"))
+        assert not any(Path(path).exists() for path in ("/var/tmp/.lab-task", "/.lab-task"))
 
 
 def test_every_process_has_a_deadline_of_its_own(service: Service) -> None:
