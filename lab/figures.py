@@ -16,11 +16,16 @@ _EXPLAINING_MEMORY = frozenset(
 )
 _EXPLAINING_OVERHEAD = frozenset({"clock_step_s", "cpu_share", "late_share", "unserved_requests"})
 _EXPLAINING_LOAD = frozenset({"requests_sent", "missed_sends"})
+_EXPLAINING_NEIGHBOUR = frozenset(
+    {"victim_p50_s", "victim_p99_s", "victim_p99_9_s", "drift_p50", "drift_p99", "drift_p99_9", "antagonist_ops_per_s"}
+    | {"throttled_s", "throttled_periods", "waited_share", "steal_share"}
+)
 EXPLAINING = (
     frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
     | _EXPLAINING_OVERHEAD
     | _EXPLAINING_LOAD
+    | _EXPLAINING_NEIGHBOUR
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 
