@@ -114,7 +114,7 @@ def _one_line(error: DriverError) -> None:
 
 
 def test_an_engine_that_stops_gives_one_clear_error_a_call_and_is_used_again_when_back(
-    daemon: Daemon, make: Callable[[str], DockerDriver], labels: dict[str, str]
+    daemon: Daemon, make: Callable[[str], DockerDriver], labels: dict[str, str], until: Callable[..., object]
 ) -> None:
     driver = make("none")
     instance = _launched(driver, labels).instance
@@ -147,8 +147,7 @@ def test_an_engine_that_stops_gives_one_clear_error_a_call_and_is_used_again_whe
     instance.delete()
     session = _launched(driver, labels)
     assert (Phase.STARTED, Source.RETURN) in {(mark.phase, mark.source) for mark in session.timeline}
-    session.stop()
-    assert (Phase.STARTED, Source.EVENT) in {(mark.phase, mark.source) for mark in session.timeline}
+    until(lambda: (Phase.STARTED, Source.EVENT) in {(mark.phase, mark.source) for mark in session.timeline})
     session.delete()
     for leftover in driver.leftovers({"lab.run": labels["lab.run"]}):
         leftover.delete()

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from drivers.libvirt import LibvirtDriver
 from lab.driver import Context, Role
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
+from lab.procs import Process
 from lab.session import Session
 from lab.spec import MIB, Endpoint, Spec
 from lab.timeline import Phase, Source, SystemClock, Timeline
@@ -27,6 +27,7 @@ READY_S = 120
 SYSTEM_SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 
 MakeContext = Callable[..., Context]
+Until = Callable[..., object]
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def listening(pid: int) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_guest_boots_serves_and_is_gone(
-    variant: str, make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+    variant: str, make_driver: Callable[..., LibvirtDriver], labels: dict[str, str], until: Until
 ) -> None:
     driver = make_driver(variant)
     with launched(driver, Spec(labels=labels)) as session:
@@ -89,7 +90,9 @@ def test_a_guest_boots_serves_and_is_gone(
         instants = [timeline.mark(phase).ns for phase in order]
         assert instants == sorted(instants)
         assert Phase.CREATED not in timeline
-        assert {mark.source for mark in timeline if mark.phase is Phase.STARTED} == {Source.RETURN, Source.EVENT}
+        until(
+            lambda: {mark.source for mark in timeline if mark.phase is Phase.STARTED} == {Source.RETURN, Source.EVENT}
+        )
         assert timeline.mark(Phase.KERNEL).ns > timeline.mark(Phase.REQUESTED).ns
         assert b"Linux version" in session.instance.logs()
 
@@ -109,9 +112,9 @@ def test_a_guest_boots_serves_and_is_gone(
 
         folder = next(driver._context.run_dir.glob(f"lab-{variant}-*"))
         session.stop(timeout_s=30)
-        assert b"lab-guest exit 0" in session.instance.logs(), "the guest was destroyed and not asked"
+        until(lambda: b"lab-guest exit 0" in session.instance.logs())  # else it was destroyed and not asked
         session.delete()
-        assert not Path(f"/proc/{pid}").exists()
+        assert Process.of(pid) is None
         assert not folder.exists()
         assert not driver.list_instances({"lab.run": labels["lab.run"]})
 
@@ -176,7 +179,9 @@ def _quotas(pid: int) -> set[int]:
     return found
 
 
-def test_a_second_process_finds_stops_and_removes_a_guest(make_context: MakeContext, labels: dict[str, str]) -> None:
+def test_a_second_process_finds_stops_and_removes_a_guest(
+    make_context: MakeContext, labels: dict[str, str], until: Until
+) -> None:
     context = make_context()
     with (
         contextlib.closing(LibvirtDriver("microvm", context)) as driver,
@@ -187,7 +192,7 @@ def test_a_second_process_finds_stops_and_removes_a_guest(make_context: MakeCont
             assert found.endpoint == session.instance.endpoint
             assert found.host_pids() == session.instance.host_pids()
             found.stop(timeout_s=30)
-            assert b"lab-guest exit 0" in session.instance.logs()
+            until(lambda: b"lab-guest exit 0" in session.instance.logs())
             found.delete()
             found.delete()
         assert not list(context.run_dir.glob("lab-microvm-*"))
@@ -212,12 +217,12 @@ class Silent:
 
 
 def test_a_qemu_that_ends_at_once_is_told_in_its_own_words(
-    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str], until: Until
 ) -> None:
     driver = make_driver("q35")
     spec = Spec(labels=labels)
     driver.prepare(spec)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -227,7 +232,7 @@ def test_a_qemu_that_ends_at_once_is_told_in_its_own_words(
     assert str(port) in raised.value.brief and "\n" not in raised.value.brief
     assert not driver.list_instances({"lab.run": labels["lab.run"]})
     assert not list(driver._context.run_dir.glob("lab-q35-*"))
-    assert threading.active_count() == before
+    until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_an_interrupted_launch_leaves_no_domain(
@@ -251,7 +256,7 @@ def test_an_interrupted_launch_leaves_no_domain(
 
 
 def test_a_guest_whose_program_ends_fails_its_launch_at_once(
-    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str], until: Until
 ) -> None:
     driver = make_driver("microvm")
     spec = Spec(labels=labels, command=("/no-such-program",))
@@ -262,12 +267,10 @@ def test_a_guest_whose_program_ends_fails_its_launch_at_once(
     mark = Silent()
     instance = driver.launch(spec.for_launch(), endpoint, mark)
     try:
-        deadline = time.monotonic() + READY_S
-        while driver.list_instances({"lab.run": labels["lab.run"]}) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not driver.list_instances({"lab.run": labels["lab.run"]})
-        assert b"lab-guest exit 127" in instance.logs()
+        until(lambda: mark.failure, timeout_s=READY_S)
         assert isinstance(mark.failure, LaunchError) and "lab-guest exit 127" in mark.failure.brief
+        until(lambda: not driver.list_instances({"lab.run": labels["lab.run"]}))
+        until(lambda: b"lab-guest exit 127" in instance.logs())
     finally:
         instance.delete()
 

@@ -22,6 +22,7 @@ from lab import cgroup
 from lab.archive import machine_architecture
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
+from lab.ownership import Owner
 from lab.procfs import read_fields
 from lab.service.build import build_service
 from lab.session import Session
@@ -284,11 +285,11 @@ def test_a_runtime_that_makes_no_container_here_is_unavailable_with_its_own_word
     script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec {real} --version\necho cannot work here >&2\nexit 1\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    before = set(BUNDLES.iterdir()) if BUNDLES.exists() else set()
     with pytest.raises(DriverUnavailable, match="broken makes no container on this host") as raised:
         make_driver("broken").info()
     assert raised.value.resolution
-    assert (set(BUNDLES.iterdir()) if BUNDLES.exists() else set()) <= before
+    bundles = [cgroup.labels_of(path.name) for path in BUNDLES.iterdir()] if BUNDLES.exists() else []
+    assert str(Owner.current()) not in [found.get("lab.owner") for found in bundles]
 
 
 def test_files_that_are_no_images_are_bad_input(

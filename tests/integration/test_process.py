@@ -170,17 +170,16 @@ def test_a_cgroup_whose_launch_died_before_the_process_is_a_leftover(
     assert driver.leftovers({"lab.run": labels["lab.run"]}) == []
 
 
-def test_a_port_that_was_taken_meanwhile_is_told_by_the_service(driver: ProcessDriver, labels: dict[str, str]) -> None:
+def test_a_port_that_was_taken_meanwhile_is_told_by_the_service(
+    driver: ProcessDriver, labels: dict[str, str], until: Callable[..., object]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         spec = Spec(labels=labels).for_launch()
         driver.prepare(spec)
         instance = driver.launch(spec, Endpoint("127.0.0.1", taken.getsockname()[1]), _Ignored())
-        deadline = time.monotonic() + 10
-        while not instance.logs() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert b"in use" in instance.logs().lower()
+        until(lambda: b"in use" in instance.logs().lower())
         instance.delete()
 
 
