@@ -20,12 +20,19 @@ _EXPLAINING_NEIGHBOUR = frozenset(
     {"victim_p50_s", "victim_p99_s", "victim_p99_9_s", "drift_p50", "drift_p99", "drift_p99_9", "antagonist_ops_per_s"}
     | {"throttled_s", "throttled_periods", "waited_share", "steal_share"}
 )
+_EXPLAINING_HOSTKERNEL = frozenset({"idle_functions", "idle_syscalls_calls", "window_s"})
+_EXPLAINING_CONTAINMENT = frozenset(
+    {"quiet_availability", "quiet_worst_gap_s", "own_gap_s", "outcome_s", "ended_s", "reached_count", "reached_bytes"}
+    | {"left_processes", "left_bytes", "clock_offset_s", "host_clock_moved_s"}
+)
 EXPLAINING = (
     frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
     | _EXPLAINING_OVERHEAD
     | _EXPLAINING_LOAD
     | _EXPLAINING_NEIGHBOUR
+    | _EXPLAINING_HOSTKERNEL
+    | _EXPLAINING_CONTAINMENT
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 

@@ -61,7 +61,7 @@ class Held:
         if self.limit is Limit.MEMORY:
             swap = f"and {self.swap_bytes / MIB:.0f} MiB of swap" if self.swap_bytes else "and no swap"
             return f"{self.amount / MIB:.0f} MiB {swap} ({self.file.name}, cgroup v{self.version})"
-        unit = "processes" if self.limit is Limit.PIDS else "CPUs"
+        unit = "processes" if self.limit is Limit.PIDS else "CPU" if self.amount == 1 else "CPUs"
         return f"{self.amount:g} {unit} ({self.file.name}, cgroup v{self.version})"
 
 

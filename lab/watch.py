@@ -73,7 +73,7 @@ def window(result: LoadResult, start_ns: int, end_ns: int) -> Watched:
 
     Raises MeasurementError where the watch does not span the window, or its client sent none of these itself.
     """
-    if not result.requests or not _spans(result, start_ns, end_ns):
+    if not _spans(result, start_ns, end_ns):
         raise MeasurementError("the watch does not span the time that it was to watch")
     meant = [one for one in result.requests if start_ns <= one.intended_ns < end_ns]
     asked = [one for one in meant if one.status not in _CLIENTS_OWN]
@@ -89,9 +89,12 @@ def window(result: LoadResult, start_ns: int, end_ns: int) -> Watched:
 
 
 def _spans(result: LoadResult, start_ns: int, end_ns: int) -> bool:
-    first, last = result.requests[0].intended_ns, result.requests[-1].intended_ns
-    spacing_ns = (last - first) // max(1, len(result.requests) - 1)
-    return first <= start_ns + spacing_ns and end_ns - spacing_ns <= last + spacing_ns
+    """Whether requests were sent from the window's start to its end: one that was stopped early sent fewer."""
+    instants = [one.intended_ns for one in result.requests if one.status != "unsent"]
+    if len(instants) < 2:
+        return False
+    spacing_ns = instants[1] - instants[0]
+    return instants[0] <= start_ns + spacing_ns and end_ns <= instants[-1] + spacing_ns
 
 
 def _in_time(one: Request) -> bool:

@@ -1,0 +1,135 @@
+"""The neighbour and the host, asked every 10 ms through a quiet window and a trouble's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+
+from lab.errors import MeasurementError
+from lab.evidence import Seen, tell
+from lab.figures import ABSENT, SEEN
+from lab.load import Client, LoadResult, start_watch
+from lab.scenario import Bench
+from lab.spec import Endpoint
+from lab.timeline import HostClock
+from lab.watch import ANSWER_WITHIN_S, Watched, window
+from scenarios.containment.troubles import Trouble
+
+NEIGHBOUR, HOST = "neighbour", "host"
+_START_S = 0.3  # in which the clients begin to ask
+_JUDGE_S = ANSWER_WITHIN_S + 0.1  # until the last request's time is over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """A quiet window and the trouble's of one who was watched; words where the watch did not span one of them."""
+
+    quiet: Watched | str
+    trouble: Watched | str
+
+
+class Watching:
+    """Watches all of `who` from entering the context on; leaving it ends the watch."""
+
+    def __init__(self, who: Mapping[str, Endpoint], clock: HostClock, *, seconds: int, slack_s: float = 15.0) -> None:
+        """`seconds` is the length of each window; `slack_s` how much later than that the trouble may begin."""
+        self._who = who
+        self._clock = clock
+        self._seconds = seconds
+        self._slack_s = slack_s
+        self._clients: dict[str, Client] = {}
+        self._all = ExitStack()
+        self._quiet_end_ns = 0
+
+    def __enter__(self) -> Watching:
+        lasts_s = _START_S + 2 * self._seconds + self._slack_s + _JUDGE_S
+        with ExitStack() as undo:
+            for name, endpoint in self._who.items():
+                self._clients[name] = undo.enter_context(start_watch(endpoint, seconds=lasts_s))
+                self._clients[name].prefer()
+            self._all = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.__exit__(kind, error, trace)
+
+    def quiet(self) -> None:
+        """Returns at the end of the quiet window."""
+        time.sleep(_START_S + self._seconds)
+        self._quiet_end_ns = self._clock.now_ns()
+
+    def until_over(self, start_ns: int) -> None:
+        """Returns when the window of a trouble that began at `start_ns` is over."""
+        time.sleep(max(0.0, (start_ns - self._clock.now_ns()) / 1e9 + self._seconds))
+
+    def windows(self, start_ns: int) -> Mapping[str, Windows]:
+        """What was seen, once the last request of the trouble's window had its time. Raises LabError."""
+        self.until_over(start_ns + round(_JUDGE_S * 1e9))
+        length_ns = self._seconds * 1_000_000_000
+        found = {}
+        for name, client in self._clients.items():
+            result = client.stop()
+            found[name] = Windows(
+                quiet=_seen(result, self._quiet_end_ns - length_ns, self._quiet_end_ns),
+                trouble=_seen(result, start_ns, start_ns + length_ns),
+            )
+        return found
+
+
+def emit(bench: Bench, trouble: Trouble, windows: Mapping[str, Windows]) -> None:
+    """The figures and facts of all who were watched."""
+    for name, found in windows.items():
+        told = {"trouble": trouble.value, "of": name, SEEN: Seen.OUTSIDE}
+        for watched, prefix in ((found.quiet, "quiet_"), (found.trouble, "")):
+            which = "the quiet window before" if prefix else "the trouble"
+            if isinstance(watched, Watched):
+                bench.emit("late_share", watched.late_share, "", **told, window=prefix.strip("_") or "trouble")
+            if why := _inconclusive(watched):
+                for metric in ("availability", "worst_gap_s"):
+                    bench.emit(ABSENT, 1, "", of=prefix + metric, why=f"{trouble}, {name}, in {which}: {why}")
+            elif isinstance(watched, Watched):
+                bench.emit(f"{prefix}availability", watched.availability, "share", **told)
+                bench.emit(f"{prefix}worst_gap_s", watched.worst_gap_s, "s", **told)
+                if watched.own_gap_s and not prefix:
+                    bench.emit("own_gap_s", watched.own_gap_s, "s", **told)
+        tell(bench, Seen.OUTSIDE, f"{trouble}: the {name}", said(found))
+
+
+def said(found: Windows) -> str:
+    """Whether who was watched was available throughout; 'inconclusive' where the watcher cannot know."""
+    if why := _inconclusive(found.trouble):
+        return f"inconclusive: {why}"
+    text = _availability(found.trouble)
+    if why := _inconclusive(found.quiet):
+        return f"{text} (the quiet window before is inconclusive: {why})"
+    return text if _available(found.quiet) else f"{text} (and in the quiet window before {_availability(found.quiet)})"
+
+
+def _inconclusive(watched: Watched | str) -> str:
+    if isinstance(watched, str):
+        return watched
+    return "the watcher was late too often" if watched.inconclusive else ""
+
+
+def _available(watched: Watched | str) -> bool:
+    return isinstance(watched, Watched) and watched.throughout
+
+
+def _availability(watched: Watched | str) -> str:
+    if isinstance(watched, str):
+        return watched
+    if watched.throughout:
+        return "available throughout"
+    return f"{watched.asked - watched.answered} of {watched.asked} requests were not answered within 1 s"
+
+
+def _seen(result: LoadResult, start_ns: int, end_ns: int) -> Watched | str:
+    try:
+        return window(result, start_ns, end_ns)
+    except MeasurementError as error:  # a watcher that could not keep up, which is for the reader to know
+        return error.brief
