@@ -25,6 +25,7 @@ _EXPLAINING_CONTAINMENT = frozenset(
     {"quiet_availability", "quiet_worst_gap_s", "own_gap_s", "outcome_s", "ended_s", "reached_count", "reached_bytes"}
     | {"left_processes", "left_bytes", "clock_offset_s", "host_clock_moved_s"}
 )
+_EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "devices_seen", "mounts_seen"})
 EXPLAINING = (
     frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
@@ -33,6 +34,7 @@ EXPLAINING = (
     | _EXPLAINING_NEIGHBOUR
     | _EXPLAINING_HOSTKERNEL
     | _EXPLAINING_CONTAINMENT
+    | _EXPLAINING_SURFACE
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 

@@ -1,0 +1,49 @@
+"""What came of the system calls that the workload tried, in words and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lab.syscalls import Call, Outcome, Sees, refused
+
+_UNTRIED = (Outcome.UNTRIED, Outcome.LATE, Outcome.UNMADE)
+_NO_ANSWER = (Outcome.SIGNAL, Outcome.TIMEOUT, Outcome.EXIT, Outcome.LATE, Outcome.UNMADE)
+
+
+def filtered(calls: Iterable[Call]) -> Sequence[Call]:
+    """The refused calls that only a filter can have refused: their own fault, or their absence, is met before any
+    right is asked for."""
+    return [call for call in refused(calls) if call.sees in (Sees.FAULT, Sees.GONE) or call.signal == "SIGSYS"]
+
+
+def facts(calls: Sequence[Call]) -> Mapping[str, str]:
+    """The calls by name, sorted, those that were answered alike together."""
+    found = refused(calls)
+    absent = [call for call in calls if call.errno == "ENOSYS" and call.sees is not Sees.GONE]
+    unanswered = [call for call in calls if call.outcome in _NO_ANSWER and call not in found]
+    return {
+        "system calls: refused": _by_answer(found),
+        "system calls: refused by a filter for certain": _names(filtered(calls)),
+        "system calls: not in its kernel": _names(absent),
+        "system calls: without an answer": _by_answer(unanswered),
+    }
+
+
+def counts(calls: Sequence[Call]) -> Mapping[str, int]:
+    """The counted figures by metric."""
+    return {
+        "calls_refused": len(refused(calls)),
+        "calls_filtered": len(filtered(calls)),
+        "calls_tried": sum(call.outcome not in _UNTRIED for call in calls),
+        "calls_not_tried": sum(call.outcome is Outcome.UNTRIED for call in calls),
+    }
+
+
+def _names(calls: Iterable[Call]) -> str:
+    return ", ".join(sorted(call.name for call in calls)) or "none"
+
+
+def _by_answer(calls: Sequence[Call]) -> str:
+    answers = sorted({call.said for call in calls})
+    told = [f"{answer}: {_names(call for call in calls if call.said == answer)}" for answer in answers]
+    return "; ".join(told) or "none"
