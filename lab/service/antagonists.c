@@ -224,7 +224,7 @@ static void run_execs(struct task *task)
 
 /* Amounts: processes, MiB of both buffers, MiB, MiB of the file at most, connections, processes that start others. */
 const struct task_kind antagonists[] = {{"busy", 1, 64, true, NULL, run_busy},
-                                        {"bandwidth", 64, 1024, true, take_memory, run_bandwidth},
+                                        {"bandwidth", 48, 1024, true, take_memory, run_bandwidth},
                                         {"cache", 0, 1024, true, prove_cache, run_cache},
                                         {"fsync", 8, 64, true, prove_fsync, run_fsync},
                                         {"network", 1, MAX_PAIRS, true, prove_network, run_network},

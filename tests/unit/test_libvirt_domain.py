@@ -98,6 +98,27 @@ def test_every_thread_of_the_vmm_is_held_to_the_cpus() -> None:
     assert free is not None and free.get("cpuset") is None
 
 
+def test_a_guests_clock_is_right_unless_its_spec_says_how_wrong() -> None:
+    clock = root(plan()).find("clock")
+    assert clock is not None and dict(clock.attrib) == {"offset": "utc"}
+    day = Spec(guest_clock_offset_s=-86_400, nonce="n")
+    for made in (plan(spec=day), plan("microvm", spec=day), plan(spec=day, accel="kvm")):
+        clock = root(made).find("clock")
+        assert clock is not None
+        assert dict(clock.attrib) == {"offset": "variable", "adjustment": "-86400", "basis": "utc"}
+    with pytest.raises(Unsupported):  # it would show the host's time, silently
+        domain_xml(plan("microvm", spec=day, accel="kvm"))
+    assert "no-kvmclock" in command_line("q35", "kvm", day, disk=False).split()
+    assert "no-kvmclock" not in command_line("q35", "kvm", Spec(nonce="n"), disk=False).split()
+
+
+def test_only_a_spec_that_asks_for_it_gives_the_guest_leave_to_panic() -> None:
+    words = command_line("q35", "tcg", Spec(nonce="5eed", guest_panic=True), disk=False).split()
+    assert {"lab.nonce=5eed", "lab.panic=5eed", "panic=-1"} <= set(words)
+    for spec in (Spec(nonce="5eed"), Spec(guest_panic=True)):
+        assert "lab.panic" not in command_line("q35", "tcg", spec, disk=False)
+
+
 def test_a_guest_that_ends_is_gone_and_reachable_from_loopback_alone() -> None:
     tree = root(plan())
     assert [tree.findtext(name) for name in ("on_poweroff", "on_reboot", "on_crash")] == ["destroy"] * 3

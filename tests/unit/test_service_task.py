@@ -22,7 +22,8 @@ import pytest
 
 from lab import ask, cgroup
 from lab.errors import MeasurementError, Unsupported
-from lab.service.build import build_enter, build_service
+from lab.service.build import GUEST_INIT_SOURCES, build, build_enter, build_service
+from lab.service.guest_config import GuestConfig
 from lab.spec import MIB, Endpoint, Spec
 from lab.task import GRACE_S, Antagonist, TaskState, Trouble, parse, start_task, task
 
@@ -360,23 +361,32 @@ def test_every_process_has_a_deadline_of_its_own(service: Service) -> None:
     assert not psutil.wait_procs(family, WAIT_S)[1]
 
 
-def test_a_task_ends_at_its_deadline_though_who_asked_for_it_is_dead(service: Service) -> None:
+def test_every_kind_ends_at_its_deadline_though_who_asked_for_it_is_dead(binary: Path) -> None:
     script = (
         "import http.client, sys, time\n"
-        "connection = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]))\n"
-        "connection.request('POST', '/task/start?kind=cpu&seconds=2&amount=2', headers={'X-Lab-Nonce': sys.argv[2]})\n"
-        "print(connection.getresponse().status, flush=True)\n"
+        "for port, query in (word.split('/') for word in sys.argv[2:]):\n"
+        "    connection = http.client.HTTPConnection('127.0.0.1', int(port))\n"
+        "    connection.request('POST', f'/task/start?seconds=2&{query}', headers={'X-Lab-Nonce': sys.argv[1]})\n"
+        "    connection.getresponse().read()\n"
+        "print('asked', flush=True)\n"
         "time.sleep(100)\n"
     )
-    command = [sys.executable, "-c", script, str(service.port), NONCE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
-        assert asking.stdout is not None
-        assert asking.stdout.readline() == b"202\n"
-        asking.kill()
-    family = service.family(psutil.Process(service.state().pid), 2)
-    assert service.state().running
-    assert service.ended().signal == signal.SIGALRM
-    assert not psutil.wait_procs(family, WAIT_S)[1]
+    with contextlib.ExitStack() as running:
+        services = {kind: running.enter_context(start(binary)) for kind in SMALL}
+        queries = [f"{one.port}/kind={kind}&amount={SMALL[kind]}" for kind, one in services.items()]
+        with subprocess.Popen([sys.executable, "-c", script, NONCE, *queries], stdout=subprocess.PIPE) as asking:
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == b"asked\n"
+            asking.kill()
+        states = {kind: one.state() for kind, one in services.items()}
+        begun = {kind for kind, state in states.items() if state.running}
+        assert set(SMALL) - begun <= {Antagonist.FSYNC}, states
+        families = [one for kind in begun for one in services[kind].family(psutil.Process(states[kind].pid), 1)]
+        for kind in begun:
+            state = services[kind].ended()
+            assert state.signal == (signal.SIGALRM if kind in Trouble else None), state
+            assert state.ended_ns is not None and state.ended_ns >= state.deadline_ns
+        assert not psutil.wait_procs(families, WAIT_S)[1]
 
 
 def test_an_asker_that_does_not_wait_for_the_answer_has_its_task_ended_too(service: Service) -> None:
@@ -385,6 +395,52 @@ def test_an_asker_that_does_not_wait_for_the_answer_has_its_task_ended_too(servi
         connection.sendall(head.encode())
     wait_for(lambda: service.state().made == 3)
     assert service.ended().signal == signal.SIGALRM
+
+
+# The guest's pid 1, in namespaces of its own, where its end is theirs; a kernel's panic is seen in real guests.
+
+
+@pytest.fixture(scope="module")
+def guest_init(programs: Path) -> Path:
+    flags = ['-DLAB_COMMAND_LINE="/lab/cmdline"', '-DLAB_CONSOLE="/lab/console"']
+    return build("guest-init-panic", GUEST_INIT_SOURCES, programs, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        (f"lab.nonce={NONCE} lab.panic={NONCE}", True),
+        (f"lab.nonce={NONCE}", False),
+        (f"lab.nonce={NONCE} lab.panic={NONCE}0", False),
+        (f"lab.nonce={NONCE} lab.panic=", False),
+        (f"lab.panic={NONCE}", False),
+        (f"lab.nonce={NONCE} not.lab.panic={NONCE}", False),
+    ],
+)
+def test_a_guests_init_ends_for_a_panic_only_with_leave_for_this_launch(
+    binary: Path, guest_init: Path, tmp_path: Path, words: str, ends: bool
+) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net"]
+    if subprocess.run([*unshare, "true"], capture_output=True, timeout=WAIT_S, check=False).returncode != 0:
+        pytest.skip("namespaces cannot be made here")
+    (tmp_path / "lab").mkdir()
+    shutil.copy(guest_init, tmp_path / "init")
+    shutil.copy(binary, tmp_path / "service")
+    (tmp_path / "lab/cmdline").write_text(f"console=ttyS0 {words}\n")
+    (tmp_path / "lab/config").write_bytes(GuestConfig(argv=["/service"], service=True, scratch_bytes=MIB).encode())
+    command = [*unshare, f"--root={tmp_path}", "/init"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            assert [process.stdout.readline().split()[2] for _ in range(3)] == [b"init", b"main", b"listening"]
+            (init,) = psutil.Process(process.pid).children()
+            init.send_signal(signal.SIGUSR2)
+            if not ends:
+                init.terminate()  # which passes on to the service, in its own time
+            last = process.stdout.read()
+            assert last == (f"lab-guest panic {NONCE}\n".encode() if ends else b"lab-guest exit 0\n")
+        finally:
+            process.kill()
 
 
 TOLD = {
