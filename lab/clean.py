@@ -11,6 +11,7 @@ from lab.driver import Driver, Instance, Leftover
 from lab.errors import CleanupError, DriverError, DriverUnavailable
 from lab.ownership import owner_alive
 from lab.place import run_dirs
+from lab.tracing import trace_instances
 
 QUIET_S = 2.0
 """Two listings this far apart must be empty: a daemon may still finish what a dead run had asked for."""
@@ -63,7 +64,7 @@ def find(drivers: Iterable[Driver], labels: Mapping[str, str]) -> Looked:
                 absent[driver.name] = error.brief
             except DriverError as error:
                 problems.append(f"{driver.name}: {error}")
-    found += [_found("lab", directory.kind, directory) for directory in run_dirs(labels)]
+    found += [_found("lab", own.kind, own) for own in (*trace_instances(labels), *run_dirs(labels))]
     order = {"instance": 0, "directory": 2}
     once = {(item.kind, item.id): item for item in reversed(found)}  # two drivers of one engine see the same image
     return Looked(sorted(once.values(), key=lambda item: order.get(item.kind, 1)), problems, absent)

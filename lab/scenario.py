@@ -109,3 +109,11 @@ class Makes(Protocol):
     @property
     def changes(self) -> str:
         """What it is, and how long it stays, in words."""
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """A scenario that needs more of this host than the engines' features."""
+
+    def look(self) -> None:
+        """Raises Unsupported with the remedy where the host lacks it: every target is then skipped, and shown so."""

@@ -26,7 +26,8 @@ class Session:
     """Launches `spec` once through `driver`, and keeps the instance until `delete`, which leaving the context calls.
 
     After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
-    instance, `asked_at` where it was asked to answer. `spec` must be a launch's own (`Spec.for_launch`).
+    instance, `asked_at` where it was asked to answer. `beside` takes JSON values to keep with the launch's record, by
+    name. `spec` must be a launch's own (`Spec.for_launch`).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Session:
         self.instance: Instance | None = None
         self.answer: Answer | None = None
         self.asked_at: Endpoint | None = None
+        self.beside: dict[str, Any] = {}
         self._driver = driver
         self._clock = clock
         self._timeout_s = timeout_s
@@ -142,7 +144,7 @@ class Session:
             found["attempts"] = self.answer.attempts
         if isinstance(self.instance, Reports):
             found["reported"] = dict(self.instance.reported())
-        return found
+        return found | self.beside
 
     def logs(self) -> bytes:
         """The end of what the instance wrote, also after it is gone."""

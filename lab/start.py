@@ -22,7 +22,7 @@ from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import driver_names, make_driver
 from lab.run import Outcome, Run, RunStatus, TargetRecord
 from lab.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
-from lab.scenario import Makes, Scenario, Sized, Takes
+from lab.scenario import Makes, Needs, Scenario, Sized, Takes
 from lab.spec import Spec, Target
 from lab.store import Store
 
@@ -153,6 +153,8 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
         missing = scenario.requires - info.features
         if missing:
             raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
+        if isinstance(scenario, Needs):
+            scenario.look()
     except LabError as error:
         record = _skipped(target, info, error)
         return Entrant(target=target, driver=driver, info=info, record=record, bad_input=isinstance(error, BadInput))
