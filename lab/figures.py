@@ -25,7 +25,7 @@ _EXPLAINING_CONTAINMENT = frozenset(
     {"quiet_availability", "quiet_worst_gap_s", "own_gap_s", "outcome_s", "ended_s", "reached_count", "reached_bytes"}
     | {"left_processes", "left_bytes", "clock_offset_s", "host_clock_moved_s"}
 )
-_EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "devices_seen", "mounts_seen"})
+_EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "calls_absent", "devices_seen", "mounts_seen"})
 EXPLAINING = (
     frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY

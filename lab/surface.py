@@ -113,22 +113,20 @@ def error_name(number: int) -> str:
 
 def collapsed(names: Iterable[str]) -> str:
     """The names, sorted, of which those that differ in their last number only are told as one: `tty0-63`."""
-    groups: dict[str, list[int]] = {}
+    plain: set[str] = set()
+    numbers: dict[str, list[int]] = {}
     for name in names:
         numbered = _NUMBERED.fullmatch(name)
         if name.startswith("pts/") and numbered:
-            groups.setdefault("pts/*", [])
+            plain.add("pts/*")
         elif numbered:
-            groups.setdefault(numbered[1], []).append(int(numbered[2]))
+            numbers.setdefault(numbered[1], []).append(int(numbered[2]))
         else:
-            groups.setdefault(name, [])
-    return ", ".join(_range(name, sorted(numbers)) for name, numbers in sorted(groups.items())) or "none"
-
-
-def _range(name: str, numbers: Sequence[int]) -> str:
-    if len(numbers) < 3:
-        return ", ".join(f"{name}{number}" for number in numbers) or name
-    return f"{name}{numbers[0]}-{numbers[-1]}"
+            plain.add(name)
+    for stem, found in numbers.items():
+        few = {f"{stem}{number}" for number in found}
+        plain |= few if len(few) < 3 else {f"{stem}{min(found)}-{max(found)}"}
+    return _listed(plain)
 
 
 def _asked(session: Session, group: str, more: str) -> Mapping[str, Any]:

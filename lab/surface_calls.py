@@ -19,12 +19,11 @@ def filtered(calls: Iterable[Call]) -> Sequence[Call]:
 def facts(calls: Sequence[Call]) -> Mapping[str, str]:
     """The calls by name, sorted, those that were answered alike together."""
     found = refused(calls)
-    absent = [call for call in calls if call.errno == "ENOSYS" and call.sees is not Sees.GONE]
     unanswered = [call for call in calls if call.outcome in _NO_ANSWER and call not in found]
     return {
         "system calls: refused": _by_answer(found),
         "system calls: refused by a filter for certain": _names(filtered(calls)),
-        "system calls: not in its kernel": _names(absent),
+        "system calls: answered ENOSYS": _names(_absent(calls)),
         "system calls: without an answer": _by_answer(unanswered),
     }
 
@@ -34,9 +33,15 @@ def counts(calls: Sequence[Call]) -> Mapping[str, int]:
     return {
         "calls_refused": len(refused(calls)),
         "calls_filtered": len(filtered(calls)),
+        "calls_absent": len(_absent(calls)),
         "calls_tried": sum(call.outcome not in _UNTRIED for call in calls),
         "calls_not_tried": sum(call.outcome is Outcome.UNTRIED for call in calls),
     }
+
+
+def _absent(calls: Iterable[Call]) -> Sequence[Call]:
+    """Those that their kernel has not, or a filter says it has not; without what no Linux has any more."""
+    return [call for call in calls if call.errno == "ENOSYS" and call.sees is not Sees.GONE]
 
 
 def _names(calls: Iterable[Call]) -> str:

@@ -6,6 +6,7 @@ Facts in words, from both sides, with the same probes for every target; and of t
 |---|---|
 | `calls_refused` | system calls answered with EPERM or EACCES, or by SIGSYS, of `calls_tried` |
 | `calls_filtered` | those of them that only a filter before the kernel's own code can have refused |
+| `calls_absent` | system calls answered with ENOSYS: by a kernel without them, or a filter that says so |
 | `calls_not_tried` | those without a harmless form |
 | `namespaces_own` | of the kinds that the host has, those that are not the host's: all under a kernel of its own |
 | `capabilities_effective` | bits of the effective set |

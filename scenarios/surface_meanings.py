@@ -138,8 +138,8 @@ INSIDE: Mapping[str, Meaning] = {
     "system calls": Meaning(
         "Which of the system calls tried were refused it, with the error. Each is tried once, by a process that ends, "
         "with arguments that do nothing; those without any such form are not tried.",
-        "Each call that is let through is code of the kernel that the workload can run. EPERM may come of the filter "
-        "or of a missing right, ENOSYS of a kernel, or a user-space one, that has no such call.",
+        "Each call that is let through is code of the kernel that the workload can run. EPERM may come of a "
+        "filter or of a missing right; ENOSYS of a kernel without the call, or of a filter older than it.",
         "syscalls(2)",
     ),
 }

@@ -15,7 +15,9 @@
 #ifndef PROBE_LIMIT_MS
 #define PROBE_LIMIT_MS 4000
 #endif
+#ifndef BUDGET_MS
 #define BUDGET_MS 20000 /* of a group: what is left then is not tried */
+#endif
 #define DEADLINE_S 28
 #define VALUE_BYTES 57344
 
