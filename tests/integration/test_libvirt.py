@@ -391,11 +391,14 @@ def test_a_daemon_that_stops_in_the_middle_gives_clear_lines_and_is_found_again(
     gate.shut()
 
 
-def test_labels_of_any_text_come_back_as_they_were(
+def test_labels_of_any_text_come_back_as_they_were_and_the_default_is_q35(
     make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
 ) -> None:
-    driver = make_driver("q35")
+    driver = make_driver()
+    assert driver.info() == make_driver("q35").info()
     hostile = {**labels, "lab.note": '</metadata><x a="\'">&amp;]]>\n é'}
     with launched(driver, Spec(labels=hostile)) as session:
+        (pid,) = session.instance.host_pids()
+        assert b"q35" in Path(f"/proc/{pid}/cmdline").read_bytes()
         (found,) = driver.list_instances({"lab.run": labels["lab.run"]})
         assert dict(found.labels) == dict(session.spec.labels)
