@@ -28,7 +28,6 @@ from lab.spec import Endpoint
 LATE_SHARE = 0.05
 """A client that was late for more of its requests than this saw nothing for certain (METHOD.md, rule 18)."""
 
-_PREFERRED_NICE = -15
 _REQUESTS_MAX = 200_000
 _INSIDE_TIMEOUT_S = 1.0
 _OVER_S = 75.0  # the client's own grace and the time in which it must have told all; see lab/service/client.c
@@ -134,10 +133,10 @@ class Client:
         return parse(output)
 
     def prefer(self) -> None:
-        """Let the kernel run the client before others that want the CPU, where this user may ask for that
-        (setpriority(2)): it is late less often, by which alone it is told whether it was preferred enough."""
+        """Let the kernel run the client before all others, in real time, where this user may ask for that (sched(7)): it
+        is late less often. Whether it was late all the same, it tells by itself."""
         with contextlib.suppress(PermissionError, ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, _PREFERRED_NICE)
+            os.sched_setscheduler(self._process.pid, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 
     def stop(self) -> LoadResult:
         """What it saw until now. Raises LabError."""

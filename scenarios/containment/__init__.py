@@ -16,7 +16,8 @@
 
 A trouble's window begins just before it is asked for and lasts `seconds`, as long as the trouble's own deadline within
 the instance. The wrong clock's begins when the guest that has it is ready. The host is a control instance of the lab
-that is in no cgroup of an instance. Where the watcher was late for more than 5 % of a window's requests, that window is
+that is in no cgroup of an instance. `connections` tells whether each request had a `new` one, or was sent on one of
+those `kept` open (see scenarios/containment/watching.py). Where the watcher was late for more than 5 % of a window's requests, that window is
 inconclusive: it has no figure.
 
 The troubles of one round share an instance as long as that goes on serving; after that there is a new one.
@@ -41,7 +42,7 @@ from lab.spec import Endpoint
 from scenarios.containment import clock, made, proof, words
 from scenarios.containment.troubles import CLOCK_OFFSET_S, Trouble, likely_s
 from scenarios.containment.victim import Victim
-from scenarios.containment.watching import HOST, NEIGHBOUR
+from scenarios.containment.watching import HOST, NEIGHBOUR, Watchee
 
 _LAUNCH_S = 120.0
 
@@ -92,14 +93,15 @@ class Containment:
             raise Unsupported(f"'{bench.spec.image}' cannot be asked for trouble", resolution="leave out --image")
         lasts_s = self.launches * (_LAUNCH_S + likely_s(self.seconds))
         with control(bench.spec.labels, seconds=lasts_s) as host, ExitStack() as stack:
-            who = {HOST: host}
+            who = {HOST: Watchee(host)}
             if Feature.NETWORK in bench.info.features:
-                who[NEIGHBOUR] = _address(stack.enter_context(bench.session()))
+                keep = Feature.OWN_KERNEL in bench.info.features
+                who[NEIGHBOUR] = Watchee(_address(stack.enter_context(bench.session())), keep=keep)
             with Victim(bench) as victim:
                 for trouble in self.troubles:
                     self._one(bench, victim, who, trouble)
 
-    def _one(self, bench: Bench, victim: Victim, who: Mapping[str, Endpoint], trouble: Trouble) -> None:
+    def _one(self, bench: Bench, victim: Victim, who: Mapping[str, Watchee], trouble: Trouble) -> None:
         if why := proof.impossible(trouble, bench.info):
             tell(bench, Seen.INSIDE, f"{trouble}: the instance", f"not made: {why}")
             return

@@ -10,10 +10,9 @@ from lab.evidence import Seen, tell
 from lab.figures import SEEN
 from lab.scenario import Bench
 from lab.session import Session
-from lab.spec import Endpoint
 from scenarios.containment import watching
 from scenarios.containment.troubles import Trouble
-from scenarios.containment.watching import Watching
+from scenarios.containment.watching import Watchee, Watching
 
 _PROBE = Trouble.CLOCK.value
 _LAUNCH_S = 90.0
@@ -21,7 +20,7 @@ _EXACT_S = 60.0  # emulated guests boot with clocks that are some seconds off; a
 _MOVED_S = 0.5  # within a window NTP slews by less (500 ppm)
 
 
-def start_with_another(bench: Bench, who: Mapping[str, Endpoint], seconds: int, offset_s: int) -> None:
+def start_with_another(bench: Bench, who: Mapping[str, Watchee], seconds: int, offset_s: int) -> None:
     """Launch a guest whose clock is wrong by `offset_s`, watch, and tell what its clock and the host's show."""
     with Watching(who, bench.clock, seconds=seconds, slack_s=_LAUNCH_S) as watch:
         watch.quiet()

@@ -16,7 +16,6 @@ from lab.limits import console_tells
 from lab.procs import Process
 from lab.scenario import Bench
 from lab.session import Session
-from lab.spec import Endpoint
 from lab.task import TaskState, start_task, task
 from lab.task import Trouble as Task
 from scenarios.containment import outcome, proof, traces, watching
@@ -24,7 +23,7 @@ from scenarios.containment.outcome import Observed, Survival
 from scenarios.containment.traces import Traces
 from scenarios.containment.troubles import TASKS, Trouble
 from scenarios.containment.victim import Identity, identity, survival
-from scenarios.containment.watching import Watching
+from scenarios.containment.watching import Watchee, Watching
 from scenarios.recover import main_process
 
 _END_S = 3.0  # until a task whose deadline is over has been reaped, on a busy machine
@@ -37,7 +36,7 @@ class _Before:
     main: Process | None
 
 
-def make(bench: Bench, session: Session, who: Mapping[str, Endpoint], trouble: Trouble, seconds: int) -> None:
+def make(bench: Bench, session: Session, who: Mapping[str, Watchee], trouble: Trouble, seconds: int) -> None:
     """Make `trouble` in `session`'s instance, where a limit that holds it in was read back, and tell what is seen."""
     bound = proof.bound(trouble, session, bench.info)
     if isinstance(bound, str):

@@ -1,4 +1,10 @@
-"""The neighbour and the host, asked every 10 ms through a quiet window and a trouble's."""
+"""The neighbour and the host, asked every 10 ms through a quiet window and a trouble's.
+
+Each request has a new connection, so that it is also seen whether a new client gets in; but a guest behind QEMU's
+user-mode network is asked on connections that are kept open. That forwarder's backlog is one connection (libslirp
+listens with 1): what comes while QEMU is busy elsewhere for 20 ms is dropped, and its SYN is sent again after 1 s, so
+that new connections would tell of the forwarder and not of the guest.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from types import TracebackType
 from lab.errors import MeasurementError
 from lab.evidence import Seen, tell
 from lab.figures import ABSENT, SEEN
-from lab.load import Client, LoadResult, start_watch
+from lab.load import Client, LoadResult, start_load, start_watch
 from lab.scenario import Bench
 from lab.spec import Endpoint
 from lab.timeline import HostClock
@@ -19,14 +25,35 @@ from lab.watch import ANSWER_WITHIN_S, Watched, window
 from scenarios.containment.troubles import Trouble
 
 NEIGHBOUR, HOST = "neighbour", "host"
+INTERVAL_S = 0.010
 _START_S = 0.3  # in which the clients begin to ask
+_OPEN_S = 1.5  # in which those that keep connections open them, and give up on those that were dropped
 _JUDGE_S = ANSWER_WITHIN_S + 0.1  # until the last request's time is over
+
+
+@dataclass(frozen=True, slots=True)
+class Watchee:
+    """Who is watched, and whether on connections that are kept open."""
+
+    endpoint: Endpoint
+    keep: bool = False
+
+    @property
+    def connections(self) -> str:
+        return "kept" if self.keep else "new"
+
+    def watch(self, seconds: float) -> Client:
+        """Raises LabError."""
+        if self.keep:
+            return start_load(self.endpoint, rate=round(1 / INTERVAL_S), seconds=seconds)
+        return start_watch(self.endpoint, seconds=seconds, interval_s=INTERVAL_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
     """A quiet window and the trouble's of one who was watched; words where the watch did not span one of them."""
 
+    connections: str
     quiet: Watched | str
     trouble: Watched | str
 
@@ -34,7 +61,7 @@ class Windows:
 class Watching:
     """Watches all of `who` from entering the context on; leaving it ends the watch."""
 
-    def __init__(self, who: Mapping[str, Endpoint], clock: HostClock, *, seconds: int, slack_s: float = 15.0) -> None:
+    def __init__(self, who: Mapping[str, Watchee], clock: HostClock, *, seconds: int, slack_s: float = 15.0) -> None:
         """`seconds` is the length of each window; `slack_s` how much later than that the trouble may begin."""
         self._who = who
         self._clock = clock
@@ -43,12 +70,13 @@ class Watching:
         self._clients: dict[str, Client] = {}
         self._all = ExitStack()
         self._quiet_end_ns = 0
+        self._start_s = _OPEN_S if any(one.keep for one in who.values()) else _START_S
 
     def __enter__(self) -> Watching:
-        lasts_s = _START_S + 2 * self._seconds + self._slack_s + _JUDGE_S
+        lasts_s = self._start_s + 2 * self._seconds + self._slack_s + _JUDGE_S
         with ExitStack() as undo:
-            for name, endpoint in self._who.items():
-                self._clients[name] = undo.enter_context(start_watch(endpoint, seconds=lasts_s))
+            for name, watchee in self._who.items():
+                self._clients[name] = undo.enter_context(watchee.watch(lasts_s))
                 self._clients[name].prefer()
             self._all = undo.pop_all()
         return self
@@ -60,7 +88,7 @@ class Watching:
 
     def quiet(self) -> None:
         """Returns at the end of the quiet window."""
-        time.sleep(_START_S + self._seconds)
+        time.sleep(self._start_s + self._seconds)
         self._quiet_end_ns = self._clock.now_ns()
 
     def until_over(self, start_ns: int) -> None:
@@ -75,6 +103,7 @@ class Watching:
         for name, client in self._clients.items():
             result = client.stop()
             found[name] = Windows(
+                connections=self._who[name].connections,
                 quiet=_seen(result, self._quiet_end_ns - length_ns, self._quiet_end_ns),
                 trouble=_seen(result, start_ns, start_ns + length_ns),
             )
@@ -84,7 +113,7 @@ class Watching:
 def emit(bench: Bench, trouble: Trouble, windows: Mapping[str, Windows]) -> None:
     """The figures and facts of all who were watched."""
     for name, found in windows.items():
-        told = {"trouble": trouble.value, "of": name, SEEN: Seen.OUTSIDE}
+        told = {"trouble": trouble.value, "of": name, "connections": found.connections, SEEN: Seen.OUTSIDE}
         for watched, prefix in ((found.quiet, "quiet_"), (found.trouble, "")):
             which = "the quiet window before" if prefix else "the trouble"
             if isinstance(watched, Watched):
