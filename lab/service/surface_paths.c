@@ -94,7 +94,8 @@ static void reach(struct text *json)
         } else if (hidden(path, &about)) {
             said = "hidden";
         } else {
-            bool reads = faccessat(AT_FDCWD, path, R_OK, 0) == 0, writes = may_write(AT_FDCWD, path, about.st_mode);
+            bool reads = faccessat(AT_FDCWD, path, R_OK, 0) == 0;
+            bool writes = S_ISREG(about.st_mode) && may_write(AT_FDCWD, path, about.st_mode);
             said = reads ? writes ? "rw" : "r" : writes ? "w" : "";
         }
         json_string(json, path, said);
