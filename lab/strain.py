@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.driver import Instance, OnThisHost, Role
+from lab.errors import MeasurementError
 from lab.limits import Limit, own_levels
 from lab.procfs import read_cpu_ticks, read_text
 
@@ -78,10 +79,14 @@ class Gauge:
 
     @classmethod
     def of(cls, instance: Instance | None) -> Gauge:
-        """The counters of the cgroup that holds all of the instance's processes, as far up as it holds nobody else."""
+        """The counters of the cgroup that holds all of the instance's processes, as far up as it holds nobody else.
+        Raises MeasurementError where the instance ends meanwhile."""
         pids: Mapping[int, Role] = instance.host_pids() if isinstance(instance, OnThisHost) else {}
         works = [pid for pid, role in pids.items() if role in (Role.SERVICE, Role.VMM)]
-        levels = own_levels(min(works), Limit.CPUS, pids) if works else []
+        try:
+            levels = own_levels(min(works), Limit.CPUS, pids) if works else []
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise MeasurementError("the instance ended while its cgroup was looked for") from error
         group = levels[-1].path if levels else None
         own = _pressure(group, "{}.pressure") if group is not None else {}
         return cls(group=group, pressure=own or _pressure(_HOST_PRESSURE, "{}"), whole_host=not own)

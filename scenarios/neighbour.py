@@ -41,7 +41,7 @@ from pydantic.dataclasses import dataclass
 
 from lab import limits
 from lab.driver import Execs, Feature, OnThisHost, Role
-from lab.errors import MeasurementError, Unsupported
+from lab.errors import DriverError, MeasurementError, Unsupported
 from lab.evidence import Meaning, Seen, tell
 from lab.figures import ABSENT
 from lab.latency import latencies_s, quantile_s
@@ -281,14 +281,23 @@ class Neighbour:
 
 
 def _ended(session: Session, deadline_s: float) -> TaskState:
-    """The antagonist's state once it has ended; it is not asked before `deadline_s` (CLOCK_MONOTONIC). Raises
-    MeasurementError where it outlives that by far."""
+    """The antagonist's state once it has ended; it is not asked before `deadline_s` (CLOCK_MONOTONIC), and a service
+    whose disk or CPU is still busy may not answer at once. Raises MeasurementError, DriverError where it outlives its
+    deadline by far."""
+    last_s = deadline_s + GRACE_S + _ENDS_WITHIN_S
     time.sleep(max(0.0, deadline_s - time.monotonic()))
-    while (state := task(session)).running:
-        if time.monotonic() > deadline_s + GRACE_S + _ENDS_WITHIN_S:
+    while True:
+        try:
+            state = task(session)
+        except DriverError:
+            if time.monotonic() > last_s:
+                raise
+            continue
+        if not state.running:
+            return state
+        if time.monotonic() > last_s:
             raise MeasurementError(f"the antagonist '{state.kind}' outlives its deadline")
         time.sleep(_POLL_S)
-    return state
 
 
 def _require_held(pair: Pair) -> None:

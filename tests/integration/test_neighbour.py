@@ -1,0 +1,131 @@
+"""A noisy neighbour on real platforms: held to its CPU, seen to have worked, and ended though the lab is dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import neighbour
+from lab.driver import Context, Driver, OnThisHost, Role
+from lab.figures import ABSENT, FACT
+from lab.ownership import Owner
+from lab.procs import Process, all_ended
+from lab.registry import make_driver
+from lab.run import Outcome, RunRecord
+from lab.spec import Target
+from scenarios.neighbour import Neighbour
+
+Measure = Callable[..., RunRecord]
+
+
+@pytest.fixture
+def driver(target: str, make_context: Callable[..., Context]) -> Iterator[Driver]:
+    made = make_driver(Target.parse(target), make_context())
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbour, "LATE_SHARE", 1.0)  # these tests may share their CPUs
+
+
+def values(record: RunRecord, metric: str, **dimensions: str) -> list[float]:
+    wanted = dimensions.items()
+    return [s.value for s in record.samples if s.metric == metric and wanted <= s.dimensions.items()]
+
+
+def facts(record: RunRecord) -> dict[str, str]:
+    return {s.dimensions["probe"]: s.dimensions["said"] for s in record.samples if s.metric == FACT}
+
+
+def absent(record: RunRecord) -> dict[str, str]:
+    return {s.dimensions["of"]: s.dimensions["why"] for s in record.samples if s.metric == ABSENT}
+
+
+@pytest.mark.parametrize(
+    ("target", "kinds", "share"),
+    [
+        pytest.param("process", "cache", "both", marks=pytest.mark.engine("process")),
+        pytest.param("docker", "busy,fsync", "yes", marks=pytest.mark.engine("docker")),
+        pytest.param("docker:none", "busy", "yes", marks=pytest.mark.engine("docker")),
+        pytest.param("libvirt:microvm", "busy,fsync", "yes", marks=pytest.mark.engine("libvirt:microvm")),
+    ],
+)
+def test_each_antagonist_worked_on_its_cpu_or_says_why_not(
+    driver: Driver, measure: Measure, target: str, kinds: str, share: str
+) -> None:
+    scenario = Neighbour(antagonists=kinds, share=share, rate=100, seconds=0.4)  # type: ignore[arg-type]
+    record = measure(scenario, driver)
+    assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
+    told, missing = facts(record), absent(record)
+    for cores in ("shared" if shared else "apart" for shared in scenario.sharing):
+        if cores == "apart" and len(os.sched_getaffinity(0)) < 2:
+            assert "only one core" in missing[f"slowdown by {kinds}, apart"]
+            continue
+        assert ("the CPU itself" in told[f"cores: {cores}"]) == (cores == "shared")
+        for kind in scenario.kinds:
+            if why := missing.get(f"slowdown by {kind}, {cores}"):
+                assert (kind, target) == ("fsync", "libvirt:microvm") and "no disk" in why
+                continue
+            _figures_agree(record, antagonist=kind, cores=cores)
+            assert missing[f"slowdown_p99 by {kind}, {cores}"] == "40 requests are too few"
+            assert "ended by itself" in told[f"antagonist: {kind}"]
+    assert told["limits"]
+    clients = {s.dimensions.get("client") for s in record.samples if s.metric == "slowdown_p50"}
+    assert clients == ({"inside"} if target == "docker:none" else {None})
+
+
+def _figures_agree(record: RunRecord, **told: str) -> None:
+    (operations,), (ratio,) = values(record, "antagonist_ops_per_s", **told), values(record, "slowdown_p50", **told)
+    assert operations > 0
+    a1, b, a2 = values(record, "victim_p50_s", **told)
+    assert ratio == pytest.approx(b / (a1 * a2) ** 0.5)
+    assert len(values(record, "request_s", **told)) + sum(values(record, "unserved_requests", **told)) == 3 * 40
+    assert all(0 <= share <= 1.05 for share in values(record, "waited_share", **told))  # of readings a moment apart
+
+
+@pytest.mark.parametrize("target", [pytest.param("docker", marks=pytest.mark.engine("docker"))])
+def test_an_antagonist_ends_by_its_own_deadline_though_the_lab_is_dead(
+    driver: Driver, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    lab = _lab(
+        *("run", "neighbour", "-t", "docker", "--rounds", "1", "--warmup", "0", "--store", str(tmp_path / "s.db")),
+        *("--param", "antagonists=busy", "--param", "share=yes", "--param", "seconds=0.5", "--param", "rate=50"),
+    )
+    try:
+        service, task = until(lambda: _task_of(driver, lab.pid))
+        lab.send_signal(signal.SIGKILL)
+        lab.wait(timeout=10)
+        assert all(process.alive() for process in task), "it was killed in the middle"
+        assert all_ended(task, 10.0) == []
+        assert service.alive(), "which would have taken it along"
+    finally:
+        lab.kill()
+        lab.wait(timeout=10)
+        assert _lab("clean", "--yes").wait(timeout=120) == 0
+    assert _task_of(driver, lab.pid) is None
+
+
+def _lab(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "import lab.cli; lab.cli.main()", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _task_of(driver: Driver, pid: int) -> tuple[Process, list[Process]] | None:
+    """The service that runs a task for the lab with `pid`, and the task's processes."""
+    for instance in driver.list_instances({}):
+        owner = Owner.parse(instance.labels["lab.owner"])
+        if owner is not None and owner.pid == pid and isinstance(instance, OnThisHost):
+            pids = [one for one, role in instance.host_pids().items() if role is Role.SERVICE]
+            service, *task = sorted(process for one in pids if (process := Process.of(one)) is not None) or [None]
+            if task:
+                return service, task
+    return None
