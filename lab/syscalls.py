@@ -34,9 +34,11 @@ class Sees(StrEnum):
     WORKS = "works"
     """The form does its harmless work: whether the call is allowed and works."""
     CHECKED = "checked"
-    """The kernel asks for the privilege before it meets the form's fault: whether that, or a filter, refuses."""
+    """The kernel, or a version of it, asks for the privilege before it meets the form's fault: whether that, or a
+    filter, refuses."""
     FAULT = "fault"
-    """The form's fault comes first: only what stands before the call, a seccomp filter, can refuse it."""
+    """In every Linux the form's fault comes first: only what stands before the call, a seccomp filter, can refuse it.
+    Another kernel, such as gVisor's, may ask for a privilege even so."""
     GONE = "gone"
     """Linux has lost the call, or never had it: ENOSYS is the kernel's own answer, and any other a filter's."""
 
@@ -48,7 +50,7 @@ class Outcome(StrEnum):
     ERRNO = "errno"
     SIGNAL = "signal"
     TIMEOUT = "timeout"
-    """It did not return within a second, and was killed."""
+    """It did not return within two seconds, and was killed."""
     EXIT = "exit"
     """Its process ended by itself, without an answer."""
     UNMADE = "unmade"

@@ -7,8 +7,9 @@
  *
  * What the form's answer can tell, `sees`:
  *   WORKS    the call is allowed and does what it says, to the child alone: an error is a refusal, or a lack
- *   CHECKED  the kernel asks for the privilege first, and refuses with EPERM or EACCES; the fault comes after it
- *   FAULT    the fault comes first: only what stands before the call, a seccomp filter, can refuse it
+ *   CHECKED  the kernel, or a version of it, asks for the privilege before it meets the fault, and refuses with EPERM
+ *            or EACCES; so may a filter
+ *   FAULT    in every Linux the fault comes first: only what stands before the call, a seccomp filter, can refuse it
  *   GONE     a call that Linux has lost or never had: ENOSYS is the kernel's own answer, any other is a filter's
  *
  * Operands: NOFD is no descriptor. BAD as an address lies in the kernel's half, which no process can have mapped; as
@@ -92,7 +93,7 @@ TRY(execve, FAULT, "no readable name", BAD, 0, 0)
 TRY(execveat, FAULT, "no readable name", NOFD, BAD, 0, 0, 0)
 TRY(umask, WORKS, "the child's own, which makes no file", 0)
 TRY(name_to_handle_at, FAULT, "no readable name, and no readable handle", NOFD, BAD, BAD, BAD, 0)
-TRY(open_by_handle_at, FAULT, "no readable handle, and no such mount", NOFD, BAD, 0)
+TRY(open_by_handle_at, CHECKED, "no readable handle, and no such mount", NOFD, BAD, 0)
 TRY(lookup_dcookie, CHECKED, "no such cookie, and no room for its name; gone from newer kernels", 0, BAD, 0)
 TRY(quotactl, FAULT, "no such kind of quota", BAD, 0, 0, 0)
 
@@ -203,7 +204,7 @@ TRY(capget, FAULT, "no readable header", BAD, BAD)
 TRY(capset, FAULT, "no readable header", BAD, BAD)
 TRY(prctl, WORKS, "asks whether the child may be dumped", 3, 0, 0, 0, 0)
 TRY(seccomp, FAULT, "no such operation", BAD, 0, 0)
-TRY(personality, WORKS, "every bit only asks", BAD)
+TRY(personality, WORKS, "the child's alone, and the one that Linux programs have", 0)
 TRY(getrlimit, FAULT, "no such limit", BAD, BAD)
 TRY(setrlimit, FAULT, "no such limit, and no readable value", BAD, BAD)
 TRY(prlimit64, WORKS, "neither sets nor tells", 0, 7, 0, 0)
@@ -222,7 +223,7 @@ TRY(sched_get_priority_max, WORKS, "asks only", 0)
 TRY(sched_get_priority_min, WORKS, "asks only", 0)
 TRY(sched_rr_get_interval, FAULT, "nowhere to put the answer", 0, BAD)
 TRY(sched_getattr, FAULT, "nowhere to put the answer", 0, 0, 0, 0)
-TRY(sched_setattr, FAULT, "no value", 0, 0, 0)
+TRY(sched_setattr, FAULT, "no attributes to set", 0, 0, 0)
 TRY(sched_getaffinity, FAULT, "no room for the answer", 0, 0, BAD)
 TRY(sched_setaffinity, FAULT, "no readable set of CPUs", 0, 8, BAD)
 TRY(getcpu, WORKS, "asks, and has it put nowhere", 0, 0, 0)
@@ -311,6 +312,6 @@ TRY(mount, CHECKED, "a new mount of no type", 0, ROOT, 0, 0, 0)
 TRY(umount2, FAULT, "no such flags, and no readable name", BAD, BAD)
 TRY(setns, FAULT, "no such descriptor", NOFD, 0)
 TRY(unshare, WORKS, "a user namespace of the child's own, which ends with it", 0x10000000)
-TRY(perf_event_open, FAULT, "no readable description", BAD, 0, -1, NOFD, 0)
+TRY(perf_event_open, CHECKED, "no readable description", BAD, 0, -1, NOFD, 0)
 TRY(bpf, CHECKED, "loads a program of no instructions and no readable license", 5, ZEROS, 48)
 TRY(nfsservctl, GONE, "gone since 3.1", 0, 0, 0)
