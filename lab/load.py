@@ -133,8 +133,8 @@ class Client:
         return parse(output)
 
     def prefer(self) -> None:
-        """Let the kernel run the client in real time, where this user may ask for that (sched(7)): it is late less often,
-        as it runs before all others. Whether it was late all the same, it tells by itself."""
+        """Let the kernel run the client in real time, before all others, where this user may ask for that (sched(7)).
+        It is late less often then; whether it was all the same, it tells by itself."""
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.sched_setscheduler(self._process.pid, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 

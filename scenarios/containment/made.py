@@ -129,12 +129,15 @@ def _state(session: Session) -> TaskState | None:
     """What the service tells of the task once that has ended; None where it cannot be asked."""
     deadline = time.monotonic() + _END_S
     with suppress(DriverError):  # it is gone, or cannot answer: `survival` tells which
-        while (state := task(session)).running:
-            late_ns = int(ask.get(session, "/clock")["now_ns"]) - state.deadline_ns
+        while True:
+            asked_ns = int(ask.get(session, "/clock")["now_ns"])  # before, since an answer may take long
+            state = task(session)
+            if not state.running:
+                return state
+            late_ns = asked_ns - state.deadline_ns
             if late_ns > _LATE_NS or time.monotonic() > deadline:
                 raise MeasurementError(f"the task '{state.kind}' is {late_ns / 1e9:.1f} s past its own deadline")
             time.sleep(0.05)
-        return state
     return None
 
 
