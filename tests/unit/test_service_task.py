@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +20,10 @@ import psutil
 import pytest
 
 from lab import ask, cgroup
-from lab.errors import MeasurementError, Unsupported
-from lab.service.build import GUEST_INIT_SOURCES, build, build_enter, build_service
-from lab.service.guest_config import GuestConfig
+from lab.errors import Unsupported
+from lab.service.build import build_enter, build_service
 from lab.spec import MIB, Endpoint, Spec
-from lab.task import GRACE_S, Antagonist, TaskState, Trouble, parse, start_task, task
+from lab.task import Antagonist, TaskState, Trouble, start_task, task
 
 NONCE = "5eed0000000000000000000000000004"
 WAIT_S = 30.0
@@ -172,7 +170,7 @@ def test_one_at_a_time_and_the_next_when_it_has_ended(service: Service) -> None:
     assert service.state().pid == first.pid
     state = service.ended()
     assert (state.kind, state.made, state.signal, state.exit_code) == ("forks", 3, signal.SIGALRM, None)
-    assert state.ended_ns is not None and 0 <= state.ended_ns - state.deadline_ns < 5e9
+    assert state.ended_ns is not None and state.ended_ns >= state.deadline_ns
     second = service.start(Trouble.FORKS, amount=2)
     assert second.pid != first.pid
     wait_for(lambda: service.state().made == 2)
@@ -395,88 +393,3 @@ def test_an_asker_that_does_not_wait_for_the_answer_has_its_task_ended_too(servi
         connection.sendall(head.encode())
     wait_for(lambda: service.state().made == 3)
     assert service.ended().signal == signal.SIGALRM
-
-
-# The guest's pid 1, in namespaces of its own, where its end is theirs; a kernel's panic is seen in real guests.
-
-
-@pytest.fixture(scope="module")
-def guest_init(programs: Path) -> Path:
-    flags = ['-DLAB_COMMAND_LINE="/lab/cmdline"', '-DLAB_CONSOLE="/lab/console"']
-    return build("guest-init-panic", GUEST_INIT_SOURCES, programs, flags=flags)
-
-
-@pytest.mark.parametrize(
-    ("words", "ends"),
-    [
-        (f"lab.nonce={NONCE} lab.panic={NONCE}", True),
-        (f"lab.nonce={NONCE}", False),
-        (f"lab.nonce={NONCE} lab.panic={NONCE}0", False),
-        (f"lab.nonce={NONCE} lab.panic=", False),
-        (f"lab.panic={NONCE}", False),
-        (f"lab.nonce={NONCE} not.lab.panic={NONCE}", False),
-    ],
-)
-def test_a_guests_init_ends_for_a_panic_only_with_leave_for_this_launch(
-    binary: Path, guest_init: Path, tmp_path: Path, words: str, ends: bool
-) -> None:
-    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net"]
-    if subprocess.run([*unshare, "true"], capture_output=True, timeout=WAIT_S, check=False).returncode != 0:
-        pytest.skip("namespaces cannot be made here")
-    (tmp_path / "lab").mkdir()
-    shutil.copy(guest_init, tmp_path / "init")
-    shutil.copy(binary, tmp_path / "service")
-    (tmp_path / "lab/cmdline").write_text(f"console=ttyS0 {words}\n")
-    (tmp_path / "lab/config").write_bytes(GuestConfig(argv=["/service"], service=True, scratch_bytes=MIB).encode())
-    command = [*unshare, f"--root={tmp_path}", "/init"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        try:
-            assert [process.stdout.readline().split()[2] for _ in range(3)] == [b"init", b"main", b"listening"]
-            (init,) = psutil.Process(process.pid).children()
-            init.send_signal(signal.SIGUSR2)
-            if not ends:
-                init.terminate()  # which passes on to the service, in its own time
-            last = process.stdout.read()
-            assert last == (f"lab-guest panic {NONCE}\n".encode() if ends else b"lab-guest exit 0\n")
-        finally:
-            process.kill()
-
-
-TOLD = {
-    "kind": "memory",
-    "running": False,
-    "pid": 7,
-    "amount": 8,
-    "started_ns": 5,
-    "ended_ns": 9,
-    "deadline_ns": 20,
-    "exit_code": 0,
-    "signal": 9,
-    "made": 0,
-    "refused": 0,
-    "errno": 0,
-    "bytes": 4096,
-    "operations": 0,
-}
-
-
-def test_what_does_not_apply_is_none() -> None:
-    state = parse(TOLD)
-    assert (state.signal, state.exit_code, state.ended_ns) == (9, None, 9)
-    gentle = parse({**TOLD, "signal": 0, "more": "ignored"})
-    assert gentle == replace(state, signal=None, exit_code=0)
-    running = parse({**TOLD, "running": True, "ended_ns": 0, "signal": 0})
-    assert (running.signal, running.exit_code, running.ended_ns) == (None, None, None)
-    assert GRACE_S == 2
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"bytes": None}, {"made": "3"}, {"running": 1}, {"errno": True}, {"refused": -1}, {"ended_ns": 4}, {"kind": "x"}],
-)
-def test_a_state_that_is_not_whole_is_no_state(wrong: dict[str, Any]) -> None:
-    with pytest.raises(MeasurementError):
-        parse({**TOLD, **wrong})
-    with pytest.raises(MeasurementError):
-        parse({name: value for name, value in TOLD.items() if name not in wrong})
