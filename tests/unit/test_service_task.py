@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +27,7 @@ from lab.task import Antagonist, TaskState, Trouble, start_task, task
 
 NONCE = "5eed0000000000000000000000000004"
 WAIT_S = 30.0
-SMALL = {
+SMALL: Mapping[Trouble | Antagonist, int] = {
     Trouble.MEMORY: 4,
     Trouble.FORKS: 6,
     Trouble.FILES: 32,
