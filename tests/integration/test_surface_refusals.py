@@ -62,7 +62,7 @@ def test_docker_refuses_what_its_filter_lists(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, until: Callable[..., object]
 ) -> None:
     unfiltered = Variant(about="plain, without a filter", settings={"security_opt": ["seccomp=unconfined"]})
-    monkeypatch.setitem(VARIANTS, "unfiltered", unfiltered)  # type: ignore[index]  # a Mapping to all others
+    monkeypatch.setitem(VARIANTS, "unfiltered", unfiltered)
     with launch("docker") as plain, launch("docker:unfiltered") as bare, launch("process") as process:
         filtered, control, outside = probe(plain, drop=False), probe(bare, drop=False), probe(process, drop=True)
         until(lambda: services(plain) == services(process) == 1)  # whoever tried is gone
