@@ -16,6 +16,7 @@ from pathlib import Path
 from labside import lab_side
 from made_memory import density_run, memory_run
 from programs import ProgramFailed
+from scenario_run import run_scenario
 from verdict import Verdict, say
 
 from lab import density, figures, stats
@@ -23,12 +24,8 @@ from lab.compare import RunComparison, compare_runs
 from lab.driver import OnThisHost
 from lab.errors import LabError
 from lab.memory import Account, account
-from lab.options import RunOptions
-from lab.registry import make_scenario
-from lab.run import LaunchRecord, Outcome, RunRecord, TargetRecord
-from lab.sample import Sample
+from lab.run import Outcome, RunRecord
 from lab.spec import MIB
-from lab.start import execute, intent
 from lab.store import Store
 
 TARGETS = ("process", "docker")
@@ -106,9 +103,9 @@ def _smem(program: str, over: Account) -> dict[str, int]:
 def _seeded(scenario: str, target: str, rounds: int, parameters: Mapping[str, str]) -> Verdict:
     """Whether a run whose services hold 20 MiB more is told from one whose services do not."""
     with tempfile.TemporaryDirectory() as folder, Store.open(str(Path(folder) / "accept.db")) as store:
-        plain = _run(store, scenario, target, rounds, parameters)
-        held = _run(
-            store, scenario, target, rounds, {**parameters, "hold": str(int(parameters.get("hold", 0)) + HELD_MIB)}
+        plain = run_scenario(store, scenario, [target], rounds, parameters)
+        held = run_scenario(
+            store, scenario, [target], rounds, {**parameters, "hold": str(int(parameters.get("hold", 0)) + HELD_MIB)}
         )
         if reason := next((t.reason for run in (plain, held) for t in run.targets if t.outcome is not Outcome.OK), ""):
             say(f"  {scenario}, {target}: {reason} -> not run")
@@ -130,13 +127,6 @@ def _unseen(plain: RunRecord, held: RunRecord, metric: str) -> Verdict:
         say("  a slope is not resolved: other programs take and return too much memory")
         return Verdict.INCONCLUSIVE
     return Verdict.MISSED
-
-
-def _run(store: Store, scenario: str, target: str, rounds: int, parameters: Mapping[str, str]) -> RunRecord:
-    options = RunOptions(targets=[target], rounds=rounds, warmup=0, param=dict(parameters))
-    with intent(make_scenario(scenario, options.param), options, {}) as plan:
-        execute(plan, store, _Silent())
-        return store.load(plan.run.id)
 
 
 def _made_up(pairs: int, chance: random.Random) -> list[Verdict]:
@@ -165,26 +155,3 @@ def _counted(text: str, found: int, n: int, goal: str, low: float, high: float) 
     verdict = Verdict.MET if low <= found <= high else Verdict.MISSED
     say(f"  {text}: {found} of {n} (95 % interval {least:.1%} to {most:.1%}); goal {goal} -> {verdict}")
     return verdict
-
-
-class _Silent:
-    """Watches a run and says nothing but what went wrong."""
-
-    def preparing(self, target: str) -> None:
-        """Nothing to say."""
-
-    def launching(self, target: str, iteration: int, warmup: bool) -> None:
-        """Nothing to say."""
-
-    def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
-        if launch.outcome is Outcome.FAILED:
-            say(f"  {launch.target}, round {launch.iteration} failed: {launch.error}")
-
-    def target_changed(self, record: TargetRecord) -> None:
-        """It is in the record."""
-
-    def cleaning(self) -> None:
-        """Nothing to say."""
-
-    def problem(self, text: str) -> None:
-        say(f"  {text}")

@@ -1,6 +1,6 @@
 """Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
 
-    python tests/accept/run.py [--only waiting,docker,qemu,overhead,alarms] [--pairs N] [--seed N]
+    python tests/accept/run.py [--only waiting,docker,qemu,overhead,memory,neighbour,alarms] [--pairs N] [--seed N]
 
 It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
 missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
@@ -23,6 +23,8 @@ from types import FrameType
 from docker_pairs import docker_pairs
 from memory_accept import PAIRS as MEMORY_PAIRS
 from memory_accept import memory
+from neighbour_accept import ROUNDS as NEIGHBOUR_ROUNDS
+from neighbour_accept import neighbour
 from overhead_accept import overhead
 from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
@@ -44,6 +46,7 @@ TITLES = {
     "qemu": "libvirt against QEMU by hand",
     "overhead": "System calls and CPU work by the service against a plain C loop in the same target",
     "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
+    "neighbour": "A busy neighbour on the same CPU, and none",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
 }
 
@@ -67,6 +70,7 @@ def main() -> int:
         "qemu": lambda: qemu_pairs(options.pairs or QEMU_PAIRS, chance),
         "overhead": lambda: overhead(options.pairs or OVERHEAD_ROUNDS, chance),
         "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
+        "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),
         "alarms": _alarms,
     }
     try:
