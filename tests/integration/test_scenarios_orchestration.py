@@ -102,7 +102,7 @@ def test_scaling_up_replaces_no_replica_that_runs(driver: Driver, labels: dict[s
 
 @on("docker")
 def test_docker_recovers_only_with_a_policy(driver: Driver, measure: Measure, target: str) -> None:
-    record = measure(Recover(within=20.0), driver)
+    record = measure(Recover(within=8.0), driver)
     assert not failures(record)
     assert values(record, "recovered", restart="default", policy="no") == [0.0]
     assert values(record, "recovered", restart="best", policy="always") == [1.0]
