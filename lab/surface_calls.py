@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lab.syscalls import Call, Outcome, Sees, refused
 
-_UNTRIED = (Outcome.UNTRIED, Outcome.LATE, Outcome.UNMADE)
-_NO_ANSWER = (Outcome.SIGNAL, Outcome.TIMEOUT, Outcome.EXIT, Outcome.LATE, Outcome.UNMADE)
+_NO_TURN = (Outcome.LATE, Outcome.UNMADE)
+_NO_ANSWER = (Outcome.SIGNAL, Outcome.TIMEOUT, Outcome.EXIT, *_NO_TURN)
 
 
 def filtered(calls: Iterable[Call]) -> Sequence[Call]:
@@ -28,13 +28,16 @@ def facts(calls: Sequence[Call]) -> Mapping[str, str]:
     }
 
 
-def counts(calls: Sequence[Call]) -> Mapping[str, int]:
-    """The counted figures by metric."""
+def counts(calls: Sequence[Call]) -> Mapping[str, int | str]:
+    """The counted figures by metric; a text where there is none, which says why."""
+    late = sum(call.outcome in _NO_TURN for call in calls)
+    of_answers = {"calls_refused": refused(calls), "calls_filtered": filtered(calls), "calls_absent": _absent(calls)}
     return {
-        "calls_refused": len(refused(calls)),
-        "calls_filtered": len(filtered(calls)),
-        "calls_absent": len(_absent(calls)),
-        "calls_tried": sum(call.outcome not in _UNTRIED for call in calls),
+        **{
+            metric: f"{late} calls were not tried in time" if late else len(found)
+            for metric, found in of_answers.items()
+        },
+        "calls_tried": sum(call.outcome not in (Outcome.UNTRIED, *_NO_TURN) for call in calls),
         "calls_not_tried": sum(call.outcome is Outcome.UNTRIED for call in calls),
     }
 

@@ -39,7 +39,7 @@ INSIDE: Mapping[str, Meaning] = {
     "user": Meaning(
         "Its user, groups, and how its user ids are mapped to those outside.",
         "Where ids are not mapped, uid 0 inside is uid 0 to the kernel that it runs on: held back by capabilities, "
-        "namespaces and filters alone. What leaves a container as root is root on the host.",
+        "namespaces and filters alone. What escapes a container as uid 0 is the host's root user.",
         "user_namespaces(7)",
     ),
     "capabilities": Meaning(
@@ -84,7 +84,7 @@ INSIDE: Mapping[str, Meaning] = {
         "and may be read, and those that something else covers. Modes and mounts are asked; nothing is tried.",
         "core_pattern or modprobe name a program that the kernel starts as root on the host; sysrq-trigger can halt "
         "it. A file may still refuse on opening, as kcore does without its capability.",
-        _PROC,
+        "proc_sys_kernel(5), core(5)",
     ),
     "writable": Meaning(
         "Every file of /proc (but for processes' own) and /sys that it may write, by modes, capabilities and mounts.",
@@ -111,7 +111,7 @@ INSIDE: Mapping[str, Meaning] = {
         "What its kernel's settings for profiling, BPF, addresses, the log and user namespaces are, as it reads them.",
         "They bound what a process without privileges may ask of the kernel. Where the kernel is shared they are the "
         "host's, for all workloads at once.",
-        _SYSCTL,
+        f"{_SYSCTL} and user.rst",
     ),
     "user namespaces": Meaning(
         "Whether it can make a user namespace: tried, by a process that ends at once.",
@@ -126,8 +126,8 @@ INSIDE: Mapping[str, Meaning] = {
     ),
     "cgroup": Meaning(
         "Whether it sees its place among the host's cgroups, and could change the groups' files.",
-        "The path tells what runs it and its id. Who may write there can lift its own limits, and in version 1 name a "
-        "program (release_agent) that the host's kernel starts.",
+        "The path tells what runs it and its id. Who may write there can lift its own limits, and in version 1, with "
+        "sys_admin, name a program (release_agent) that the host's kernel starts.",
         "cgroup_namespaces(7)",
     ),
     "clock": Meaning(

@@ -228,14 +228,13 @@ def test_refused_calls_are_told_by_answer_and_those_of_a_filter_apart() -> None:
         call("vserver", "ENOSYS", sees=Sees.GONE),
         call("tuxcall", "EPERM", sees=Sees.GONE),
         call("wait4", "timeout"),
-        call("msync", "late"),
         call("vhangup", "untried", sees=None),
     ]
     assert surface_calls.facts(calls) == {
         "system calls: refused": "EACCES: setpriority; EPERM: keyctl, mount, tuxcall; SIGSYS: ptrace",
         "system calls: refused by a filter for certain": "keyctl, ptrace, tuxcall",
         "system calls: answered ENOSYS": "clone3",
-        "system calls: without an answer": "late: msync; timeout: wait4",
+        "system calls: without an answer": "timeout: wait4",
     }
     assert surface_calls.counts(calls) == {
         "calls_refused": 5,
@@ -244,6 +243,14 @@ def test_refused_calls_are_told_by_answer_and_those_of_a_filter_apart() -> None:
         "calls_tried": 10,
         "calls_not_tried": 1,
     }
+
+
+def test_where_some_calls_had_no_turn_none_is_counted_as_let_through() -> None:
+    calls = [call("mount", "EPERM"), call("msync", "late"), call("madvise", "unmade")]
+    assert surface_calls.facts(calls)["system calls: without an answer"] == "late: msync; unmade: madvise"
+    counted = surface_calls.counts(calls)
+    assert counted["calls_refused"] == counted["calls_filtered"] == "2 calls were not tried in time"
+    assert (counted["calls_tried"], counted["calls_not_tried"]) == (1, 0)
 
 
 def make_process(root: Path, pid: str, **changes: Any) -> Path:
