@@ -64,9 +64,11 @@ class Surface:
     @property
     def done(self) -> Sequence[str]:
         return (
-            "One instance of the lab's own service was launched, and asked to look around: each probe in a process of "
-            "its own, below the service, with a limit of 4 s; nothing was written and no device opened.",
-            "Meanwhile the host's /proc was read for every process that exists because of the instance.",
+            "One instance of the lab's own service was launched, and the host's /proc read for every process that "
+            "exists because of it.",
+            "Then the service was asked to look around: each probe in a process of its own, with a limit of 4 s; "
+            "nothing was written and no device opened.",
+            "Last, every system call that has a harmless form was tried once, by a process that ended.",
         )
 
     def measure(self, bench: Bench) -> None:
