@@ -140,7 +140,8 @@ def header_numbers() -> dict[str, int]:
         timeout=30,
         check=True,
     )
-    return {name: int(number) for name, number in re.findall(r"#define __NR_(\w+) (\d+)\b", asked.stdout)}
+    found = re.findall(r"#define __NR_(\w+) (\d+)\b", asked.stdout)
+    return {name: int(number) for name, number in found if name not in ("syscalls", "arch_specific_syscall")}
 
 
 # The table.
