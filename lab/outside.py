@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab import capabilities
 from lab.driver import Role
-from lab.procfs import read_fields
+from lab.procfs import read_fields, read_link
 from lab.surface import NAMESPACES, NOT_TOLD, collapsed, no_new_privileges, profile, seccomp
 
 REFUSED = "not readable without root"
@@ -102,8 +102,9 @@ def _read(what: Callable[[], str]) -> str:
 
 
 def _shared(process: Path, own: Path) -> str:
-    shared = [kind for kind in NAMESPACES if (process / "ns" / kind).readlink() == (own / "ns" / kind).readlink()]
-    return "all" if len(shared) == len(NAMESPACES) else ", ".join(shared) or "none"
+    ours = {kind: link for kind in NAMESPACES if (link := read_link(own / "ns" / kind))}
+    shared = [kind for kind, link in ours.items() if str((process / "ns" / kind).readlink()) == link]
+    return "all" if len(shared) == len(ours) else ", ".join(shared) or "none"
 
 
 def _cgroups(process: Path, own: Path) -> str:

@@ -39,9 +39,10 @@ class Host:
 
     @classmethod
     def here(cls) -> Host:
-        """This host, by the lab's own process."""
-        links = {kind: read_link(Path("/proc/self/ns") / kind) or "" for kind in NAMESPACES}
-        return cls(boot_id=boot_id(), release=os.uname().release, hostname=os.uname().nodename, namespaces=links)
+        """This host, by the lab's own process; with the kinds of namespaces that its kernel has."""
+        links = {kind: read_link(Path("/proc/self/ns") / kind) for kind in NAMESPACES}
+        there = {kind: link for kind, link in links.items() if link}
+        return cls(boot_id=boot_id(), release=os.uname().release, hostname=os.uname().nodename, namespaces=there)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -334,6 +335,16 @@ def test_what_takes_root_to_read_is_said_to(tmp_path: Path, monkeypatch: pytest.
         *("security module", "namespaces shared", "open devices", "open files", "open sockets", "open others")
     }
     assert said["its process: user"] == "root (0)"
+
+
+def test_a_kernel_without_some_kind_of_namespace_is_compared_by_the_others(tmp_path: Path) -> None:
+    for pid in ("self", "7"):
+        (make_process(tmp_path, pid) / "ns/time").unlink()
+    (seen,) = outside.look({7: Role.SERVICE}, tmp_path)
+    assert seen.shared == "all"
+    older = {kind: link for kind, link in LINKS.items() if kind != "time"}
+    found = inside(namespaces={**older, "time": ""})
+    assert Inside(found=found.found, host=replace(HOST, namespaces=older), dropped=False).shared() == list(older)
 
 
 def test_this_process_is_told_truly() -> None:
