@@ -184,13 +184,13 @@ def start_load(
 
 def run_load_inside(instance: Execs, port: int, *, rate: int, seconds: float) -> LoadResult:
     """As `run_load`, by a client beside the lab's own service in its container, under the same limits and on the same
-    CPUs. Raises LabError."""
+    CPUs. Raises LabError, MeasurementError where it fails there."""
     _require_bounded(rate, seconds)
     options = {"rate": rate, **_common(seconds, "/healthz", "", _INSIDE_TIMEOUT_S)}
     command = _command("load", Endpoint("127.0.0.1", port), options, Path("/service"))
     ended = instance.exec(command, timeout_s=seconds + _INSIDE_TIMEOUT_S + _OVER_S)
     if ended.exit_code != 0:
-        raise LabError(
+        raise MeasurementError(
             f"the load's client failed inside with status {ended.exit_code}",
             details=ended.stderr.decode(errors="replace"),
         )

@@ -54,7 +54,7 @@ from lab.session import Session
 from lab.strain import NO_GROUP, NO_PRESSURE, Gauge, Strain
 from lab.task import GRACE_S, MAX_SECONDS, Antagonist, TaskState, start_task, task
 
-MAX_REQUESTS = 20_000
+MIN_REQUESTS, MAX_REQUESTS = 6, 20_000
 BIG_DRIFT = 1.5
 
 _WARM_S = 0.5
@@ -147,19 +147,25 @@ class Neighbour:
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        unknown = set(self.antagonists.split(",")) - set(Antagonist)
+        unknown = self._named - set(Antagonist)
         if unknown:
             raise ValueError(
                 f"antagonists: there is no {', '.join(sorted(unknown))}; there are {', '.join(Antagonist)}"
             )
         if self.rate * self.seconds > MAX_REQUESTS:
             raise ValueError(f"rate times seconds must be at most {MAX_REQUESTS} requests")
+        if self.rate * self.seconds < MIN_REQUESTS:
+            raise ValueError(f"rate times seconds must be at least {MIN_REQUESTS} requests, which a median needs")
         return self
+
+    @property
+    def _named(self) -> set[str]:
+        return {name.strip() for name in self.antagonists.split(",")}
 
     @property
     def kinds(self) -> list[Antagonist]:
         """The antagonists, each once, in their usual order."""
-        return [kind for kind in Antagonist if kind in self.antagonists.split(",")]
+        return [kind for kind in Antagonist if kind in self._named]
 
     @property
     def task_seconds(self) -> int:
@@ -214,7 +220,7 @@ class Neighbour:
                     for kind in kinds:
                         _absent(bench, kind, {"cores": "apart"}, "this machine has only one core to run on")
                     continue
-                pair.load(_WARM_S)  # the first answers are of code that no cache has
+                pair.load(max(_WARM_S, 1 / self.rate))  # the first answers are of code that no cache has
                 for kind in kinds:
                     self._trial(bench, pair, kind)
                 _require_held(pair)

@@ -270,7 +270,13 @@ def test_antagonists_outside_limits_are_refused(bench: FakeBench) -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"antagonists": "busy,nosuch"}, {"antagonists": ""}, {"share": "maybe"}, {"rate": "5000", "seconds": "5"}],
+    [
+        {"antagonists": "busy,nosuch"},
+        {"antagonists": ""},
+        {"share": "maybe"},
+        {"rate": "5000", "seconds": "5"},
+        {"rate": "5", "seconds": "1"},
+    ],
 )
 def test_parameters_are_checked(parameters: dict[str, str]) -> None:
     with pytest.raises(BadInput):
@@ -278,7 +284,7 @@ def test_parameters_are_checked(parameters: dict[str, str]) -> None:
 
 
 def test_its_plan_and_its_words_are_of_its_parameters() -> None:
-    made = make_scenario("neighbour", {"antagonists": "fsync,busy", "share": "yes", "rate": "100", "seconds": "1.5"})
+    made = make_scenario("neighbour", {"antagonists": "fsync, busy", "share": "yes", "rate": "100", "seconds": "1.5"})
     assert isinstance(made, Claims) and isinstance(made, Sized) and isinstance(made, Takes)
     assert isinstance(made, Neighbour)
     assert (made.launches, made.at_once, made.task_seconds) == (2, 2, 3)
