@@ -59,10 +59,13 @@ def test_every_metric_has_a_figure_or_a_reason(record: RunRecord, target: str) -
     served = values(record, "request_s")
     assert len(served) + values(record, "unserved_requests")[0] == 400
     assert values(record, "latency_p50_s")[0] > 0
+    if target == "process":
+        _is_all_of_this_hosts(record)
+    if target == "libvirt:microvm":
+        assert absent["fsync_s"] == "no disk" and not values(record, "fsync_s")
 
 
-@pytest.mark.parametrize("target", [pytest.param("process", marks=pytest.mark.engine("process"))])
-def test_the_control_has_all_of_this_hosts(record: RunRecord) -> None:
+def _is_all_of_this_hosts(record: RunRecord) -> None:
     if not absences(record):
         (place,) = [dict(s.dimensions) for s in record.samples if s.metric == "fsync_s"]
         assert place["file_system"]
@@ -70,10 +73,3 @@ def test_the_control_has_all_of_this_hosts(record: RunRecord) -> None:
     assert not Path("/.lab-fsync").exists()
     # No system call is faster than a few steps of arithmetic, and no switch faster than a system call.
     assert values(record, "cpu_work_s") < values(record, "syscall_s") < values(record, "switch_s")
-
-
-@pytest.mark.parametrize("target", [pytest.param("libvirt:microvm", marks=pytest.mark.engine("libvirt:microvm"))])
-def test_a_guest_in_memory_has_no_disk(record: RunRecord) -> None:
-    assert {why for (_, metric), why in absences(record).items() if metric == "fsync_s"} == {"no disk"}
-    assert not values(record, "fsync_s")
-    assert not values(record, "chunk_s", of="fsync_s")

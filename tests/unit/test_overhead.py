@@ -159,9 +159,9 @@ def test_each_figure_is_the_median_chunk_of_one_operation() -> None:
     assert fake.values("cpu_share") == [0.75] * 5
     (place,) = [dimensions for name, _, _, dimensions in fake.samples if name == "fsync_s"]
     assert place == {"file_system": "ext2-4"}
-    assert fake.values("unserved_requests") == [0.0]
-    if not fake.absent():  # the machine may be too busy for the client of the load
-        assert len(fake.values("request_s")) == 200
+    (unserved,) = fake.values("unserved_requests")
+    assert len(fake.values("request_s")) + unserved == 200
+    if not fake.absent() and not unserved:  # the machine may be too busy for the client of the load
         assert fake.values("served_per_s") == [pytest.approx(400, rel=0.2)]
 
 
