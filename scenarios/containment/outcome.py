@@ -49,8 +49,11 @@ class Observed:
 
 def happened(trouble: Trouble, seen: Observed) -> str:
     """What happened to the instance."""
+    if trouble is Trouble.PANIC:
+        panicked = any("panic" in line for line in seen.console)
+        return f"{'its kernel panicked' if panicked else 'no panic was seen'}: {seen.survival}"
     if trouble not in TASKS:
-        return f"{_END[trouble]}: {seen.survival}" if trouble in _END else str(seen.survival)
+        return f"killed: {seen.survival}"
     if seen.state is None:
         return f"not told by the service any more: {seen.survival}"
     return f"{_task(trouble, seen, seen.state)}; {seen.survival}"
@@ -77,7 +80,6 @@ _COUNTERS = {
     Trouble.FORKS: {"max": "at the limit of its cgroup (pids.events)"},
     Trouble.CPU: {"nr_throttled": "by the quota of its cgroup (cpu.stat: nr_throttled)"},
 }
-_END = {Trouble.KILL: "killed", Trouble.PANIC: "its kernel panicked"}
 
 
 def _task(trouble: Trouble, seen: Observed, state: TaskState) -> str:
@@ -88,7 +90,11 @@ def _task(trouble: Trouble, seen: Observed, state: TaskState) -> str:
     amount = f"{state.made} {_THINGS[trouble]}" if trouble in _THINGS else f"{state.bytes // MIB} MiB"
     if state.refused:
         return f"limited at {amount} ({errno.errorcode.get(state.errno, str(state.errno))})"
-    return f"not stopped: {amount}, all that it was to take"
+    return f"not stopped: {amount}, {'all that it was to take' if _all_taken(trouble, state) else 'until its deadline'}"
+
+
+def _all_taken(trouble: Trouble, state: TaskState) -> bool:
+    return state.made >= state.amount if trouble in _THINGS else state.bytes >= state.amount * MIB
 
 
 def _console(seen: Observed) -> str:
