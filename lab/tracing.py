@@ -24,11 +24,11 @@ from lab.trace_text import Trace, read_trace
 
 KIND = "tracing instance"
 GROUPS = frozenset(
-    {"avc", "block", "bridge", "capability", "cgroup", "compaction", "csd", "dma_fence", "error_report", "exceptions"}
+    {"avc", "block", "bridge", "cgroup", "compaction", "csd", "dma_fence", "error_report", "exceptions"}
     | {"btrfs", "erofs", "ext4", "f2fs", "fuse", "iomap", "jbd2", "nfs4", "xfs", "overlayfs", "9p"}
     | {"fib", "fib6", "napi", "neigh", "net", "netlink", "page_pool", "qdisc", "skb", "sock", "tcp", "udp", "vsock"}
-    | {"filelock", "filemap", "fs_dax", "huge_memory", "hugetlbfs", "kmem", "memcg", "migrate", "mmap"}
-    | {"oom", "page_isolation", "pagemap", "percpu", "readahead", "swiotlb", "thp", "tlb", "vmalloc"}
+    | {"filelock", "filemap", "fs_dax", "huge_memory", "hugetlbfs", "kmem", "migrate", "mmap"}
+    | {"oom", "page_isolation", "pagemap", "percpu", "readahead", "swiotlb", "thp", "vmalloc"}
     | {"vmscan", "writeback", "wbt", "kyber", "iocost", "bpf_trace", "io_uring", "kvm", "kvmmmu", "vhost", "xdp"}
     | {"module", "namei", "notifier", "printk", "raw_syscalls", "sched", "signal", "task", "workqueue"}
 )
@@ -37,8 +37,12 @@ of clocks, timers, interrupts and power are left out: they fire on whosever time
 
 _FOLLOWED = ("sched/sched_process_fork", "sched/sched_process_exec", "task/task_newtask")
 _COUNTED = ("raw_syscalls/sys_enter",)
-_LEFT_OUT = ("raw_syscalls/sys_exit",)
-"""Its stacks tell nothing beside those of the call's own events."""
+_LEFT_OUT = (
+    *(f"kmem/{name}" for name in ("rss_stat", "mm_page_alloc_zone_locked", "mm_page_free_batched", "kfree")),
+    *(f"sched/{name}" for name in ("sched_stat_runtime", "sched_wakeup")),
+    *("raw_syscalls/sys_exit", "block/block_touch_buffer", "block/block_dirty_buffer"),
+)
+"""The most frequent ones, whose stacks tell next to nothing beside those of the events around them."""
 _OPTIONS = {
     **dict.fromkeys(("context-info", "irq-info", "overwrite", "print-parent"), "1"),
     **dict.fromkeys(("sym-offset", "sym-addr", "verbose", "raw", "hex", "bin", "fields", "latency-format"), "0"),

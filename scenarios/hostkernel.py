@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ from lab.tracing import Method, Tracing, require_tracing, tracing
 LAUNCH, REQUEST, MIX = "launch", "request", "mix"
 
 _BY_EXEC = "without a network, request and mix would come by the engine's exec, whose own processes would be counted"
-_OWN_PROGRAM = "/proc/"
+_BUILT = re.compile(r"-[0-9a-f]{16}$")
+"""What tells the lab's own programs from those of other sources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +177,8 @@ class Hostkernel:
         idle = _Window(traced, took_s, seen, seen.family(known | _threads(_pids(session))) - lab)
         session.beside["hostkernel"] = {}
         _emit(bench, session, LAUNCH, act, idle)
-        programs = {Path(name).name if not name.startswith(_OWN_PROGRAM) else "itself" for name in act.part.programs}
-        tell(bench, Seen.OUTSIDE, "programs run by launch", ", ".join(sorted(programs)) or "none")
+        programs = sorted({_named(program) for program in act.part.programs})
+        tell(bench, Seen.OUTSIDE, "programs run by launch", ", ".join(programs) or "none")
         return session
 
     def _within(self, bench: Bench, session: Session, traced: Tracing, act: str = "") -> _Window:
@@ -261,6 +263,13 @@ def _emit(bench: Bench, session: Session, act: str, window: _Window, idle: _Wind
         "idle_functions": pack(idle.part.functions),
         "calls": {str(number): count for number, count in sorted(window.part.calls.items())},
     }
+
+
+def _named(program: str) -> str:
+    """What a reader knows it by; one that is run by a descriptor is a copy of who runs it, as OCI runtimes do it."""
+    if program.startswith(("/proc/", "/dev/fd/")):
+        return "itself"
+    return _BUILT.sub("", Path(program).name)
 
 
 def _pids(session: Session) -> Iterable[int]:
