@@ -228,9 +228,16 @@ def _devices(may: str = "", kind: str = "") -> Callable[[Inside, Mapping[str, An
             return "no /dev"
         of_kind = [one for one in told["listed"] if one[1].startswith(kind)]
         allowed = [one for one in of_kind if may in one[2]]
-        return "all of them" if may and of_kind and allowed == of_kind else collapsed(one[0] for one in allowed)
+        if may and of_kind and allowed == of_kind:
+            return "all of them"
+        return collapsed(one[0] for one in allowed) + _and_more(told)
 
     return words
+
+
+def _and_more(told: Mapping[str, Any]) -> str:
+    """Where the answer had no room for all."""
+    return ", and more" if told["seen"] > len(told["listed"]) else ""
 
 
 def _root_mount(_: Inside, told: Mapping[str, Any]) -> str:
@@ -239,7 +246,7 @@ def _root_mount(_: Inside, told: Mapping[str, Any]) -> str:
 
 
 def _mount_column(column: int) -> Callable[[Inside, Mapping[str, Any]], str]:
-    return lambda _, told: _listed({mount[column] for mount in told["listed"]})
+    return lambda _, told: _listed({mount[column] for mount in told["listed"]}) + _and_more(told)
 
 
 def _covered(_: Inside, told: Mapping[str, Any]) -> str:
@@ -248,7 +255,7 @@ def _covered(_: Inside, told: Mapping[str, Any]) -> str:
         for point, kind, access, _ in told["listed"]
         if point.startswith(("/proc", "/sys")) and (access == "ro" or (kind == "tmpfs" and point.startswith("/proc")))
     }
-    return _listed(point for point in points if not point.startswith("/sys/fs/cgroup/"))
+    return _listed(point for point in points if not point.startswith("/sys/fs/cgroup/")) + _and_more(told)
 
 
 def _reach(may: str, paths: Sequence[str] = ()) -> Callable[[Inside, Mapping[str, Any]], str]:

@@ -11,7 +11,9 @@
 #define MAX_DEPTH 4
 #define MAX_DEVICES 1200
 #define MAX_MOUNTS 250
-#define MAX_LISTED 40000 /* bytes of the answer */
+/* Bytes of the answer, which has room for both: `seen` tells what there was beyond. */
+#define MAX_DEVICES_BYTES 22000
+#define MAX_MOUNTS_BYTES 33000
 
 static const char *separator(const struct text *json)
 {
@@ -45,7 +47,7 @@ static void walk_devices(struct text *json, int directory, const char *prefix, i
                 walk_devices(json, below, path, depth + 1);
             }
         } else if ((S_ISCHR(about.st_mode) || S_ISBLK(about.st_mode)) && ++devices_seen <= MAX_DEVICES &&
-                   json->length < MAX_LISTED) {
+                   json->length < MAX_DEVICES_BYTES) {
             text_bytes(&text, "", 1);
             text_add(json, separator(json));
             text_add(json, "[");
@@ -132,7 +134,7 @@ static void mounts(struct text *json)
         if (*end) {
             *end++ = '\0';
         }
-        if (++seen <= MAX_MOUNTS && json->length < MAX_LISTED) {
+        if (++seen <= MAX_MOUNTS && json->length < MAX_MOUNTS_BYTES) {
             add_mount(json, line);
         }
     }

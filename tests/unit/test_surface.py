@@ -162,6 +162,13 @@ def test_a_probe_without_an_answer_says_so_and_has_no_figure() -> None:
     assert surface.counts(cut)["writable_paths"] == "at least 7: not all could be walked"
 
 
+def test_a_list_that_was_cut_short_says_so() -> None:
+    cut = surface.facts(inside(devices={**FOUND["devices"], "seen": 4}, mounts={**FOUND["mounts"], "seen": 999}))
+    assert cut["devices"] == "null, tty1, vda, and more"
+    assert cut["mounts: propagation"] == "private, slave, and more"
+    assert surface.counts(inside(devices={**FOUND["devices"], "seen": 4}))["devices_seen"] == 4
+
+
 def test_what_a_kernel_does_not_tell_is_not_made_up() -> None:
     bare = inside(
         kernel={"system": "Linux", "release": "4.4.0", "hostname": "x", "boot_id": ""},
