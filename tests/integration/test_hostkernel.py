@@ -1,4 +1,4 @@
-"""The host's kernel seen while real engines launch and serve: exact calls, more for a launch, and nothing left behind."""
+"""The host's kernel while real engines launch and serve: exact calls, more for a launch, and nothing left behind."""
 
 from __future__ import annotations
 
