@@ -59,6 +59,9 @@ SEEN = "seen"
 CONTROL = "process"
 """The target that others are related to: the same service with no platform at all."""
 
+RATIO = "x"
+"""The unit of metrics that say how many times as much something is."""
+
 WAIT_METHOD = "wait_method"
 SERVICE = "service"
 ENGINE = "engine"
@@ -186,8 +189,12 @@ def chain(rows: Iterable[Series], target: str, name: str) -> list[Step]:
 
 def beside(rows: Iterable[Series], a: Series) -> Series | None:
     """The control's row with the same metric as `a`; None where there is none or `a` is it. Of several, the one whose
-    dimensions are `a`'s, else the one of most values."""
-    found = [row for row in rows if row.target == CONTROL and row.metric == a.metric]
+    dimensions are `a`'s, else the one of most values, but for a ratio, which is of what its dimensions name."""
+    found = [
+        row
+        for row in rows
+        if row.target == CONTROL and row.metric == a.metric and (a.unit != RATIO or row.dimensions == a.dimensions)
+    ]
     if a.target == CONTROL or not found:
         return None
     return max(found, key=lambda row: (row.dimensions == a.dimensions, len(row.values)))

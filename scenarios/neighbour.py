@@ -43,7 +43,7 @@ from lab import limits
 from lab.driver import Execs, Feature, OnThisHost, Role
 from lab.errors import DriverError, MeasurementError, Unsupported
 from lab.evidence import Meaning, Seen, tell
-from lab.figures import ABSENT
+from lab.figures import ABSENT, RATIO
 from lab.latency import latencies_s, quantile_s
 from lab.limits import Held, Limit
 from lab.load import LoadResult, run_load, run_load_inside
@@ -381,8 +381,8 @@ def _emit_effects(bench: Bench, trial: Trial, kind: Antagonist, place: Mapping[s
             if name != LONG:
                 _absent(bench, kind, place, effect, f"slowdown_{name}")
             continue
-        bench.emit(f"slowdown_{name}", effect.slowdown, "x", **told, seen=Seen.OUTSIDE)
-        bench.emit(f"drift_{name}", effect.drift, "x", **told, seen=Seen.OUTSIDE)
+        bench.emit(f"slowdown_{name}", effect.slowdown, RATIO, **told, seen=Seen.OUTSIDE)
+        bench.emit(f"drift_{name}", effect.drift, RATIO, **told, seen=Seen.OUTSIDE)
         if name == "p50" and not 1 / BIG_DRIFT <= effect.drift <= BIG_DRIFT:
             said = f"A1 and A2 differ by more than {BIG_DRIFT:g} times: this slowdown says little"
             tell(bench, Seen.OUTSIDE, f"drift: {kind}, {place['cores']}", said)

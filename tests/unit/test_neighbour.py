@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lab.driver import Feature
 from lab.errors import BadInput, MeasurementError, Unsupported
 from lab.evidence import Claims, meaning
+from lab.figures import RATIO, Series, beside
 from lab.load import LoadResult, Request
 from lab.neighbour import Effect, Trial, failed, slowdown
 from lab.registry import make_scenario
@@ -266,6 +267,17 @@ def test_antagonists_outside_limits_are_refused(bench: FakeBench) -> None:
     with pytest.raises(Unsupported, match="no antagonist is started outside limits"):
         measure(bench)
     assert not bench.of("request_s")
+
+
+def test_a_slowdown_stands_beside_the_controls_under_the_same_antagonist_only() -> None:
+    def row(target: str, metric: str = "slowdown_p50", unit: str = RATIO, **told: str) -> Series:
+        return Series(target=target, label=target, metric=metric, unit=unit, dimensions=told, values=(1.0,))
+
+    control = [row("process", cores="shared", antagonist="busy"), row("process", cores="apart", antagonist="busy")]
+    assert beside(control, row("docker", antagonist="busy", cores="apart")) is control[1]
+    assert beside(control, row("docker", antagonist="cache", cores="apart")) is None
+    timed = row("process", "recover_s", "s", policy="no")
+    assert beside([timed], row("docker", "recover_s", "s", policy="always")) is timed
 
 
 @pytest.mark.parametrize(
