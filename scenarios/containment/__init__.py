@@ -97,7 +97,8 @@ class Containment:
             if Feature.NETWORK in bench.info.features:
                 keep = Feature.OWN_KERNEL in bench.info.features
                 who[NEIGHBOUR] = Watchee(_address(stack.enter_context(bench.session())), keep=keep)
-            with Victim(bench) as victim:
+            panics = Trouble.PANIC in self.troubles and Feature.OWN_KERNEL in bench.info.features
+            with Victim(bench, guest_panic=panics) as victim:
                 for trouble in self.troubles:
                     self._one(bench, victim, who, trouble)
 
@@ -111,8 +112,7 @@ class Containment:
             victim.leave()
             clock.start_with_another(bench, who, self.seconds, CLOCK_OFFSET_S)
         else:
-            session = victim.serving(guest_panic=True) if trouble is Trouble.PANIC else victim.serving()
-            made.make(bench, session, who, trouble, self.seconds)
+            made.make(bench, victim.serving(), who, trouble, self.seconds)
 
 
 def _address(session: Session) -> Endpoint:

@@ -15,22 +15,23 @@ from scenarios.containment.outcome import Survival
 
 
 class Victim:
-    """Leaving the context removes the instance that there is then."""
+    """`changes` are what its spec has that the neighbour's has not. Leaving the context removes the instance that there
+    is then."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, **changes: Any) -> None:
         self._bench = bench
+        self._changes = changes
         self._stack = ExitStack()
         self._session: Session | None = None
-        self._changes: dict[str, Any] = {}
         self._who: Identity | None = None
 
-    def serving(self, **changes: Any) -> Session:
-        """An instance with these changes to the spec that answers. Raises DriverError."""
-        if self._session is not None and self._changes == changes and self._serves(self._session):
+    def serving(self) -> Session:
+        """An instance that answers: the one that there is, or another in its place. Raises DriverError."""
+        if self._session is not None and self._serves(self._session):
             return self._session
         self.leave()
-        self._session = self._stack.enter_context(self._bench.session(**changes))
-        self._changes, self._who = changes, identity(self._session)
+        self._session = self._stack.enter_context(self._bench.session(**self._changes))
+        self._who = identity(self._session)
         return self._session
 
     def leave(self) -> None:
