@@ -1,6 +1,6 @@
 """Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
 
-    python tests/accept/run.py [--only waiting,docker,qemu,overhead,memory,neighbour,alarms] [--pairs N] [--seed N]
+    python tests/accept/run.py [--only waiting,docker,qemu,overhead,memory,neighbour,hostkernel,alarms] [--pairs N] [--seed N]
 
 It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
 missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
@@ -21,6 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 from docker_pairs import docker_pairs
+from hostkernel_accept import ROUNDS as HOSTKERNEL_ROUNDS
+from hostkernel_accept import hostkernel
 from memory_accept import PAIRS as MEMORY_PAIRS
 from memory_accept import memory
 from neighbour_accept import ROUNDS as NEIGHBOUR_ROUNDS
@@ -47,6 +49,7 @@ TITLES = {
     "overhead": "System calls and CPU work by the service against a plain C loop in the same target",
     "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
     "neighbour": "A busy neighbour on the same CPU, and none",
+    "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
 }
 
@@ -71,6 +74,7 @@ def main() -> int:
         "overhead": lambda: overhead(options.pairs or OVERHEAD_ROUNDS, chance),
         "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
         "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),
+        "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
         "alarms": _alarms,
     }
     try:
