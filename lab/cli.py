@@ -382,8 +382,12 @@ def _two_columns(rows: Any) -> Any:
 
 
 def _with_parameters(row: Mapping[str, Any]) -> str:
-    given = ", ".join(f"{key}={value}" for key, value in row["parameters"].items())
-    return f"{row['question']}" + (f"\n-p {given}" if given else "")
+    return "\n".join([row["question"], *(f"-p {key}={_as_given(one)}" for key, one in row["parameters"].items())])
+
+
+def _as_given(value: object) -> str:
+    """A parameter's value as a user would write it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def _set(**options: object) -> list[str]:
