@@ -64,8 +64,12 @@ class Trial:
         return "the antagonist ended before the load did" if outlasts else ""
 
     def _late(self) -> str:
-        late = any(found.late_share > LATE_SHARE for found in self.windows.values())
-        return "the load's own client was late" if late else ""
+        return "the load's own client was late" if any(late(found) for found in self.windows.values()) else ""
+
+
+def late(found: LoadResult) -> bool:
+    """Whether the load's client was late too often for its word to count."""
+    return found.late_share > LATE_SHARE
 
 
 def failed(state: TaskState) -> str:

@@ -95,6 +95,13 @@ def in_common(first: int, second: int, cpus: Path = _CPUS) -> list[str]:
     return found
 
 
+def largest_cache_bytes(caches: Path = _CPUS / "cpu0/cache") -> int:
+    """The largest cache of the first CPU, as the kernel names it (sysfs, cache/index*/size, in K); 0 where it names
+    none."""
+    sizes = [path.read_text().strip() for path in caches.glob("index*/size")]
+    return max((int(size.removesuffix("K")) * 1024 for size in sizes), default=0)
+
+
 def _cache(index: Path) -> str:
     level, kind = read_text(index / "level") or "?", read_text(index / "type") or "Unified"
     size = (read_text(index / "size") or "").removesuffix("K")

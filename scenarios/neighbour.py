@@ -18,11 +18,13 @@ shuffled: in A1 the antagonist's instance is idle, in B it does its worst, in A2
 
 A round gives one ratio, so that the interval of a row is over rounds. Every request is kept as `request_s`, raw. A
 quantile needs its number of requests in each window (p50: 6, p99: 368, p99.9: 3,688). Where the client was itself late
-for more than 5 % of a window's requests, there is no slowdown; nor where the antagonist did nothing, ended early, or is
-refused, as `fsync` is by a target with no disk.
+for more than 5 % of a window's requests, that window has no latency, and there is no slowdown; nor where the antagonist
+did nothing, ended early, or is refused, as `fsync` is by a target with no disk.
 
 - The load's client has the cores that neither instance uses. Where there is none left it shares the victim's, in A and
   in B alike. In a target without a network it runs inside the victim, on its CPU and within its limits.
+- `cache` has the same amount in all targets, whatever cache a guest believes in: the host's largest, 64 MiB at most, and
+  no more than a quarter of the declared memory.
 - Each antagonist is capped in amount and carries its deadline within its instance, whose memory and processes must be
   limited, which is read back from the kernel before any begins.
 """  # noqa: E501  a table's rows are not broken
@@ -47,12 +49,14 @@ from lab.figures import ABSENT, RATIO
 from lab.latency import latencies_s, quantile_s
 from lab.limits import Held, Limit
 from lab.load import LoadResult, run_load, run_load_inside
-from lab.neighbour import LONG, QUANTILES, Trial, failed
-from lab.pinning import Placement, cores, cpu_list, in_common, placement, require_pinned
+from lab.neighbour import LONG, QUANTILES, Trial, failed, late
+from lab.pinning import Placement, cores, cpu_list, in_common, largest_cache_bytes, placement, require_pinned
 from lab.scenario import Bench
 from lab.session import Session
+from lab.spec import MIB
 from lab.strain import NO_GROUP, NO_PRESSURE, Gauge, Strain
 from lab.task import GRACE_S, MAX_SECONDS, Antagonist, TaskState, start_task, task
+from scenarios import neighbour_words
 
 MIN_REQUESTS, MAX_REQUESTS = 6, 20_000
 BIG_DRIFT = 1.5
@@ -64,15 +68,7 @@ _POLL_S = 0.1
 _ENDS_WITHIN_S = 20.0
 _NEEDED = 368  # requests of a window for its p99 (METHOD.md, rule 8)
 
-_WORST: Mapping[Antagonist, str] = {
-    Antagonist.BUSY: "computes without pause",
-    Antagonist.BANDWIDTH: "copies memory that no cache holds",
-    Antagonist.CACHE: "writes at random to as much memory as the last-level cache has",
-    Antagonist.FSYNC: "appends to a file and has it written to disk, each time",
-    Antagonist.NETWORK: "sends itself data over its own loopback",
-    Antagonist.EXECS: "starts programs one after the other",
-}
-_UNITS = {Antagonist.BUSY: "processes", Antagonist.NETWORK: "connections", Antagonist.EXECS: "processes"}
+_CACHE_MOST_MIB = 64
 
 Load = Callable[[float], LoadResult]
 
@@ -102,48 +98,9 @@ class Neighbour:
     question: ClassVar[str] = "How much slower does a noisy neighbour make the service?"
     headline: ClassVar[str] = "slowdown_p50"
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.PINNING, Feature.HOST_PIDS})
-    claim: ClassVar[str] = (
-        "Containers share a kernel, so that a noisy one slows its neighbours down; a virtual machine keeps its noise "
-        "to itself."
-    )
-    caveats: ClassVar[Sequence[str]] = (
-        "The load's client runs on this host too. Where no core is left to it, it shares the victim's, which makes all "
-        "windows slower and the ratio smaller.",
-        "Only the service or its VMM is held to CPUs: what an engine runs beside it, such as Docker's proxy, is the "
-        "host's to place.",
-        "Emulated guests (tcg) show what emulation takes, and nothing of virtual machines in general: each system call "
-        "of theirs is computed, so that there is little in the host's kernel to be in each other's way.",
-        "What two CPUs share is the kernel's word; a hypervisor below it may place them otherwise.",
-        "A guest's own view of stolen time is not read, since nothing runs in it but the service.",
-        "p99.9 needs 3,688 requests in each window, and is shown only there.",
-    )
-    meanings: ClassVar[Mapping[str, Meaning]] = {
-        "cores": Meaning(
-            "the CPUs of victim, antagonist and load, and what the first two have in common",
-            "a core each still leaves caches, memory bus, disk and kernel to be shared, and these no CPU limit divides",
-            "https://docs.kernel.org/admin-guide/cgroup-v2.html#cpuset",
-        ),
-        "limits": Meaning(
-            "the limits that the kernel holds the antagonist to",
-            "what is limited cannot be taken from a neighbour, and what is not can",
-            "https://docs.kernel.org/admin-guide/cgroup-v2.html",
-        ),
-        "pressure": Meaning(
-            "whose waiting for CPU, memory and I/O the kernel tells",
-            "of the whole host it counts the antagonist's own waiting as well as the victim's",
-            "https://docs.kernel.org/accounting/psi.html",
-        ),
-        "antagonist": Meaning(
-            "what the antagonist had and how it ended, by its own word",
-            "an antagonist that had less than elsewhere is no fair one",
-            "https://docs.kernel.org/admin-guide/cgroup-v2.html",
-        ),
-        "drift": Meaning(
-            "whether the victim was as fast after the antagonist as before",
-            "where it was not, something else changed as well, or the antagonist's effect outlasts it",
-            "https://docs.kernel.org/accounting/psi.html",
-        ),
-    }
+    claim: ClassVar[str] = neighbour_words.CLAIM
+    caveats: ClassVar[Sequence[str]] = neighbour_words.CAVEATS
+    meanings: ClassVar[Mapping[str, Meaning]] = neighbour_words.MEANINGS
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -189,7 +146,7 @@ class Neighbour:
             f"This was done three times for each antagonist: with the other instance idle, with the antagonist in it, "
             f"which ended by its own deadline of {self.task_seconds} s, and idle again.",
             "The antagonists, in a shuffled order: "
-            + "; ".join(f"{kind} {_WORST[kind]}" for kind in self.kinds)
+            + "; ".join(f"{kind} {neighbour_words.WORST[kind]}" for kind in self.kinds)
             + ". Each had to prove by its own count that it did.",
             "The slowdown is the quantile with the antagonist over the geometric mean of those without.",
         )
@@ -258,7 +215,8 @@ class Neighbour:
         before = pair.load(self.seconds)
         begun_ns = time.monotonic_ns()
         try:
-            started = start_task(pair.antagonist, kind, seconds=self.task_seconds)
+            amount = _cache_mib(bench.spec.memory_bytes) if kind is Antagonist.CACHE else None
+            started = start_task(pair.antagonist, kind, seconds=self.task_seconds, amount=amount)
         except Unsupported as refused:
             _absent(bench, kind, pair.told, refused.brief)
             return
@@ -276,14 +234,14 @@ class Neighbour:
         )
         told = {"antagonist": kind.value, **pair.told}
         tell(bench, Seen.INSIDE, f"antagonist: {kind}", _had(kind, int(started["amount"]), state))
-        for window, found in trial.windows.items():
-            _emit_window(bench, found, {**told, "window": window})
-        _emit_strain(bench, strain, gauge, told)
         if trial.problem:
             _absent(bench, kind, pair.told, trial.problem)
         else:
-            bench.emit("antagonist_ops_per_s", trial.operations_per_s, "1/s", **told, seen=Seen.INSIDE)
             _emit_effects(bench, trial, kind, pair.told)
+            bench.emit("antagonist_ops_per_s", trial.operations_per_s, "1/s", **told, seen=Seen.INSIDE)
+        for window, found in trial.windows.items():
+            _emit_window(bench, found, {**told, "window": window})
+        _emit_strain(bench, strain, gauge, told)
 
 
 def _ended(session: Session, deadline_s: float) -> TaskState:
@@ -343,13 +301,21 @@ def _tell_place(bench: Bench, pair: Pair) -> None:
     tell(bench, Seen.OUTSIDE, "pressure", whose if gauge.pressure else NO_PRESSURE)
 
 
+def _cache_mib(memory_bytes: int) -> int:
+    """The host's largest cache, as much of it as fits beside a service and a guest's kernel."""
+    return max(1, min(largest_cache_bytes() // MIB, _CACHE_MOST_MIB, memory_bytes // 4 // MIB))
+
+
 def _had(kind: Antagonist, amount: int, state: TaskState) -> str:
-    return f"{amount} {_UNITS.get(kind, 'MiB')}; {failed(state) or 'ended by itself at its deadline'}"
+    one, many = neighbour_words.UNITS.get(kind, ("MiB", "MiB"))
+    return f"{amount} {one if amount == 1 else many}; {failed(state) or 'ended by itself at its deadline'}"
 
 
 def _emit_window(bench: Bench, found: LoadResult, told: Mapping[str, str]) -> None:
     bench.emit("late_share", found.late_share, "", **told)
     bench.emit("unserved_requests", sum(not one.served for one in found.requests), "requests", **told)
+    if late(found):
+        return
     latencies = latencies_s(found)
     for latency_s in filter(math.isfinite, latencies):
         bench.emit("request_s", latency_s, "s", **told)

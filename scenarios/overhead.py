@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -52,12 +51,12 @@ from lab.figures import ABSENT
 from lab.latency import latencies_s, quantile_s
 from lab.load import LATE_SHARE, LoadResult, run_load
 from lab.measure import Kind, Measured, measure
+from lab.pinning import largest_cache_bytes
 from lab.scenario import Bench
 from lab.session import Session
 from lab.spec import MIB, Spec
 
 MAX_REQUESTS = 20_000
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _QUANTILES = {"latency_p50_s": 0.5, "latency_p99_s": 0.99}
 
 
@@ -103,13 +102,6 @@ class Overhead:
 def buffers_mib(spec: Spec, cache_bytes: int) -> int:
     """How many MiB both buffers have: three eighths of the declared memory, and no more than four times the cache."""
     return min(spec.memory_bytes * 3 // 8, max(4 * cache_bytes, 64 * MIB)) // MIB
-
-
-def largest_cache_bytes(caches: Path = _CACHES) -> int:
-    """The largest cache of the first CPU, as the kernel names it (sysfs, cache/index*/size, in K); 0 where it names
-    none."""
-    sizes = [path.read_text().strip() for path in caches.glob("index*/size")]
-    return max((int(size.removesuffix("K")) * 1024 for size in sizes), default=0)
 
 
 def emit_load(bench: Bench, found: LoadResult, *, load: str, seconds: float) -> None:

@@ -170,9 +170,10 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> FakeBench:
         made.log.append(f"{'B ' + running[0] if running[0] else 'A'} by {list(cpus)}")
         return load(3.0 if running[0] else 1.0)
 
-    def start(session: object, kind: Antagonist, *, seconds: int) -> Mapping[str, Any]:
+    def start(session: object, kind: Antagonist, *, seconds: int, amount: int | None) -> Mapping[str, Any]:
         if kind is Antagonist.FSYNC:
             raise Unsupported("no disk")
+        assert (amount is not None) == (kind is Antagonist.CACHE)
         running[0] = kind.value
         return {"amount": 7}
 

@@ -22,13 +22,14 @@ from lab.errors import BadInput, DriverError, MeasurementError, Unsupported
 from lab.figures import EXPLAINING, quantity, series_of
 from lab.load import LoadResult, Request
 from lab.measure import Measured, parse
+from lab.pinning import largest_cache_bytes
 from lab.registry import make_scenario
 from lab.run import RunRecord
 from lab.sample import Sample
 from lab.scenario import Bench
 from lab.spec import MIB, Endpoint, Spec
 from lab.table import render_comparison, render_run
-from scenarios.overhead import Overhead, buffers_mib, emit_load, largest_cache_bytes
+from scenarios.overhead import Overhead, buffers_mib, emit_load
 
 Make = Callable[..., RunRecord]
 MS = 1_000_000
@@ -160,8 +161,9 @@ def test_each_figure_is_the_median_chunk_of_one_operation() -> None:
     (place,) = [dimensions for name, _, _, dimensions in fake.samples if name == "fsync_s"]
     assert place == {"file_system": "ext2-4"}
     (unserved,) = fake.values("unserved_requests")
-    assert len(fake.values("request_s")) + unserved == 200
-    if not fake.absent() and not unserved:  # the machine may be too busy for the client of the load
+    if not fake.absent():  # the machine may be too busy for the client of the load
+        assert len(fake.values("request_s")) + unserved == 200
+    if not fake.absent() and not unserved:
         assert fake.values("served_per_s") == [pytest.approx(400, rel=0.2)]
 
 
