@@ -250,7 +250,6 @@ def snapshot(service: Service) -> dict[str, object]:
         ),
         "cwd": Path(f"/proc/{pid}/cwd").readlink(),
         "root": Path(f"/proc/{pid}/root").readlink(),
-        "mounts": Path(f"/proc/{pid}/mountinfo").read_text(),
         "swaps": [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()],
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text(),
         "namespaces": {ns.name: ns.readlink() for ns in Path(f"/proc/{pid}/ns").iterdir()},
@@ -265,14 +264,18 @@ def snapshot(service: Service) -> dict[str, object]:
     return found
 
 
-def left_behind() -> dict[str, str]:
-    """What others on this machine make and take away meanwhile, too; what a try left would stay."""
-    found = {str(path): path.read_text() for path in sorted(Path("/proc/sysvipc").glob("*"))}
+def mounts(service: Service) -> set[str]:
+    return set(Path(f"/proc/{service.process.pid}/mountinfo").read_text().splitlines())
+
+
+def objects() -> dict[str, int]:
+    """How many there are of what outlives its maker: keys, and System V's queues, sets and segments."""
+    found = {path.name: len(path.read_text().splitlines()) for path in Path("/proc/sysvipc").glob("*")}
     key_users = Path("/proc/key-users")
     for line in key_users.read_text().splitlines() if key_users.exists() else ():
         user, _, _, keys, _ = line.split()
         if user in ("65534:", f"{os.geteuid()}:") and user != "0:":  # each container of others' has a keyring of root's
-            found[user] = keys
+            found[user] = int(keys.split("/")[0])
     return found
 
 
@@ -282,15 +285,20 @@ def test_nothing_of_the_host_or_of_the_service_is_changed(binary: Path, drop: bo
     prefix = ("unshare", "--mount") if ROOT and shutil.which("unshare") else ()
     with start(binary, *prefix) as service:
         descriptors = Path(f"/proc/{service.process.pid}/fd")
-        before, kept, opened = snapshot(service), left_behind(), set(descriptors.iterdir())
+        assert service.get("/healthz")[0] == 200
+        until(lambda: len(list(descriptors.iterdir())), 5)  # three, its listener and its epoll
+        before, mounted, made = snapshot(service), mounts(service), objects()
         offset_ns = time.time_ns() - time.monotonic_ns()
         service.probe(drop=drop)
         assert abs(time.time_ns() - time.monotonic_ns() - offset_ns) < 500_000_000  # the wall's clock was not set
         after = snapshot(service)
         assert {name: (before[name], after[name]) for name in before if before[name] != after[name]} == {}
         assert set(before) == set(after)
-        until(left_behind, kept)
-        until(lambda: set(descriptors.iterdir()), opened)
+        assert mounts(service) - mounted == set()
+        # A mount goes everywhere once its mount point is removed, as others may do; none goes while that is there.
+        assert [line for line in mounted - mounts(service) if Path(line.split()[4]).exists()] == []
+        until(lambda: {name: count for name, count in objects().items() if count > made.get(name, 0)}, {})
+        until(lambda: len(list(descriptors.iterdir())), 5)
         until(service.processes, [service.process.pid])
         assert service.get("/clock")[1]["pid"] == service.process.pid
 
