@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from lab import neighbour
+from lab.clean import find, sweep
 from lab.driver import Context, Driver, OnThisHost, Role
 from lab.figures import ABSENT, FACT
-from lab.ownership import Owner
 from lab.procs import Process, all_ended
 from lab.registry import make_driver
 from lab.run import Outcome, RunRecord
@@ -23,6 +23,21 @@ from lab.spec import Target
 from scenarios.neighbour import Neighbour
 
 Measure = Callable[..., RunRecord]
+
+# As `lab run` does, but for the lock, which another run may hold; its only line is the run's id.
+LAB = """
+import sys
+from unittest.mock import Mock
+from lab.options import RunOptions
+from lab.registry import make_scenario
+from lab.start import execute, intent
+from lab.store import Store
+parameters = {"antagonists": "busy", "share": "yes", "seconds": "0.5", "rate": "50"}
+options = RunOptions(targets=["docker"], rounds=1, warmup=0, param=parameters)
+with Store.open(sys.argv[1]) as store, intent(make_scenario("neighbour", parameters), options, {}) as plan:
+    print(plan.run.id, flush=True)
+    execute(plan, store, Mock())
+"""
 
 
 @pytest.fixture
@@ -96,36 +111,30 @@ def _figures_agree(record: RunRecord, **told: str) -> None:
 def test_an_antagonist_ends_by_its_own_deadline_though_the_lab_is_dead(
     driver: Driver, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
-    lab = _lab(
-        *("run", "neighbour", "-t", "docker", "--rounds", "1", "--warmup", "0", "--store", str(tmp_path / "s.db")),
-        *("--param", "antagonists=busy", "--param", "share=yes", "--param", "seconds=0.5", "--param", "rate=50"),
-    )
-    try:
-        service, task = until(lambda: _task_of(driver, lab.pid))
-        lab.send_signal(signal.SIGKILL)
-        lab.wait(timeout=10)
-        assert all(process.alive() for process in task), "it was killed in the middle"
-        assert all_ended(task, 10.0) == []
-        assert service.alive(), "which would have taken it along"
-    finally:
-        lab.kill()
-        lab.wait(timeout=10)
-        assert _lab("clean", "--yes").wait(timeout=120) == 0
-    assert _task_of(driver, lab.pid) is None
+    command = [sys.executable, "-c", LAB, str(tmp_path / "s.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdout is not None
+        run = {"lab.run": lab.stdout.readline().strip()}
+        try:
+            service, task = until(lambda: _task_of(driver, run))
+            lab.send_signal(signal.SIGKILL)
+            lab.wait(timeout=10)
+            assert all(process.alive() for process in task), "it was killed in the middle"
+            assert all_ended(task, 10.0) == []
+            assert service.alive(), "which would have taken it along"
+        finally:
+            lab.kill()
+            lab.wait(timeout=10)
+            assert sweep([driver], run).problems == []
+    assert not find([driver], run).found
 
 
-def _lab(*arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "import lab.cli; lab.cli.main()", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _task_of(driver: Driver, pid: int) -> tuple[Process, list[Process]] | None:
-    """The service that runs a task for the lab with `pid`, and the task's processes."""
-    for instance in driver.list_instances({}):
-        owner = Owner.parse(instance.labels["lab.owner"])
-        if owner is not None and owner.pid == pid and isinstance(instance, OnThisHost):
-            pids = [one for one, role in instance.host_pids().items() if role is Role.SERVICE]
-            service, *task = sorted(process for one in pids if (process := Process.of(one)) is not None) or [None]
-            if task:
-                return service, task
+def _task_of(driver: Driver, run: dict[str, str]) -> tuple[Process, list[Process]] | None:
+    """A service of the run that runs a task, and the task's processes."""
+    for instance in driver.list_instances(run):
+        pids = instance.host_pids() if isinstance(instance, OnThisHost) else {}
+        alive = (Process.of(pid) for pid, role in pids.items() if role is Role.SERVICE)
+        service, *task = sorted(filter(None, alive)) or [None]
+        if task:
+            return service, task
     return None
