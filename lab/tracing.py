@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,8 @@ from lab.cgroup import labels_of, name_of
 from lab.driver import bears
 from lab.errors import CleanupError, MeasurementError, Unsupported
 from lab.procfs import read_mounts
-from lab.trace_text import Trace, read_trace
+from lab.trace_pages import BORN, CALL, EXEC, FORK, FUNCTION, STACK, Pages
+from lab.traces import Symbols, Trace
 
 KIND = "tracing instance"
 GROUPS = frozenset(
@@ -35,20 +36,15 @@ GROUPS = frozenset(
 """The groups of tracepoints whose stacks are taken, where this kernel has them: what a task's own calls lead to. Those
 of clocks, timers, interrupts and power are left out: they fire on whosever time it is."""
 
-_FOLLOWED = ("sched/sched_process_fork", "sched/sched_process_exec", "task/task_newtask")
-_COUNTED = ("raw_syscalls/sys_enter",)
+_ALWAYS = (CALL, FORK, EXEC, BORN)
 _LEFT_OUT = (
     *(f"kmem/{name}" for name in ("rss_stat", "mm_page_alloc_zone_locked", "mm_page_free_batched", "kfree")),
     *(f"sched/{name}" for name in ("sched_stat_runtime", "sched_wakeup")),
     *("raw_syscalls/sys_exit", "block/block_touch_buffer", "block/block_dirty_buffer"),
 )
 """The most frequent ones, whose stacks tell next to nothing beside those of the events around them."""
-_OPTIONS = {
-    **dict.fromkeys(("context-info", "irq-info", "overwrite", "print-parent"), "1"),
-    **dict.fromkeys(("sym-offset", "sym-addr", "verbose", "raw", "hex", "bin", "fields", "latency-format"), "0"),
-    **dict.fromkeys(("annotate", "record-tgid", "userstacktrace", "func_stack_trace", "event-fork"), "0"),
-}
-"""What the text's format depends on: a new instance has the options of the host's own."""
+_OPTIONS = {"overwrite": "1", **dict.fromkeys(("userstacktrace", "func_stack_trace", "func-args", "event-fork"), "0")}
+"""What the buffers hold depends on these: a new instance has the options of the host's own."""
 _MOUNTED = Path("/sys/kernel/tracing")
 _REMEDY = "run the lab as root, after: mount -t tracefs nodev /sys/kernel/tracing"
 _FSOPEN, _FSCONFIG, _FSMOUNT, _FSCONFIG_CREATE, _CLOEXEC = 430, 431, 432, 6, 1  # the same on all architectures
@@ -83,6 +79,7 @@ def require_tracing() -> None:
     try:
         with tracefs() as root:
             list((root / "instances").iterdir())
+        Symbols.read()
     except OSError as error:
         raise Unsupported(f"the kernel's tracing cannot be used: {error.strerror}", resolution=_REMEDY) from error
 
@@ -94,6 +91,7 @@ class Tracing:
     path: Path
     method: Method
     groups: Sequence[str]
+    pages: Pages
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
@@ -106,14 +104,14 @@ class Tracing:
             _write(self.path / "tracing_on", "0")
 
     def read(self) -> Trace:
-        """What was traced. Raises MeasurementError where the kernel lost any of it."""
+        """What was traced, which is then no longer there. Raises MeasurementError where the kernel lost any of it."""
         cpus = sorted((self.path / "per_cpu").iterdir())
         for cpu in cpus:
             refuse_losses(cpu.name, (cpu / "stats").read_text())
         seen = Trace()
         for cpu in cpus:
-            with (cpu / "trace").open("rb") as lines:
-                read_trace(lines, into=seen)
+            for page in _pages(cpu / "trace_pipe_raw", self.pages.page_bytes):
+                self.pages.read(page, seen)
         return seen
 
 
@@ -130,7 +128,7 @@ def tracing(labels: Mapping[str, str], *, buffer_bytes: int) -> Iterator[Tracing
                 f"this kernel lets no private tracing instance be made: {error.strerror}", resolution=_REMEDY
             ) from error
         try:
-            yield _set_up(path, buffer_bytes)
+            yield _set_up(root, path, buffer_bytes)
         finally:
             TraceInstance(path.name, labels).delete()
 
@@ -186,30 +184,44 @@ def refuse_losses(cpu: str, stats: str) -> None:
         )
 
 
-def _set_up(path: Path, buffer_bytes: int) -> Tracing:
+def _set_up(root: Path, path: Path, buffer_bytes: int) -> Tracing:
     _write(path / "tracing_on", "0")
     for name, value in _OPTIONS.items():
         if (path / "options" / name).exists():
             _write(path / "options" / name, value)
+    missing = [name for name in _ALWAYS if not (path / "events" / name).exists()]
+    if missing:
+        raise Unsupported(f"this kernel has no tracepoint {', '.join(missing)}", resolution="use another kernel")
     cpus = len(list((path / "per_cpu").iterdir()))
     _write(path / "buffer_size_kb", str(max(64, buffer_bytes // 1024 // cpus)))
     method = _method(path)
-    if method is Method.FUNCTION:
-        groups: list[str] = []
-        wanted: Iterable[str] = (*_FOLLOWED, *_COUNTED)
-    else:
+    groups: list[str] = []
+    if method is Method.STACKS:
         _write(path / "options" / "stacktrace", "1")
         groups = sorted(GROUPS & {found.name for found in (path / "events").iterdir()})
-        wanted = groups
-    for name in wanted:
+    for name in groups:
         _write(path / "events" / name / "enable", "1")
-    for name in _LEFT_OUT if groups else ():
+    for name in _LEFT_OUT:
         if (path / "events" / name).exists():
             _write(path / "events" / name / "enable", "0")
-    missing = [name for name in (*_FOLLOWED, *_COUNTED) if not (path / "events" / name).exists()]
-    if missing:
-        raise Unsupported(f"this kernel has no tracepoint {', '.join(missing)}", resolution="use another kernel")
-    return Tracing(path, method, tuple(groups))
+    for name in _ALWAYS:
+        _write(path / "events" / name / "enable", "1")
+    events = root / "events"
+    wanted = (*_ALWAYS, FUNCTION if method is Method.FUNCTION else STACK)
+    formats = {name: (events / name / "format").read_text() for name in wanted}
+    return Tracing(path, method, tuple(groups), Pages((events / "header_page").read_text(), formats))
+
+
+def _pages(path: Path, page_bytes: int) -> Iterator[bytes]:
+    """What the buffer of one CPU holds: each read takes a page out of it."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while page := os.read(fd, page_bytes):
+            yield page
+    except BlockingIOError:
+        return  # it is empty
+    finally:
+        os.close(fd)
 
 
 def _method(path: Path) -> Method:

@@ -53,7 +53,7 @@ from lab.host import boot_id
 from lab.scenario import Bench
 from lab.session import Session
 from lab.spec import MIB
-from lab.trace_text import KTHREADD, Part, Trace, pack
+from lab.traces import KTHREADD, Part, Symbols, Trace, pack
 from lab.tracing import Method, Tracing, require_tracing, tracing
 
 LAUNCH, REQUEST, MIX = "launch", "request", "mix"
@@ -211,8 +211,9 @@ class _Window:
         self.method = traced.method
         self.seconds = seconds
         kernels = {pid for pid, entry in procs.table().items() if KTHREADD in (pid, entry.parent)}
-        self.part: Part = seen.part(tasks)
-        self.kernel_threads: Part = seen.part(seen.family({KTHREADD} | kernels))
+        symbols = Symbols.read()  # anew: modules may have been loaded meanwhile
+        self.part: Part = seen.part(tasks, symbols)
+        self.kernel_threads: Part = seen.part(seen.family({KTHREADD} | kernels), symbols)
 
 
 def check_mix(made: Mapping[int, tuple[str, int]], seen: Mapping[int, int]) -> None:

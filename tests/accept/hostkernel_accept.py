@@ -16,7 +16,7 @@ from verdict import Goal, Verdict, report, say
 
 from lab.run import LaunchRecord, Outcome, RunRecord
 from lab.store import Store
-from lab.trace_text import unpack
+from lab.traces import unpack
 
 TARGETS = ("process", "docker")
 ACTS = ("launch", "request", "mix")

@@ -22,7 +22,7 @@ from lab.registry import make_driver
 from lab.run import Outcome, RunRecord
 from lab.service.build import build_service
 from lab.spec import Target
-from lab.trace_text import unpack
+from lab.traces import unpack
 from lab.tracing import require_tracing, trace_instances, tracefs
 from scenarios.hostkernel import Hostkernel
 

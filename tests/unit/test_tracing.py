@@ -1,9 +1,11 @@
-"""What is read out of the text of a kernel trace, whose it is, and what makes a trace of no use."""
+"""What is read out of the pages of a kernel trace, whose it is, and what makes a trace of no use."""
 
 from __future__ import annotations
 
 import os
 import re
+import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,110 +19,201 @@ from lab.cgroup import name_of
 from lab.clean import find
 from lab.errors import MeasurementError, Unsupported
 from lab.ownership import Owner
-from lab.trace_text import Trace, pack, read_trace, unpack
+from lab.trace_pages import BORN, CALL, EXEC, FORK, FUNCTION, STACK, Pages
+from lab.traces import Symbols, Trace, pack, unpack
 from scenarios.hostkernel import Hostkernel, check_mix
 
 OWN = {"lab.run": "20261122-120000-abcd", "lab.owner": str(Owner.current()), "lab.target": "docker:none"}
 DEAD = {**OWN, "lab.run": "20261122-110000-dead", "lab.owner": re.sub(r"\d+$", "1", str(Owner.current()))}
 
-# As a 6.18 kernel writes them (per_cpu/cpu0/trace); one task's name holds what looks like the rest of a line.
-STACKS = b"""\
-# tracer: nop
-#
-#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
-         dockerd-100     [000] ..... 12219.000001: sys_enter: NR 56 (5, 0, 0, 0, 0, 0)
-         dockerd-100     [000] ..... 12219.000002: <stack trace>
- => trace_event_raw_event_sys_enter
- => syscall_trace_enter
- => do_syscall_64
- => entry_SYSCALL_64_after_hwframe
-         dockerd-100     [000] ..... 12219.000003: sched_process_fork: comm=dockerd pid=100 child_comm=a pid=7 child_pid=200
-         dockerd-100     [000] ..... 12219.000004: <stack trace>
- => kernel_clone
- => __do_sys_clone
- => do_syscall_64
-  a-1 [000] .: x-200     [000] ..... 12219.000005: sched_process_exec: filename=/usr/bin/my runc pid=200 old_pid=200
-            runc-200     [000] d.h1. 12219.000006: sched_waking: comm=other pid=7 prio=120 target_cpu=001
-            runc-200     [000] d.h1. 12219.000007: <stack trace>
- => try_to_wake_up
- => hrtimer_wakeup
-            runc-200     [000] ..... 12219.000008: kmem_cache_alloc: call_site=getname_flags+0x4f/0x1d0 ptr=00000000c0c15974
-            runc-200     [000] ..s1. 12219.000009: consume_skb: skbaddr=00000000 location=tcp_ack
-            runc-200     [000] ..s1. 12219.000010: <stack trace>
- => tcp_ack.isra.0
- => tcp_v4_rcv
- => 0xffffffffc0000000
- => do_one [overlay]
-            runc-200     [000] ..s1. 12219.000011: <stack trace>
- => rcu_core
- => handle_softirqs
- => __irq_exit_rcu
- => sysvec_apic_timer_interrupt
-           other-7       [000] ..... 12219.000012: sys_enter: NR 39 (0, 0, 0, 0, 0, 0)
-           other-7       [000] ..... 12219.000013: <stack trace>
- => somebody_elses
-"""  # noqa: E501  as it is
-
-# As the documentation shows it (Documentation/trace/ftrace.rst, 'function'), beside the events that are always taken.
-FUNCTIONS = b"""\
-# tracer: function
-#
-# entries-in-buffer/entries-written: 140080/140080   #P:4
-#
-            bash-1977    [000] .... 17284.993652: sys_close <-system_call_fastpath
-            bash-1977    [000] .... 17284.993653: __close_fd <-sys_close
-            bash-1977    [000] d..1 17284.993653: _raw_spin_lock.isra.0 <-__close_fd
-            bash-1977    [000] d.h1 17284.993654: hrtimer_interrupt <-sysvec_apic_timer_interrupt
-            bash-1977    [000] .... 17284.993655: ovl_open [overlay] <-do_dentry_open
-            bash-1977    [000] .... 17284.993656: sys_enter: NR 3 (5, 0, 0, 0, 0, 0)
-            bash-1977    [000] .... 17284.993657: __traceiter_sys_enter <-syscall_trace_enter
+# As a 6.18 kernel has them in events/header_page and events/*/*/format.
+HEADER = """\
+	field: u64 timestamp;	offset:0;	size:8;	signed:0;
+	field: local_t commit;	offset:8;	size:8;	signed:1;
+	field: int overwrite;	offset:8;	size:1;	signed:1;
+	field: char data;	offset:16;	size:4080;	signed:0;
 """
+COMMON = """\
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:unsigned char common_flags;	offset:2;	size:1;	signed:0;
+	field:unsigned char common_preempt_count;	offset:3;	size:1;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+"""
+FORMATS = {
+    STACK: "ID: 4\nformat:\n" + COMMON + "\tfield:int size;\toffset:8;\tsize:4;\tsigned:1;\n"
+    "\tfield:unsigned long caller[8];\toffset:16;\tsize:64;\tsigned:0;\n",
+    FUNCTION: "ID: 1\nformat:\n" + COMMON + "\tfield:unsigned long ip;\toffset:8;\tsize:8;\tsigned:0;\n"
+    "\tfield:unsigned long parent_ip;\toffset:16;\tsize:8;\tsigned:0;\n"
+    "\tfield:unsigned long args[];\toffset:24;\tsize:0;\tsigned:0;\n",
+    CALL: "ID: 443\nformat:\n" + COMMON + "\tfield:long id;\toffset:8;\tsize:8;\tsigned:1;\n"
+    "\tfield:unsigned long args[6];\toffset:16;\tsize:48;\tsigned:0;\n",
+    FORK: "ID: 366\nformat:\n" + COMMON + "\tfield:__data_loc char[] parent_comm;\toffset:8;\tsize:4;\tsigned:0;\n"
+    "\tfield:pid_t parent_pid;\toffset:12;\tsize:4;\tsigned:1;\n"
+    "\tfield:__data_loc char[] child_comm;\toffset:16;\tsize:4;\tsigned:0;\n"
+    "\tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;\n",
+    EXEC: "ID: 365\nformat:\n" + COMMON + "\tfield:__data_loc char[] filename;\toffset:8;\tsize:4;\tsigned:0;\n"
+    "\tfield:pid_t pid;\toffset:12;\tsize:4;\tsigned:1;\n\tfield:pid_t old_pid;\toffset:16;\tsize:4;\tsigned:1;\n",
+    BORN: "ID: 205\nformat:\n" + COMMON + "\tfield:pid_t pid;\toffset:8;\tsize:4;\tsigned:1;\n"
+    "\tfield:char comm[16];\toffset:12;\tsize:16;\tsigned:0;\n"
+    "\tfield:u64 clone_flags;\toffset:32;\tsize:8;\tsigned:0;\n",
+}
+SYMBOLS = """\
+0000000000000000 A fixed_percpu_data
+ffffffff81000000 T _stext
+ffffffff81000100 T do_syscall_64
+ffffffff81000200 t tcp_ack.isra.0
+ffffffff81000300 T tcp_v4_rcv
+ffffffff81000400 t __irq_exit_rcu
+ffffffff81000500 T trace_event_raw_event_sys_enter
+ffffffff81000600 T kernel_clone
+ffffffff81000700 d some_data
+ffffffffc0100000 t ovl_open	[overlay]
+"""
+AT = {name: int(address, 16) for address, _, name, *_ in (line.split() for line in SYMBOLS.splitlines())}
+HARD_INTERRUPT, SOFT_INTERRUPT = 0x08, 0x10
 
 
-def read(text: bytes) -> Trace:
+def event(number: int, tid: int, body: bytes, *, flags: int = 0, long: bool = False) -> bytes:
+    """One as the ring buffer has it: the length in the head, or where it is too long for that in a word behind it."""
+    record = struct.pack("=HBBi", number, flags, 0, tid) + body
+    record += bytes(-len(record) % 4)
+    if long or len(record) > 28 * 4:
+        return word(0) + struct.pack("=I", len(record) + 4) + record
+    return word(len(record) // 4) + record
+
+
+def word(kind: int, delta: int = 1) -> bytes:
+    return struct.pack("=I", kind | delta << 5 if sys.byteorder == "little" else kind << 27 | delta)
+
+
+def stack(tid: int, *names: str, flags: int = 0) -> bytes:
+    """Return addresses: behind a call within each."""
+    return event(4, tid, struct.pack(f"=ii{len(names)}Q", len(names), 0, *(AT[n] + 5 for n in names)), flags=flags)
+
+
+def call(tid: int, number: int) -> bytes:
+    return event(443, tid, struct.pack("=q6Q", number, *[0] * 6))
+
+
+def fork(parent: int, child: int) -> bytes:
+    return event(366, parent, struct.pack("=IiIi", 0, parent, 0, child))
+
+
+def program(tid: int, name: bytes) -> bytes:
+    return event(365, tid, struct.pack("=Iii", (len(name) + 1) << 16 | 20, tid, tid) + name + b"\0")
+
+
+def born(tid: int, child: int, flags: int) -> bytes:
+    return event(205, tid, struct.pack("=i16sIQ", child, b"a b", 0, flags))
+
+
+def page(*events: bytes, missed: bool = False) -> bytes:
+    data = b"".join(events)
+    return struct.pack("=QQ", 0, len(data) | (1 << 31 if missed else 0)) + data + bytes(4080 - len(data))
+
+
+def read(*pages: bytes) -> Trace:
     seen = Trace()
-    read_trace(text.splitlines(keepends=True), into=seen)
+    reader = Pages(HEADER, FORMATS)
+    assert reader.page_bytes == 4096
+    for one in pages:
+        reader.read(one, seen)
     return seen
 
 
-def test_a_childs_part_is_told_from_its_parents_and_from_others() -> None:
-    seen = read(STACKS)
+@pytest.fixture
+def symbols(tmp_path: Path) -> Symbols:
+    (tmp_path / "kallsyms").write_text(SYMBOLS)
+    return Symbols.read(tmp_path / "kallsyms")
+
+
+def test_a_childs_part_is_told_from_its_parents_and_from_others(symbols: Symbols) -> None:
+    seen = read(
+        page(
+            call(100, 56),
+            stack(100, "trace_event_raw_event_sys_enter", "do_syscall_64"),
+            fork(100, 200),
+            stack(100, "kernel_clone", "do_syscall_64"),
+        ),
+        page(program(200, b"/usr/bin/my runc"), call(200, 59), stack(7, "tcp_v4_rcv"), call(7, 39)),
+    )
     assert seen.family([100]) == {100, 200}
-    parent = seen.part({100})
-    assert parent.functions == {"do_syscall_64", "entry_SYSCALL_64_after_hwframe", "kernel_clone", "__do_sys_clone"}
+    parent, child = seen.part({100}, symbols), seen.part({200}, symbols)
+    assert parent.functions == {"do_syscall_64", "kernel_clone"}  # and none of the tracer's own
     assert parent.calls == Counter({56: 1})
     assert not parent.programs
-
-
-def test_what_an_interrupt_brought_in_is_nobodys() -> None:
-    child = read(STACKS).part({200})
-    assert child.functions == {"tcp_ack", "tcp_v4_rcv", "do_one"}
     assert child.programs == {"/usr/bin/my runc"}
-    assert not child.calls
+    assert child.calls == Counter({59: 1})
 
 
-def test_the_function_tracers_text_gives_the_called() -> None:
-    part = read(FUNCTIONS).part({1977})
-    assert part.functions == {"sys_close", "__close_fd", "_raw_spin_lock", "ovl_open"}
+def test_what_an_interrupt_brought_in_is_nobodys(symbols: Symbols) -> None:
+    seen = read(
+        page(
+            stack(200, "kernel_clone", flags=HARD_INTERRUPT),
+            stack(200, "tcp_ack.isra.0", "tcp_v4_rcv", flags=SOFT_INTERRUPT),
+            stack(200, "ovl_open", "__irq_exit_rcu", flags=SOFT_INTERRUPT),
+        )
+    )
+    assert seen.part({200}, symbols).functions == {"tcp_ack", "tcp_v4_rcv"}
+
+
+def test_a_return_address_behind_its_function_is_the_functions_own(symbols: Symbols) -> None:
+    record = event(4, 1, struct.pack("=ii2Q", 2, 0, AT["tcp_v4_rcv"], 0xFFFFFFFFD0000000))
+    assert read(page(record)).part({1}, symbols).functions == {"tcp_ack"}
+
+
+def test_the_function_tracers_records_give_the_called(symbols: Symbols) -> None:
+    entries = [event(1, 9, struct.pack("=QQ", AT[name], AT["do_syscall_64"])) for name in ("kernel_clone", "ovl_open")]
+    interrupt = event(1, 9, struct.pack("=QQ", AT["tcp_v4_rcv"], 0), flags=HARD_INTERRUPT)
+    part = read(page(*entries, interrupt, call(9, 3))).part({9}, symbols)
+    assert part.functions == {"kernel_clone", "ovl_open"}
     assert part.calls == Counter({3: 1})
 
 
+def test_what_is_no_event_is_passed_over() -> None:
+    extended, stamped = word(30) + bytes(4), word(31) + bytes(4)
+    discarded = word(29) + struct.pack("=I", 12) + b"\xff" * 8
+    unknown = event(4000, 5, b"\xff" * 40)
+    long = event(443, 5, struct.pack("=q6Q", 2, *[0] * 6), long=True)
+    rest = word(29, delta=0)
+    seen = read(page(call(5, 1), extended, stamped, discarded, unknown, long, call(5, 3), rest, call(5, 4)))
+    assert seen.tasks[5].calls == Counter({1: 1, 2: 1, 3: 1})
+
+
+def test_a_page_that_misses_events_is_refused() -> None:
+    with pytest.raises(MeasurementError, match="lost events"):
+        read(page(call(1, 1), missed=True))
+    with pytest.raises(MeasurementError, match="not whole"):
+        read(page(call(1, 1))[:20])
+
+
+def test_other_formats_are_refused() -> None:
+    with pytest.raises(Unsupported, match="other fields"):
+        Pages(HEADER, FORMATS | {FORK: FORMATS[CALL]})
+    with pytest.raises(Unsupported, match="unknown"):
+        Pages("field: u64 timestamp;	offset:0;	size:8;	signed:0;", FORMATS)
+
+
+def test_hidden_addresses_are_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text("0000000000000000 T _stext\n0000000000000000 t do_one\n")
+    with pytest.raises(Unsupported) as caught:
+        Symbols.read(tmp_path / "kallsyms")
+    assert "kptr_restrict" in caught.value.resolution
+
+
 def test_the_labs_own_threads_are_not_its_offspring() -> None:
-    seen = Trace(children={10: {11, 20}, 11: {12, 30}, 30: {31}}, threads={11, 12, 31})
+    seen = read(
+        page(
+            *(fork(parent, child) for parent, child in ((10, 11), (10, 20), (11, 12), (11, 30), (30, 31))),
+            born(10, 11, 0x3D0F00),
+            born(11, 12, 0x3D0F00),
+            born(30, 31, 0x3D0F00),
+            born(10, 20, 0x1200011),
+        )
+    )
+    assert seen.threads == {11, 12, 31}
     assert seen.offspring({10}) == {20, 30, 31}
-
-
-@pytest.mark.parametrize("flags, thread", [("10d0f00", True), ("4111", False), ("1200011", False)])
-def test_threads_are_told_from_processes_by_how_they_were_cloned(flags: str, thread: bool) -> None:
-    head = "         python3-10      [001] ..... 12.000001: task_newtask: "
-    line = f"{head}pid=11 comm=a b clone_flags={flags} oom_score_adj=0\n"
-    assert read(line.encode()).threads == ({11} if thread else set())
-
-
-@pytest.mark.parametrize("line", ["nonsense\n", "         python3-x   [001] ..... 12.0: sys_enter: NR 1\n"])
-def test_text_that_is_no_trace_is_refused(line: str) -> None:
-    with pytest.raises(MeasurementError, match="cannot be read"):
-        read(line.encode())
 
 
 def test_names_survive_packing() -> None:
