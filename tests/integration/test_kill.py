@@ -24,8 +24,9 @@ pytestmark = [pytest.mark.engine("process"), pytest.mark.engine("docker"), pytes
 TARGETS = ("process", "docker", "libvirt:microvm")
 PHASES = ("prepare", "launch", "measure", "delete")
 LEAST_IN_EACH = 3
-LONGEST_S = {"process": 0.01, "docker": 0.25, "libvirt:microvm": 1.5}
-"""About as long as a phase lasts: later, and the kill lands in the next one."""
+LAUNCH_S = {"process": 0.01, "docker": 0.25, "libvirt:microvm": 1.5}
+OF_A_LAUNCH = {"prepare": 0.2, "launch": 1.0, "measure": 0.0, "delete": 0.4}
+"""About as long as a phase lasts, as a share of a launch: later, and the kill lands in the next one."""
 COMMITTED = re.compile(r"^committed (\S+) round (\d+) samples (\d+)", re.MULTILINE)
 
 # Runs the real `lab` and says on the pipe which phase it enters. In `measure`, which is short, it waits to be killed.
@@ -80,8 +81,7 @@ def _instants(seed: int, hit: Counter[str]) -> Iterator[Instant]:
         phase = PHASES[index % len(PHASES)] if index < 20 else lacking[0]
         target = TARGETS[(index + index // 12) % len(TARGETS)]
         occurrence = 1 if phase in ("prepare", "measure") else draw.randint(1, 3)
-        longest_s = 0.0 if phase == "measure" else LONGEST_S[target]
-        yield Instant(target, phase, occurrence, draw.uniform(0, longest_s))
+        yield Instant(target, phase, occurrence, draw.uniform(0, LAUNCH_S[target] * OF_A_LAUNCH[phase]))
 
 
 def test_nothing_is_left_and_nothing_announced_is_lost(

@@ -149,7 +149,7 @@ def test_info_names_each_limit_and_the_one_that_is_not_set(make_driver: Callable
     assert [name for name, how in limits.items() if how.startswith("not set: ")] == ["pids"]
 
 
-def test_no_other_user_can_read_a_guests_files(
+def test_no_other_user_can_read_a_guests_files_and_what_a_cold_launch_reads_is_there(
     make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
 ) -> None:
     driver = make_driver("microvm")
@@ -157,6 +157,14 @@ def test_no_other_user_can_read_a_guests_files(
         found = [path for path in driver._context.run_dir.glob("*/*") if not path.is_dir()]
         assert {"kernel", "initramfs", "console.in"} <= {path.name.split("-")[0] for path in found}
         assert {path.name: path.stat().st_mode & 0o077 for path in found} == {path.name: 0 for path in found}
+
+        files = driver.launch_files(session.spec)
+        assert all(path.exists() for path in files)
+        (pid,) = session.instance.host_pids()
+        assert Path(f"/proc/{pid}/exe").resolve() in [path.resolve() for path in files]
+        assert any(path.is_dir() and list(path.glob("*bios*")) for path in files), "the firmware"
+        name = f"lab-microvm-{session.instance.id[:13]}"
+        assert name not in driver.others_running(), "the lab's own guests are no others"
         session.delete()
     owners = {path.stat().st_uid for path in driver._context.run_dir.glob("libvirt/*")}
     assert owners == {os.getuid()}, "libvirt gave them back"
@@ -273,19 +281,6 @@ def test_a_guest_whose_program_ends_fails_its_launch_at_once(
         until(lambda: b"lab-guest exit 127" in instance.logs())
     finally:
         instance.delete()
-
-
-def test_what_a_cold_launch_reads_is_there_and_the_labs_own_guests_are_no_others(
-    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]
-) -> None:
-    driver = make_driver("microvm")
-    with launched(driver, Spec(labels=labels)) as session:
-        files = driver.launch_files(session.spec)
-        assert all(path.exists() for path in files)
-        (pid,) = session.instance.host_pids()
-        assert Path(f"/proc/{pid}/exe").resolve() in [path.resolve() for path in files]
-        assert any(path.is_dir() and list(path.glob("*bios*")) for path in files), "the firmware"
-        assert f"lab-microvm-{session.instance.id[:13]}" not in driver.others_running()
 
 
 def test_kvm_forced_where_it_is_not_proven_is_refused_with_the_reason(

@@ -150,8 +150,9 @@ def test_a_foreign_image_runs_as_its_maker_meant(
         assert {Phase.INIT, Phase.READY} <= {mark.phase for mark in session.timeline}
         assert Phase.LISTENING not in session.timeline
         session.stop(timeout_s=30)
-    with launched(driver, spec) as session:  # what the first one wrote is gone: it wrote the same name anew
-        _check_witness(get(session, "/"))
+    if variant == "microvm":
+        with launched(driver, spec) as session:  # what the first one wrote is gone: it wrote the same name anew
+            _check_witness(get(session, "/"))
 
 
 def _check_witness(told: dict[str, object]) -> None:

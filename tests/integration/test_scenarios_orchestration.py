@@ -21,7 +21,7 @@ Measure = Callable[..., RunRecord]
 
 BY_LAUNCHES = ["process", "docker", "oci", "libvirt:microvm"]
 BY_ENGINE = ["swarm", "kubernetes:deployment"]
-WINDOW_S = {"libvirt:microvm": 12.0, "swarm": 12.0, "kubernetes:deployment": 60.0}
+WINDOW_S = {"process": 2.0, "libvirt:microvm": 12.0, "swarm": 12.0, "kubernetes:deployment": 60.0}
 
 
 def on(*targets: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -100,22 +100,15 @@ def _listening() -> set[tuple[str, int]]:
     return found
 
 
-def test_created_is_the_services_and_started_is_the_containers_event(
-    make_driver: MakeDriver, labels: dict[str, str]
-) -> None:
-    with _session(make_driver(), labels) as session:
-        session.launch()
-        seen = {(mark.phase, mark.source): mark.ns for mark in session.timeline}
-        assert seen[Phase.CREATED, Source.RETURN] < seen[Phase.STARTED, Source.EVENT]
-        assert {(Phase.MAIN, Source.LOG), (Phase.LISTENING, Source.LOG), (Phase.MAIN, Source.SERVICE)} <= set(seen)
-        assert session.timeline.duration_s(Phase.CREATED, Phase.STARTED) > 0
-
-
-def test_service_and_container_bear_the_labels_and_the_kernel_holds_the_limits(
+def test_a_launch_is_marked_by_service_and_container_and_both_bear_the_labels_and_the_limits(
     make_driver: MakeDriver, labels: dict[str, str], engine: Any
 ) -> None:
     with _session(make_driver(), labels, memory_bytes=96 * MIB, cpus=0.5, pids=32) as session:
         session.launch()
+        seen = {(mark.phase, mark.source): mark.ns for mark in session.timeline}
+        assert seen[Phase.CREATED, Source.RETURN] < seen[Phase.STARTED, Source.EVENT], "the service's, the container's"
+        assert {(Phase.MAIN, Source.LOG), (Phase.LISTENING, Source.LOG), (Phase.MAIN, Source.SERVICE)} <= set(seen)
+        assert session.timeline.duration_s(Phase.CREATED, Phase.STARTED) > 0
         told = engine.inspect_service(session.instance.id)  # type: ignore[union-attr]
         assert told["Spec"]["Labels"] == dict(session.spec.labels)
         assert told["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"].startswith("sha256:")  # asks no registry

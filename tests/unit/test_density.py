@@ -276,8 +276,8 @@ def test_every_level_is_visited_on_the_way_up_and_on_the_way_down(measured) -> N
 
 def test_the_order_of_the_walks_is_the_seeds(measured) -> None:  # type: ignore[no-untyped-def]
     def orders(seed: int) -> list[str]:
-        record, _ = measured(plan(max=1), rounds=16, seed=seed)
-        return [visits(record, iteration)[0][0] for iteration in range(16)]
+        record, _ = measured(plan(max=1), rounds=8, seed=seed)
+        return [visits(record, iteration)[0][0] for iteration in range(8)]
 
     once = orders(7)
     assert orders(7) == once != orders(8)
