@@ -188,14 +188,15 @@ def chain(rows: Iterable[Series], target: str, name: str) -> list[Step]:
 
 
 def beside(rows: Iterable[Series], a: Series) -> Series | None:
-    """The control's row with the same metric as `a`; None where there is none or `a` is it. Of several, the one whose
-    dimensions are `a`'s, else the one of most values, but for a ratio, which is of what its dimensions name."""
+    """The control's row with the same metric as `a`; None where there is none or `a` is it, and for what was counted
+    inside, where half as many is not half as much of anything. Of several, the one whose dimensions are `a`'s, else the
+    one of most values, but for a ratio, which is of what its dimensions name."""
     found = [
         row
         for row in rows
         if row.target == CONTROL and row.metric == a.metric and (a.unit != RATIO or row.dimensions == a.dimensions)
     ]
-    if a.target == CONTROL or not found:
+    if a.target == CONTROL or not found or a.dimensions.get(SEEN) == "inside":
         return None
     return max(found, key=lambda row: (row.dimensions == a.dimensions, len(row.values)))
 
@@ -206,15 +207,17 @@ def counted(row: Series) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """`value` with three digits and a unit that suits it: `2.35 ms`, `128 MiB`. Only seconds and bytes are scaled."""
+    """`value` with three digits and a unit that suits it: `2.35 ms`, `128 MiB`, and counts as whole as they are. Only
+    seconds and bytes are scaled."""
     factor, name = scale(value, unit)
-    return f"{digits(value / factor)} {name}".rstrip()
+    return f"{_written(value / factor, unit)} {name}".rstrip()
 
 
 def span(low: float, high: float, unit: str, *, like: float) -> str:
     """Two values in the unit that `quantity(like, unit)` has, which is not repeated: `2.31-2.40`."""
     factor, _ = scale(like, unit)
-    return _joined(low / factor, high / factor)
+    written = [_written(value / factor, unit) for value in (low, high)]
+    return "-".join(written) if low >= 0 else " to ".join(written)
 
 
 def scale(value: float, unit: str) -> tuple[float, str]:
@@ -285,6 +288,11 @@ def printable(text: str) -> str:
 def _settled(row: Series) -> bool:
     """Whether the row's median is a figure: a slope may be too uncertain for one."""
     return row.metric != density.MARGINAL or density.resolved(stats.estimate(row.values))
+
+
+def _written(value: float, unit: str) -> str:
+    counted = unit not in _SCALES and unit != RATIO
+    return f"{value:,.0f}" if counted and value == int(value) else digits(value)
 
 
 def _joined(low: float, high: float) -> str:

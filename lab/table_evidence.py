@@ -1,4 +1,4 @@
-"""What a scenario found out in words, as text for a terminal: each finding with the targets that share it."""
+"""What a scenario found out in words, as text for a terminal: below each probe, what it found and on which targets."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ def parts(record: RunRecord) -> list[RenderableType]:
     shown: list[RenderableType] = []
     for seen in evidence.Seen:
         mine = [finding for finding in found if finding.seen is seen]
-        if not mine:
-            continue
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-        table.add_column(f"seen from {seen}", max_width=24, overflow="fold")
-        table.add_column("", ratio=1, overflow="fold")
-        table.add_column("on", max_width=28, overflow="fold")
-        for finding in mine:
-            name = finding.probe
-            groups = finding.groups()
-            for said, labels in groups.items():
-                everywhere = len(groups) == 1 and len(labels) > 1
-                where = "all" if everywhere else ", ".join(labels)
-                table.add_row(*(Text(printable(text)) for text in (name, said, where)))
-                name = ""
-        shown += [Text(), table]
+        if mine:
+            shown += [Text(), _table(f"seen from {seen}", mine)]
     return shown
+
+
+def _table(title: str, found: list[evidence.Finding]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column(title, max_width=32, overflow="fold")
+    table.add_column("", ratio=1, overflow="fold")
+    everyone = {label for finding in found for label in finding.said}
+    for finding in found:
+        groups = finding.groups()
+        if len(groups) == 1 and set(finding.said) == everyone:
+            where = " (all)" if len(everyone) > 1 else ""
+            table.add_row(Text(printable(finding.probe + where), style="bold"), Text(printable(*groups)))
+            continue
+        table.add_row(Text(printable(finding.probe), style="bold"))
+        for said, labels in groups.items():
+            table.add_row(Text(printable(f"  {', '.join(labels)}")), Text(printable(said)))
+    return table

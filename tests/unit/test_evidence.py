@@ -114,8 +114,8 @@ def test_the_terminal_groups_targets_that_agree(record: RunRecord) -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(render_run(record))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
-    assert "boot id the host's process, docker" in lines
-    assert any(line.startswith("user root process, docker") or line == "user root all" for line in lines)
+    assert lines[lines.index("boot id") + 1] == "process, docker the host's"
+    assert "user (all) root" in lines
 
 
 def _words(page: str) -> str:

@@ -51,7 +51,10 @@ def line(text: str, start: str) -> str:
         (128 * 1024 * 1024, "bytes", "128 MiB"),
         (12, "bytes", "12.0 B"),
         (0.5, "1", "0.500 1"),
-        (7, "", "7.00"),
+        (7, "", "7"),
+        (7, "x", "7.00 x"),
+        (2657, "processes", "2,657 processes"),
+        (2.5, "processes", "2.50 processes"),
     ],
 )
 def test_quantities_have_three_digits_and_a_unit_that_suits(value: float, unit: str, text: str) -> None:
