@@ -96,7 +96,7 @@ class Neighbour:
 
     name: ClassVar[str] = "neighbour"
     question: ClassVar[str] = "How much slower does a noisy neighbour make the service?"
-    headline: ClassVar[str] = "slowdown_p50"
+    headline: ClassVar[str] = "slowdown_p99"
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.PINNING, Feature.HOST_PIDS})
     claim: ClassVar[str] = neighbour_words.CLAIM
     caveats: ClassVar[Sequence[str]] = neighbour_words.CAVEATS

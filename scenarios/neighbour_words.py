@@ -28,6 +28,8 @@ CLAIM = (
 CAVEATS: Sequence[str] = (
     "The load's client runs on this host too. Where no core is left to it, it shares the victim's, which makes all "
     "windows slower and the ratio smaller.",
+    "A neighbour can make the median faster: a CPU that it keeps awake need not wake up for a request. What it takes "
+    "shows in the slowest answers.",
     "Only the service or its VMM is held to CPUs: what an engine runs beside it, such as Docker's proxy, is the "
     "host's to place.",
     "Emulated guests (tcg) show what emulation takes, and nothing of virtual machines in general: each system call "
