@@ -169,6 +169,7 @@ def start_load(
     rate: int,
     seconds: float,
     connections: int = 256,
+    open_first: int = 0,
     path: str = "/healthz",
     nonce: str = "",
     timeout_s: float = 1.0,
@@ -178,7 +179,12 @@ def start_load(
     """`rate` requests a second for `seconds`, on at most `connections` that are kept open, by a client that is held to
     the host's `cpus`, if any. Raises LabError."""
     _require_bounded(rate, seconds)
-    options = {"rate": rate, "connections-cap": connections, **_common(seconds, path, nonce, timeout_s)}
+    options = {
+        "rate": rate,
+        "connections-cap": connections,
+        **_early(open_first),
+        **_common(seconds, path, nonce, timeout_s),
+    }
     return _start(_command("load", endpoint, options, binary, cpus), seconds + timeout_s + _OVER_S)
 
 
@@ -225,6 +231,10 @@ def parse(output: bytes) -> LoadResult:
 
 def _end_ns(one: Request) -> int:
     return one.intended_ns if one.done_ns is None else one.done_ns
+
+
+def _early(connections: int) -> dict[str, object]:
+    return {"open-first": connections} if connections else {}
 
 
 def _common(seconds: float, path: str, nonce: str, timeout_s: float) -> dict[str, object]:

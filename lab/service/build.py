@@ -42,6 +42,7 @@ SERVICE_SOURCES = (
     "antagonists.c",
     "client.c",
     "ask.c",
+    "connect.c",
     "schedule.c",
     "text.c",
 )

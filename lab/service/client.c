@@ -1,11 +1,11 @@
 /* The client mode: bounded open-loop load, and a watch of a service's health.
  *
- *     service load  --host A --port P --seconds S --rate R [--connections-cap C] [...]
+ *     service load  --host A --port P --seconds S --rate R [--connections-cap C] [--open-first O] [...]
  *     service watch --host A --port P --seconds S [--interval-ms N] [...]
  *     both:         [--path /healthz] [--nonce N] [--timeout-ms T]
  *
  * `load` sends R requests a second for S seconds (at most three decimals) on connections that it keeps open, at most C
- * at a time. `watch` sends one every N ms (10), each on a new connection. A is a numeric address. The client ends by
+ * at a time, of which it opens O beforehand. `watch` sends one every N ms (10), each on a new connection. A is a numeric address. The client ends by
  * itself soon after S seconds, whatever happens to whoever started it; SIGTERM ends it early, and it still tells what
  * it saw.
  *
@@ -33,11 +33,10 @@
 #define MAX_MS 60000
 #define GRACE_S 5
 #define REPORT_S 60 /* for whoever reads the report */
-#define START_DELAY_NS (5 * NS_PER_MS)
 
 struct arguments {
     const char *host, *path, *nonce, *seconds;
-    uint64_t port, rate, duration_ms, connections, timeout_ms, interval_ms;
+    uint64_t port, rate, duration_ms, connections, early, timeout_ms, interval_ms;
 };
 
 static char out_bytes[65536];
@@ -98,6 +97,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *into)
                    {"--rate", NULL, &into->rate, MAX_RATE},
                    {"--seconds", &into->seconds, NULL, 0},
                    {"--connections-cap", NULL, &into->connections, MAX_CLIENT_CONNECTIONS},
+                   {"--open-first", NULL, &into->early, MAX_CLIENT_CONNECTIONS},
                    {"--timeout-ms", NULL, &into->timeout_ms, MAX_MS},
                    {"--interval-ms", NULL, &into->interval_ms, MAX_MS}};
     size_t count = sizeof options / sizeof *options;
@@ -150,6 +150,7 @@ static bool make_plan(const char *command, const struct arguments *arguments, st
     plan->spacing_of = load ? arguments->rate : 1;
     plan->count = arguments->duration_ms * NS_PER_MS * plan->spacing_of / plan->spacing_ns;
     plan->connections = arguments->connections;
+    plan->early = !load ? 0 : arguments->early < plan->connections ? arguments->early : plan->connections;
     plan->timeout_ns = arguments->timeout_ms * NS_PER_MS;
     if (plan->count == 0 || plan->count > MAX_REQUESTS) {
         complain(command, "must plan from 1 to 1000000 requests");
@@ -282,8 +283,8 @@ int client(int argc, char **argv)
         complain("records", strerror(errno));
         return 1;
     }
-    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC) + START_DELAY_NS;
-    if (!run_schedule(&plan, records, start_ns)) {
+    uint64_t start_ns;
+    if (!run_schedule(&plan, records, &start_ns)) {
         complain("schedule", strerror(errno));
         return 1;
     }

@@ -15,7 +15,8 @@ struct plan {
     size_t request_length;
     uint64_t count, connections, timeout_ns, late_ns;
     uint64_t spacing_ns, spacing_of; /* `spacing_of` requests every `spacing_ns` */
-    bool reuse; /* keep connections open between requests */
+    uint64_t early; /* connections to open before the first request, to be kept */
+    bool reuse;     /* keep connections open between requests */
 };
 
 /* A status of HTTP, or one of these. */
@@ -36,10 +37,16 @@ struct record {
     uint8_t version; /* an index into the names of versions seen; 0 is none */
 };
 
-/* schedule.c: runs the plan from `start_ns` on; false when the kernel refuses what that takes. */
-bool run_schedule(const struct plan *plan, struct record *records, uint64_t start_ns);
+/* schedule.c: opens the early connections, sets the instant of the first request, and runs the plan from there on; false
+ * when the kernel refuses what that takes. */
+bool run_schedule(const struct plan *plan, struct record *records, uint64_t *start_ns);
 uint64_t intended_ns(const struct plan *plan, uint64_t start_ns, uint64_t index);
 const char *version_name(uint8_t version);
 void stop_schedule(int signal);
+
+/* connect.c: a socket for one connection; -1 when there is none to have. */
+int new_socket(const struct plan *plan);
+/* One that is connected already; -1 where that takes 100 ms or longer, or goes beyond `until_ns`. */
+int connected_socket(const struct plan *plan, uint64_t until_ns);
 
 #endif

@@ -6,8 +6,6 @@
 #include "client.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -17,6 +15,8 @@
 #define MAX_ANSWER_HEAD 8192
 #define TIMER MAX_CLIENT_CONNECTIONS
 #define UNTIL_CLOSED UINT64_MAX
+#define EARLY_NS (1 * NS_PER_S) /* the most that opening connections beforehand may take */
+#define START_DELAY_NS (5 * NS_PER_MS)
 
 enum state { FREE, IDLE, CONNECTING, SENDING, HEAD, BODY };
 
@@ -135,7 +135,6 @@ static void send_request(struct connection *connection)
 /* A connection for one more request: an idle one, or a new one; NULL when there is none to have. */
 static struct connection *take_connection(void)
 {
-    int on = 1;
     struct connection *unused = NULL;
     for (uint64_t i = 0; i < plan->connections; i++) {
         if (connections[i].state == IDLE) {
@@ -145,15 +144,7 @@ static struct connection *take_connection(void)
             unused = &connections[i];
         }
     }
-    if (!unused) {
-        return NULL;
-    }
-    unused->fd = socket(plan->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (unused->fd < 0) {
-        return NULL;
-    }
-    setsockopt(unused->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    return unused;
+    return unused && (unused->fd = new_socket(plan)) >= 0 ? unused : NULL;
 }
 
 static void start_request(uint64_t index, bool late)
@@ -348,7 +339,21 @@ static void set_timer(int timer, uint64_t at_ns)
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
-bool run_schedule(const struct plan *given, struct record *into, uint64_t start_ns)
+static void open_early(void)
+{
+    uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + EARLY_NS;
+    for (uint64_t i = 0; i < plan->early; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)i};
+        int fd = connections[i].fd = connected_socket(plan, until_ns);
+        if (fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0) {
+            connections[i].state = IDLE;
+        } else if (fd >= 0) {
+            close(fd);
+        }
+    }
+}
+
+bool run_schedule(const struct plan *given, struct record *into, uint64_t *first_ns)
 {
     static struct epoll_event events[256];
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = TIMER};
@@ -361,6 +366,8 @@ bool run_schedule(const struct plan *given, struct record *into, uint64_t start_
     if (timer < 0 || epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer, &event) < 0) {
         return false;
     }
+    open_early();
+    uint64_t start_ns = *first_ns = clock_ns(CLOCK_MONOTONIC) + START_DELAY_NS;
     sigprocmask(SIG_BLOCK, NULL, &waiting);
     sigdelset(&waiting, SIGTERM);
     sigdelset(&waiting, SIGINT);

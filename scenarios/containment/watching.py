@@ -26,8 +26,9 @@ from scenarios.containment.troubles import Trouble
 
 NEIGHBOUR, HOST = "neighbour", "host"
 INTERVAL_S = 0.010
+_KEPT = 48  # enough that a pause of half a second needs no other
 _START_S = 0.3  # in which the clients begin to ask
-_OPEN_S = 1.5  # in which those that keep connections open them, and give up on those that were dropped
+_OPEN_S = 1.5  # in which those that keep connections open them
 _JUDGE_S = ANSWER_WITHIN_S + 0.1  # until the last request's time is over
 
 
@@ -45,7 +46,7 @@ class Watchee:
     def watch(self, seconds: float) -> Client:
         """Raises LabError."""
         if self.keep:
-            return start_load(self.endpoint, rate=round(1 / INTERVAL_S), seconds=seconds)
+            return start_load(self.endpoint, rate=round(1 / INTERVAL_S), seconds=seconds, open_first=_KEPT)
         return start_watch(self.endpoint, seconds=seconds, interval_s=INTERVAL_S)
 
 

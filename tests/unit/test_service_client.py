@@ -127,6 +127,33 @@ def test_load_keeps_connections_open_within_its_cap(binary: Path) -> None:
     assert 1 <= len(numbers) <= 3
 
 
+def test_load_opens_connections_beforehand_and_needs_no_other_in_a_stall(binary: Path) -> None:
+    asked = threading.Event()
+    opened: list[int] = []
+
+    def slow_after_all_are_there(connection: socket.socket, number: int) -> None:
+        opened.append(number)
+        with connection:
+            while read_head(connection):
+                if not asked.is_set():
+                    asked.set()
+                    time.sleep(0.1)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with server(slow_after_all_are_there) as port:
+        report = run(binary, "load", "--rate", "100", "--seconds", "0.5", "--open-first", "40", port=port)
+    assert report.statuses() == [200] * 50
+    assert len(opened) == 40
+
+
+def test_connections_that_cannot_be_had_beforehand_are_no_failure(binary: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+    report = run(binary, "load", "--rate", "100", "--seconds", "0.1", "--open-first", "9", port=port)
+    assert report.statuses() == ["refused"] * 10
+
+
 def test_a_stall_is_seen_from_the_intended_instants_and_missed_sends_are_counted(binary: Path) -> None:
     resumed = threading.Event()
     begun = threading.Event()
