@@ -342,7 +342,8 @@ th {{ border-bottom: 2px solid #b9c2d0; font-weight: 600; white-space: nowrap; }
 td.n {{ white-space: nowrap; }}
 td.marked {{ background: #fff4d6; }}
 td.why {{ color: #9a3412; }}
-td {{ overflow-wrap: anywhere; }}
+td {{ overflow-wrap: anywhere; min-width: 3rem; }}
+td:first-child {{ min-width: 9rem; }}
 details {{ margin: .5rem 0; }}
 summary {{ cursor: pointer; overflow-wrap: anywhere; }}
 pre {{ background: #f5f7fa; padding: .75rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }}
