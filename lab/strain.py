@@ -7,10 +7,11 @@ proc_stat(5) for steal.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.cgroup import Group
 from lab.driver import Instance, OnThisHost, Role
 from lab.errors import MeasurementError
 from lab.limits import Limit, own_levels
@@ -69,34 +70,39 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
-    """Where an instance's counters are: its own cgroup (None: it has none), and the files of its pressure, which are
-    the `whole_host`'s where its cgroup has none."""
+    """Where an instance's counters are: its own cgroups, one below the other, of which any may have a quota (none: it
+    is in others' alone), and the files of its pressure, which are the `whole_host`'s where its cgroups have none."""
 
-    group: Path | None
+    groups: Sequence[Path]
     pressure: Mapping[str, Path]
     whole_host: bool
     root: Path = Path("/")
 
     @classmethod
     def of(cls, instance: Instance | None) -> Gauge:
-        """The counters of the cgroup that holds all of the instance's processes, as far up as it holds nobody else.
-        Raises MeasurementError where the instance ends meanwhile."""
+        """The counters of the cgroups that hold nobody else's processes; pressure is of the lowest that holds all that
+        serve. Raises MeasurementError where the instance ends meanwhile."""
         pids: Mapping[int, Role] = instance.host_pids() if isinstance(instance, OnThisHost) else {}
-        works = [pid for pid, role in pids.items() if role in (Role.SERVICE, Role.VMM)]
+        works = {pid for pid, role in pids.items() if role in (Role.SERVICE, Role.VMM)}
         try:
             levels = own_levels(min(works), Limit.CPUS, pids) if works else []
         except (FileNotFoundError, ProcessLookupError) as error:
             raise MeasurementError("the instance ended while its cgroup was looked for") from error
-        group = levels[-1].path if levels else None
-        own = _pressure(group, "{}.pressure") if group is not None else {}
-        return cls(group=group, pressure=own or _pressure(_HOST_PRESSURE, "{}"), whole_host=not own)
+        whole = next((one.path for one in levels if works <= Group("", (one,)).pids()), None)
+        own = _pressure(whole, "{}.pressure") if whole is not None else {}
+        return cls(
+            groups=[one.path for one in levels],
+            pressure=own or _pressure(_HOST_PRESSURE, "{}"),
+            whole_host=not own,
+        )
 
     def read(self) -> Reading:
         """The counters now; what cannot be read is left out."""
         waited = {name: _waited_us(read_text(path)) for name, path in self.pressure.items()}
+        each = [found for group in self.groups if (found := _throttled(read_text(group / "cpu.stat"))) is not None]
         return Reading(
             at_ns=time.monotonic_ns(),
-            throttled=_throttled(read_text(self.group / "cpu.stat")) if self.group is not None else None,
+            throttled=max(each, default=None),  # the one with the quota counts, the others stay at 0
             waited_us={name: told for name, told in waited.items() if told is not None},
             ticks=read_cpu_ticks(self.root),
         )

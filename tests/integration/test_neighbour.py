@@ -16,10 +16,14 @@ from lab import neighbour
 from lab.clean import find, sweep
 from lab.driver import Context, Driver, OnThisHost, Role
 from lab.figures import ABSENT, FACT
+from lab.load import run_load
 from lab.procs import Process, all_ended
 from lab.registry import make_driver
 from lab.run import Outcome, RunRecord
-from lab.spec import Target
+from lab.session import Session
+from lab.spec import Spec, Target
+from lab.strain import Gauge
+from lab.timeline import SystemClock
 from scenarios.neighbour import Neighbour
 
 Measure = Callable[..., RunRecord]
@@ -105,6 +109,23 @@ def _figures_agree(record: RunRecord, **told: str) -> None:
     assert ratio == pytest.approx(b / (a1 * a2) ** 0.5)
     assert len(values(record, "request_s", **told)) + sum(values(record, "unserved_requests", **told)) == 3 * 40
     assert all(0 <= share <= 1.05 for share in values(record, "waited_share", **told))  # of readings a moment apart
+
+
+@pytest.mark.parametrize("target", [pytest.param(one, marks=pytest.mark.engine(one)) for one in ("process", "docker")])
+def test_a_victim_that_its_own_quota_holds_back_is_seen_to_be(driver: Driver, labels: dict[str, str]) -> None:
+    spec = Spec(labels=labels, cpus=0.02, cpuset=(min(os.sched_getaffinity(0)),))
+    driver.prepare(spec)
+    with Session(driver, driver.info(), spec.for_launch(), SystemClock()) as session:
+        session.launch()
+        assert session.instance is not None and session.instance.endpoint is not None
+        gauge = Gauge.of(session.instance)
+        before = gauge.read()
+        run_load(session.instance.endpoint, rate=500, seconds=0.5)
+        strain = gauge.read().since(before)
+        if gauge.groups:
+            assert strain.throttled_s is not None and strain.throttled_s > 0
+            assert strain.throttled_periods is not None and strain.throttled_periods > 0
+        assert all(0 <= share <= 1.05 for share in strain.waited.values())
 
 
 @pytest.mark.parametrize("target", [pytest.param("docker", marks=pytest.mark.engine("docker"))])

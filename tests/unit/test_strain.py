@@ -24,7 +24,7 @@ def gauge(root: Path, *, cpu_stat: str, cpu_us: int, steal: int = 0) -> Gauge:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     found = strain._pressure(root / "group", "{}.pressure")
-    return Gauge(group=root / "group", pressure=found, whole_host=False, root=root)
+    return Gauge(groups=[root / "group"], pressure=found, whole_host=False, root=root)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,19 @@ def gauge(root: Path, *, cpu_stat: str, cpu_us: int, steal: int = 0) -> Gauge:
 )
 def test_throttling_is_read_in_both_versions(tmp_path: Path, text: str, expected: tuple[int, int] | None) -> None:
     assert gauge(tmp_path, cpu_stat=text, cpu_us=0).read().throttled == expected
+
+
+def test_the_cgroup_with_the_quota_counts_wherever_it_is(tmp_path: Path) -> None:
+    for name, stat in (
+        ("leaf", "nr_throttled 0\nthrottled_usec 0\n"),
+        ("middle", "nr_throttled 2\nthrottled_usec 7\n"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cpu.stat").write_text(stat)
+    (tmp_path / "top").mkdir()  # to which the controller is not passed on
+    for names in (["leaf", "middle", "top"], ["top", "middle", "leaf"]):
+        made = Gauge(groups=[tmp_path / name for name in names], pressure={}, whole_host=True)
+        assert made.read().throttled == (14_000, 2)
 
 
 def test_pressure_is_of_what_the_kernel_tells(tmp_path: Path) -> None:
@@ -66,5 +79,5 @@ def test_what_was_not_counted_is_none_and_not_zero() -> None:
 
 def test_an_instance_without_processes_here_has_only_the_hosts_pressure() -> None:
     made = Gauge.of(None)
-    assert made.group is None and made.whole_host
+    assert made.groups == [] and made.whole_host
     assert made.read().throttled is None
