@@ -27,9 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from lab.control import control
@@ -47,22 +47,20 @@ from scenarios.containment.watching import HOST, NEIGHBOUR, Watchee
 _LAUNCH_S = 120.0
 
 
-def _split(given: Any) -> Any:
-    return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
-
-
-def _in_order(given: tuple[Trouble, ...]) -> tuple[Trouble, ...]:
-    return tuple(one for one in Trouble if one in given)
+def _in_order(given: str) -> str:
+    """The troubles named in `given`, each once, in the order in which they are made."""
+    names = {name.strip() for name in given.split(",")}
+    if unknown := sorted(names - set(Trouble)):
+        raise ValueError(f"there is no trouble '{unknown[0]}': there are {', '.join(Trouble)}")
+    return ",".join(trouble for trouble in Trouble if trouble in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Containment:
-    """Each of `troubles`, with a window of `seconds`."""
+    """Each of `troubles`, named with commas between them, with a window of `seconds`."""
 
     seconds: Annotated[int, Field(ge=1, le=30)] = 3
-    troubles: Annotated[
-        tuple[Trouble, ...], BeforeValidator(_split), AfterValidator(_in_order), Field(min_length=1)
-    ] = tuple(Trouble)
+    troubles: Annotated[str, AfterValidator(_in_order)] = ",".join(Trouble)
 
     name: ClassVar[str] = "containment"
     question: ClassVar[str] = "Does trouble in one instance stay inside?"
@@ -73,12 +71,17 @@ class Containment:
     meanings: ClassVar[Mapping[str, Meaning]] = words.MEANINGS
 
     @property
+    def chosen(self) -> Sequence[Trouble]:
+        """The troubles, in the order in which they are made."""
+        return [Trouble(name) for name in self.troubles.split(",")]
+
+    @property
     def done(self) -> Sequence[str]:
-        return words.done(self.seconds, self.troubles)
+        return words.done(self.seconds, self.chosen)
 
     @property
     def launches(self) -> int:
-        return 1 + len(self.troubles)
+        return 1 + len(self.chosen)
 
     @property
     def at_once(self) -> int:
@@ -86,7 +89,7 @@ class Containment:
 
     @property
     def likely_s_per_round(self) -> float:
-        return len(self.troubles) * likely_s(self.seconds)
+        return len(self.chosen) * likely_s(self.seconds)
 
     def measure(self, bench: Bench) -> None:
         if not bench.spec.builtin:
@@ -97,9 +100,9 @@ class Containment:
             if Feature.NETWORK in bench.info.features:
                 keep = Feature.OWN_KERNEL in bench.info.features
                 who[NEIGHBOUR] = Watchee(_address(stack.enter_context(bench.session())), keep=keep)
-            panics = Trouble.PANIC in self.troubles and Feature.OWN_KERNEL in bench.info.features
+            panics = Trouble.PANIC in self.chosen and Feature.OWN_KERNEL in bench.info.features
             with Victim(bench, guest_panic=panics) as victim:
-                for trouble in self.troubles:
+                for trouble in self.chosen:
                     self._one(bench, victim, who, trouble)
 
     def _one(self, bench: Bench, victim: Victim, who: Mapping[str, Watchee], trouble: Trouble) -> None:

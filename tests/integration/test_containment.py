@@ -55,12 +55,12 @@ def figure(record: RunRecord, metric: str, **dimensions: str) -> float:
 def watched_calmly(measure: Measure, driver: Driver, trouble: str, *others: str) -> tuple[RunRecord, dict[str, str]]:
     """A run of all, and what it told; that of `trouble` from a watch that is evidence: the watcher was not late, and
     nothing was amiss in the quiet window."""
-    first = measure(Containment(seconds=1, troubles=(*others, trouble)), driver)
+    first = measure(Containment(seconds=1, troubles=",".join([*others, trouble])), driver)
     told = facts(first)
     for _ in range(TRIES - 1):
         if not any("inconclusive" in words or "quiet window" in words for words in _watched(told, trouble)):
             break
-        told |= facts(measure(Containment(seconds=1, troubles=(trouble,)), driver))
+        told |= facts(measure(Containment(seconds=1, troubles=trouble), driver))
     return first, told
 
 
@@ -102,7 +102,7 @@ def test_a_guests_trouble_is_its_own_kernels_and_its_panic_nobody_elses(driver: 
 
 @on("process")
 def test_the_control_gets_trouble_only_within_limits_that_were_proven(driver: Driver, measure: Measure) -> None:
-    told = facts(measure(Containment(seconds=1, troubles=("forks", "disk", "kill")), driver))
+    told = facts(measure(Containment(seconds=1, troubles="forks,disk,kill"), driver))
     if driver.info().facts["limits"]["pids"].startswith("not set"):
         assert told["forks: the instance"].startswith("not made: no cgroup of the instance's own")
     else:
