@@ -19,6 +19,9 @@ the threads of every host process that exists because of the instance and by wha
 threads of the engine's daemons, all processes that they or the lab fork meanwhile, and the instance's own; the lab's own
 part is left out. What ran in an interrupt is left out as well, as it comes at whosever time it is.
 
+For `launch`, nobody else may use the engine meanwhile: an idle window in which its daemons start a process is taken
+again, up to five times in all. Others' launches during the act itself cannot be told apart.
+
 `method` is how the functions are known, and figures of two methods share no row:
 
 - `function`: ftrace's function tracer, which tells every function that the kernel's build lets it (the measure of the
@@ -59,6 +62,7 @@ from lab.tracing import Method, Tracing, require_tracing, tracing
 LAUNCH, REQUEST, MIX = "launch", "request", "mix"
 
 _BY_EXEC = "without a network, request and mix would come by the engine's exec, whose own processes would be counted"
+_IDLE_ATTEMPTS = 5
 _BUILT = re.compile(r"-[0-9a-f]{16}$")
 """What tells the lab's own programs from those of other sources."""
 
@@ -171,10 +175,7 @@ class Hostkernel:
         seen = traced.read()
         known = own | daemons
         act = _Window(traced, took_s, seen, (seen.family(known) | seen.offspring(lab)) - lab)
-        with traced.on():
-            time.sleep(took_s)
-        seen = traced.read()
-        idle = _Window(traced, took_s, seen, seen.family(known | _threads(_pids(session))) - lab)
+        idle = _idle(session, traced, took_s, known)
         session.beside["hostkernel"] = {}
         _emit(bench, session, LAUNCH, act, idle)
         programs = sorted({_named(program) for program in act.part.programs})
@@ -202,6 +203,21 @@ class Hostkernel:
         if act == MIX:
             _check_mix(bench, session, told, found.part)
         return found
+
+
+def _idle(session: Session, traced: Tracing, seconds: float, known: set[int]) -> _Window:
+    """A window of `seconds` in which nobody asked anything of the engine: its daemons started no process."""
+    for _ in range(_IDLE_ATTEMPTS):
+        with traced.on():
+            time.sleep(seconds)
+        seen = traced.read()
+        if not seen.offspring(known):
+            return _Window(traced, seconds, seen, seen.family(known | _threads(_pids(session))))
+    raise MeasurementError(
+        f"the engine was not idle: in each of {_IDLE_ATTEMPTS} windows of {seconds:.1f} s it started processes that "
+        "this run had not asked for",
+        resolution="run it while nobody else uses the engine",
+    )
 
 
 class _Window:
