@@ -50,7 +50,7 @@ def test_the_cgroup_with_the_quota_counts_wherever_it_is(tmp_path: Path) -> None
     (tmp_path / "top").mkdir()  # to which the controller is not passed on
     for names in (["leaf", "middle", "top"], ["top", "middle", "leaf"]):
         made = Gauge(groups=[tmp_path / name for name in names], pressure={}, whole_host=True)
-        assert made.read().throttled == (14_000, 2)
+        assert made.read().throttled == (7000, 2)
 
 
 def test_pressure_is_of_what_the_kernel_tells(tmp_path: Path) -> None:
