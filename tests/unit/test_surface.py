@@ -302,6 +302,9 @@ def test_from_the_host_the_one_that_runs_the_workload_is_told_alike_for_all(tmp_
             "/var/lib/x/6f0c1fcf-79aa-4f4f-9c0a-0123456789ab/disk.img (deleted)",
         ],
     )
+    make_process(tmp_path, "11", fds=["socket:[999]"])
+    (alone,) = outside.look({11: Role.SERVICE}, tmp_path)
+    assert alone.files["sockets"] == "unlisted"
     make_process(tmp_path, "8", status={**STATUS, "State": "S", "Uid": "77777\t77777\t77777\t77777"})
     make_process(tmp_path, "9", status={**STATUS, "State": "Z (zombie)"})
     pids = {7: Role.VMM, 8: Role.HELPER, 9: Role.VMM, 10: Role.VMM}
@@ -320,7 +323,7 @@ def test_from_the_host_the_one_that_runs_the_workload_is_told_alike_for_all(tmp_
         "its process: cgroups of its own": "cpu, cpuacct, memory",
         "its process: open devices": "kvm, pts/*",
         "its process: open files": "/var/lib/x/*/disk.img",
-        "its process: open sockets": "others, tcp",
+        "its process: open sockets": "tcp",
         "its process: open others": "eventfd, pipe",
         "helper: rights": f"77777, capabilities {capabilities.said(STATUS['CapEff'])}, seccomp a filter (1 of them), "
         "namespaces shared all",
