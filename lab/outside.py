@@ -146,8 +146,8 @@ def _open_files(process: Path) -> tuple[dict[str, str], int]:
 
 
 def _families(process: Path, inodes: set[str]) -> set[str]:
-    """Of which kinds the sockets are, by the lists of the process's own network namespace. One that is bound to nothing,
-    or that its peer has just closed, is in none of them, and is told only where there is no other."""
+    """Of which kinds the sockets are, by the lists of the process's own network namespace. One that is bound to
+    nothing, or that its peer has just closed, is in none of them, and is told only where there is no other."""
     found, left = set(), set(inodes)
     for family in _FAMILIES:
         try:
