@@ -282,7 +282,7 @@ def _require_limits(bench: Bench, session: Session) -> None:
     if missing:
         raise Unsupported(
             f"no antagonist is started outside limits: {missing[0]}",
-            resolution="run the lab with sudo, or leave it out",
+            resolution="run the lab with sudo, or leave this target out",
         )
     tell(bench, Seen.OUTSIDE, "limits", "; ".join(str(one) for one in found))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.driver import Feature
-from lab.errors import BadInput, MeasurementError, Unsupported
+from lab.errors import BadInput, DriverError, MeasurementError, Unsupported
 from lab.evidence import Claims, meaning
 from lab.figures import RATIO, Series, beside
 from lab.load import LoadResult, Request
 from lab.neighbour import Effect, Trial, failed, slowdown
 from lab.registry import make_scenario
 from lab.scenario import Bench, Sized, Takes
+from lab.session import Session
 from lab.spec import Endpoint, Spec
 from lab.strain import Gauge, Reading
 from lab.task import Antagonist, TaskState
@@ -251,6 +253,43 @@ def test_what_cannot_be_is_absent_with_its_reason(bench: FakeBench, monkeypatch:
     monkeypatch.setattr(neighbour, "cores", lambda: [(0, 1)])
     measure(bench, antagonists="busy", share="no")
     assert bench.absent() == {"slowdown by busy, apart": "this machine has only one core to run on"}
+
+
+def test_a_window_whose_client_was_late_has_no_latency(bench: FakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbour, "run_load", lambda *_, **__: load(1.0, late=21))
+    measure(bench, antagonists="busy", share="yes")
+    assert bench.absent()["slowdown by busy, shared"] == "the load's own client was late"
+    assert not [name for name, _, _ in bench.samples if name.startswith(("slowdown", "drift", "victim", "request_s"))]
+    assert [value for value, _ in bench.of("late_share")] == [pytest.approx(21 / 400)] * 3
+
+
+def test_a_service_that_is_too_busy_to_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[TaskState | DriverError] = [DriverError("timed out"), replace(DONE, running=True), DONE]
+
+    def answer(session: object) -> TaskState:
+        given = answers.pop(0)
+        if isinstance(given, DriverError):
+            raise given
+        return given
+
+    monkeypatch.setattr(neighbour, "task", answer)
+    monkeypatch.setattr(neighbour, "_POLL_S", 0.0)
+    assert neighbour._ended(cast("Session", None), time.monotonic()) == DONE
+    assert not answers
+
+
+@pytest.mark.parametrize("answer", [DriverError("timed out"), replace(DONE, running=True)])
+def test_an_antagonist_that_outlives_its_deadline_is_an_error(
+    answer: TaskState | DriverError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(session: object) -> TaskState:
+        if isinstance(answer, DriverError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(neighbour, "task", ask)
+    with pytest.raises(DriverError if isinstance(answer, DriverError) else MeasurementError):
+        neighbour._ended(cast("Session", None), -1000.0)
 
 
 def test_a_lost_pinning_fails_the_round(bench: FakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
