@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+from lab.driver import Context
+
+
+@pytest.fixture
+def context(make_context: Callable[..., Context]) -> Context:
+    """A run's own directory, without options."""
+    return make_context()
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    """The Docker engine as another program sees it."""
+    import docker
+
+    client = docker.from_env(timeout=60)
+    yield client.api
+    client.close()
 
 
 @pytest.fixture

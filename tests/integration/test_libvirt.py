@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from drivers.libvirt import LibvirtDriver
+from lab.ask import get
 from lab.driver import Context, Role
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.procs import Process
@@ -48,17 +48,6 @@ def launched(driver: LibvirtDriver, spec: Spec) -> Iterator[Session]:
     with Session(driver, driver.info(), spec.for_launch(), SystemClock(), timeout_s=READY_S) as session:
         session.launch()
         yield session
-
-
-def get(session: Session, path: str) -> dict[str, object]:
-    endpoint = session.instance.endpoint
-    with socket.create_connection((endpoint.host, endpoint.port), 20) as connection:
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {session.spec.nonce}\r\n\r\n"
-        connection.sendall(head.encode())
-        answer = b""
-        while part := connection.recv(65536):
-            answer += part
-    return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
 def listening(pid: int) -> list[tuple[str, int]]:

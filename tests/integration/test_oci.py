@@ -35,11 +35,6 @@ MakeDriver = Callable[..., OciDriver]
 
 
 @pytest.fixture
-def context(make_context: Callable[..., Context]) -> Context:
-    return make_context()
-
-
-@pytest.fixture
 def make_driver(context: Context, labels: dict[str, str]) -> Iterator[MakeDriver]:
     yield lambda variant="": OciDriver(variant, context)
     cleaner = OciDriver("", context)

@@ -38,11 +38,6 @@ VXLAN = 4789
 
 
 @pytest.fixture
-def context(make_context: Callable[..., Context]) -> Context:
-    return make_context()
-
-
-@pytest.fixture
 def make_driver(context: Context, labels: dict[str, str]) -> Iterator[MakeDriver]:
     made: list[SwarmDriver] = []
 
@@ -58,14 +53,6 @@ def make_driver(context: Context, labels: dict[str, str]) -> Iterator[MakeDriver
         leftover.delete()
     for driver in made:
         driver.close()
-
-
-@pytest.fixture
-def engine() -> Iterator[Any]:
-    """The engine as another program sees it."""
-    client = docker.from_env(timeout=60)
-    yield client.api
-    client.close()
 
 
 def _session(driver: SwarmDriver, labels: Mapping[str, str], **changes: Any) -> Session:
