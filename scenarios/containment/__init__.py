@@ -109,8 +109,6 @@ class Containment:
         if why := proof.impossible(trouble, bench.info):
             tell(bench, Seen.INSIDE, f"{trouble}: the instance", f"not made: {why}")
             return
-        if NEIGHBOUR not in who:
-            tell(bench, Seen.OUTSIDE, f"{trouble}: the {NEIGHBOUR}", "not watched: without a network it answers nobody")
         if trouble is Trouble.CLOCK:
             victim.leave()
             clock.start_with_another(bench, who, self.seconds, CLOCK_OFFSET_S)

@@ -23,7 +23,7 @@ class Survival(StrEnum):
     RESTARTED = "its engine started the service again"
     REBOOTED = "it was rebooted"
     SILENT = "the service does not answer"
-    GONE = "it was gone, and not started again meanwhile"
+    GONE = "it is gone, and was not started again meanwhile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,9 @@ _COUNTERS = {
 
 def _task(trouble: Trouble, seen: Observed, state: TaskState) -> str:
     if state.signal == signal.SIGKILL:
-        return "killed"
+        return "its process was killed"
     if trouble is Trouble.CPU:
-        return "limited" if seen.risen.get("nr_throttled") else "ran until its deadline"
+        return "throttled" if seen.risen.get("nr_throttled") else "ran until its deadline"
     amount = f"{state.made} {_THINGS[trouble]}" if trouble in _THINGS else f"{state.bytes // MIB} MiB"
     if state.refused:
         return f"limited at {amount} ({errno.errorcode.get(state.errno, str(state.errno))})"

@@ -128,6 +128,8 @@ def emit(bench: Bench, trouble: Trouble, windows: Mapping[str, Windows]) -> None
                 if watched.own_gap_s and not prefix:
                     bench.emit("own_gap_s", watched.own_gap_s, "s", **told)
         tell(bench, Seen.OUTSIDE, f"{trouble}: the {name}", said(found))
+    if NEIGHBOUR not in windows:
+        tell(bench, Seen.OUTSIDE, f"{trouble}: the {NEIGHBOUR}", "not watched: without a network it answers nobody")
 
 
 def said(found: Windows) -> str:

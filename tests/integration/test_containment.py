@@ -76,7 +76,7 @@ def test_a_containers_trouble_ends_at_its_cgroups_limits(driver: Driver, measure
     assert told["forks: by whom"] == "the host's kernel, at the limit of its cgroup (pids.events)"
     assert 100 <= figure(record, "reached_count", trouble="forks") < 128
     assert told["memory: the limit"].startswith("128 MiB and no swap (memory.")
-    assert told["memory: the instance"] == "killed; the service goes on"
+    assert told["memory: the instance"] == "its process was killed; the service goes on"
     assert told["memory: by whom"] == "the host's kernel, at the limit of its cgroup (oom_kill)"
     assert 64 * MIB < figure(record, "reached_bytes", trouble="memory") <= 128 * MIB
     assert figure(record, "outcome_s", trouble="memory") > 0
@@ -91,10 +91,10 @@ def test_a_containers_trouble_ends_at_its_cgroups_limits(driver: Driver, measure
 @on("libvirt:microvm")
 def test_a_guests_trouble_is_its_own_kernels_and_its_panic_nobody_elses(driver: Driver, measure: Measure) -> None:
     _, told = watched_calmly(measure, driver, "panic", "memory")
-    assert told["memory: the instance"] == "killed; the service goes on"
+    assert told["memory: the instance"] == "its process was killed; the service goes on"
     assert told["memory: by whom"].startswith("the guest's own kernel, on its console: Out of memory")
     assert "a kernel of its own (booted with panic=" in told["panic: the limit"]
-    assert told["panic: the instance"].startswith("its kernel panicked: it was gone")
+    assert told["panic: the instance"].startswith("its kernel panicked: it is gone")
     assert "Kernel panic" in told["panic: by whom"]
     assert told["panic: left behind"] == "nothing: no process of it is left"
     assert _watched(told, "panic") == (AVAILABLE, AVAILABLE)
@@ -108,7 +108,7 @@ def test_the_control_gets_trouble_only_within_limits_that_were_proven(driver: Dr
     else:
         assert told["forks: the limit"].startswith("128 processes (pids.max")
         assert told["forks: the instance"].startswith("limited at 1")
-    assert told["kill: the instance"] == "killed: it was gone, and not started again meanwhile"
+    assert told["kill: the instance"] == "killed: it is gone, and was not started again meanwhile"
     assert told["kill: by whom"] == "SIGKILL from within"
     # Its /tmp is the host's: where that has no size of its own, the service refuses to fill it.
     assert told["disk: the instance"].startswith(("not made: ", "limited at "))

@@ -254,13 +254,13 @@ def test_the_workload_is_the_service_and_else_its_vmm() -> None:
         (
             Trouble.MEMORY,
             observed(state(signal=9, bytes=127 * MIB), risen={"oom_kill": 1}),
-            "killed; the service goes on",
+            "its process was killed; the service goes on",
             "the host's kernel, at the limit of its cgroup (oom_kill)",
         ),
         (
             Trouble.MEMORY,
             observed(state(signal=9), own_kernel=True, console=["Out of memory: Killed process 61 (service)"]),
-            "killed; the service goes on",
+            "its process was killed; the service goes on",
             "the guest's own kernel, on its console: Out of memory: Killed process (service)",
         ),
         (
@@ -308,7 +308,7 @@ def test_the_workload_is_the_service_and_else_its_vmm() -> None:
         (
             Trouble.CPU,
             observed(risen={"nr_throttled": 9, "nr_periods": 10}),
-            "limited; the service goes on",
+            "throttled; the service goes on",
             "the host's kernel, by the quota of its cgroup (cpu.stat: nr_throttled)",
         ),
         (
@@ -320,13 +320,13 @@ def test_the_workload_is_the_service_and_else_its_vmm() -> None:
         (
             Trouble.KILL,
             observed(None, survival=Survival.GONE, killed_from_outside=True),
-            "killed: it was gone, and not started again meanwhile",
+            "killed: it is gone, and was not started again meanwhile",
             "SIGKILL from the host",
         ),
         (
             Trouble.PANIC,
             observed(None, survival=Survival.GONE, own_kernel=True, console=["Kernel panic - not syncing: x"]),
-            "its kernel panicked: it was gone, and not started again meanwhile",
+            "its kernel panicked: it is gone, and was not started again meanwhile",
             "the guest's own kernel, on its console: Kernel panic - not syncing: x",
         ),
         (
