@@ -101,7 +101,8 @@ def levels(start: Directory, own: Collection[int]) -> list[Directory]:
     found: list[Directory] = []
     for path in (start.path, *start.path.parents):
         here = Directory(path, start.version, start.controllers)
-        if not (path / "cgroup.procs").exists() or not Group("", (here,)).pids() <= set(own):
+        members = Group("", (here,)).pids() if (path / "cgroup.procs").exists() else set()
+        if not members or not members <= set(own):
             break
         if found and read_text(path / "memory.use_hierarchy") == "0":  # version 1 before Linux 5.11
             break

@@ -44,6 +44,7 @@ SERVICE_SOURCES = (
     "ask.c",
     "connect.c",
     "schedule.c",
+    "versions.c",
     "text.c",
 )
 GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")

@@ -5,8 +5,6 @@
 #include "service.h"
 
 #define MAX_CLIENT_CONNECTIONS 1024
-#define MAX_VERSIONS 64
-#define MAX_VERSION_BYTES 64
 
 struct plan {
     struct sockaddr_storage address;
@@ -41,8 +39,11 @@ struct record {
  * when the kernel refuses what that takes. */
 bool run_schedule(const struct plan *plan, struct record *records, uint64_t *start_ns);
 uint64_t intended_ns(const struct plan *plan, uint64_t start_ns, uint64_t index);
-const char *version_name(uint8_t version);
 void stop_schedule(int signal);
+
+/* versions.c: 0 is no version, and 1 any beyond the first 62. */
+const char *version_name(uint8_t version);
+uint8_t version_number(const char *at, size_t length);
 
 /* connect.c: a socket for one connection; -1 when there is none to have. */
 int new_socket(const struct plan *plan);

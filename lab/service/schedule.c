@@ -32,8 +32,6 @@ struct connection {
 };
 
 static struct connection connections[MAX_CLIENT_CONNECTIONS];
-static char versions[MAX_VERSIONS][MAX_VERSION_BYTES + 1] = {"", "(others)"};
-static size_t version_count = 2;
 static volatile sig_atomic_t stopping;
 
 static const struct plan *plan;
@@ -47,29 +45,9 @@ void stop_schedule(int signal)
     stopping = 1;
 }
 
-const char *version_name(uint8_t version)
-{
-    return versions[version];
-}
-
 uint64_t intended_ns(const struct plan *of, uint64_t start_ns, uint64_t index)
 {
     return start_ns + index * of->spacing_ns / of->spacing_of; /* at most 1e6 * 60e9: no overflow */
-}
-
-static uint8_t intern(const char *at, size_t length)
-{
-    length = length > MAX_VERSION_BYTES ? MAX_VERSION_BYTES : length;
-    for (size_t i = 0; i < version_count; i++) {
-        if (strlen(versions[i]) == length && memcmp(versions[i], at, length) == 0) {
-            return (uint8_t)i;
-        }
-    }
-    if (version_count == MAX_VERSIONS) {
-        return 1;
-    }
-    memcpy(versions[version_count], at, length);
-    return (uint8_t)version_count++;
 }
 
 static bool busy(const struct connection *connection)
@@ -217,7 +195,7 @@ static int read_head(struct connection *connection, size_t head)
         connection->keep = false;
     }
     if (header(connection, head, "X-Lab-Version", &value)) {
-        connection->version = intern(value.at, value.length);
+        connection->version = version_number(value.at, value.length);
     }
     if (status == 204 || status == 304) {
         connection->body_left = 0;

@@ -156,6 +156,7 @@ def test_levels_end_where_somebody_else_is(tmp_path: Path) -> None:
     assert [one.path.name for one in levels(start, [7])] == ["a", "pod"]
     assert [one.path.name for one in levels(start, [1, 7])] == ["a", "pod", "v2"]
     assert levels(start, [8]) == []
+    assert levels(Directory(v2(tmp_path, "empty"), 2, ALL), [7]) == []  # or not to be read
 
 
 def test_counters_tell_by_how_much_they_rose(tmp_path: Path, placed: dict[int, Path]) -> None:
