@@ -4,6 +4,10 @@ Where the service's own `listening` line reaches the lab, the first attempt foll
 can, attempts start when the engine says that the instance runs, come every 20 ms, overlap, and are abandoned after
 200 ms (`poll-20ms`). Earlier ones would disturb what they watch: docker-proxy takes a connection while the container
 has no network yet, the host's search for its address fails, and is repeated only up to a second later.
+
+What takes longer than that for any answer would never be ready, kept busy by what was abandoned. So after 10 s of
+asking, attempts come ever more slowly and wait ever longer; ten still overlap, and the instant of `ready` stays within
+2.5 % of the time for which it was asked.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from lab.timeline import HostClock
 
 ATTEMPT_EVERY_S = 0.020
 ABANDON_AFTER_S = 0.200
+PATIENT_AFTER_S = 10.0
+_PATIENCE = 0.25  # of the time since then, for each attempt
 _BODY_LIMIT_BYTES = 1 << 20
 
 
@@ -169,12 +175,15 @@ class Waiter:
     def _attempt_until_answered(self, selector: selectors.BaseSelector, connections: contextlib.ExitStack) -> None:
         attempts: dict[socket.socket, _Attempt] = {}
         count, next_start, aimed = 0, 0.0, self._endpoint
+        first: float | None = None
         while not self._cancelled:
             now = time.monotonic()
+            # Who counts answers beyond the first asks at one rate throughout.
+            abandon_after_s = ABANDON_AFTER_S if self._accept else patience_s(now - first if first is not None else 0.0)
             active = self._attempting and self._endpoint is not None
             if aimed != self._endpoint:
                 next_start = 0.0
-            for connection in [c for c, a in attempts.items() if now - a.started > ABANDON_AFTER_S]:
+            for connection in [c for c, a in attempts.items() if now - a.started > abandon_after_s]:
                 _drop(selector, attempts, connection)
             if active and not self._begun and now >= next_start and not self._begin_prepared():
                 assert self._endpoint is not None  # noqa: S101  implied by `active`
@@ -185,7 +194,9 @@ class Waiter:
                 connections.callback(attempt.connection.close)
                 attempts[attempt.connection] = attempt
                 selector.register(attempt.connection, attempt.awaits, attempt.connection)
-                count, next_start, aimed = count + 1, attempt.started + ATTEMPT_EVERY_S, attempt.endpoint
+                first = attempt.started if first is None else first
+                every_s = ATTEMPT_EVERY_S * abandon_after_s / ABANDON_AFTER_S
+                count, next_start, aimed = count + 1, attempt.started + every_s, attempt.endpoint
             due = next_start if aimed == self._endpoint else 0.0
             timeout = max(0.0, due - time.monotonic()) if active else None
             for key, _ in selector.select(timeout):
@@ -207,6 +218,11 @@ class Waiter:
                         return
                 if attempt.over:
                     _drop(selector, attempts, attempt.connection)
+
+
+def patience_s(asked_s: float) -> float:
+    """How long an attempt is waited for, in seconds, when the first was made `asked_s` ago; ten overlap."""
+    return max(ABANDON_AFTER_S, (asked_s - PATIENT_AFTER_S) * _PATIENCE)
 
 
 # Launches asked for at once get different ports, though none of them listens yet.
