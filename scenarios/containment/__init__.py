@@ -91,6 +91,14 @@ class Containment:
     def likely_s_per_round(self) -> float:
         return len(self.chosen) * likely_s(self.seconds)
 
+    @property
+    def memory_bytes(self) -> int:
+        return 0  # what trouble takes is within its instance's limits; the control is a page or two
+
+    @property
+    def changes(self) -> str:
+        return f"makes trouble in one instance at a time, within limits read back first: {', '.join(self.chosen)}"
+
     def measure(self, bench: Bench) -> None:
         if not bench.spec.builtin:
             raise Unsupported(f"'{bench.spec.image}' cannot be asked for trouble", resolution="leave out --image")

@@ -31,7 +31,7 @@ from lab.limits import Toll
 from lab.ownership import Owner
 from lab.procs import Process
 from lab.registry import make_driver, make_scenario
-from lab.scenario import Bench, Sized, Takes
+from lab.scenario import Bench, Makes, Sized, Takes
 from lab.spec import MIB, Endpoint, Spec, Target
 from lab.task import TaskState
 from lab.timeline import SystemClock
@@ -92,6 +92,7 @@ def test_it_claims_and_plans() -> None:
     assert isinstance(made, Claims) and isinstance(made, Sized) and isinstance(made, Takes)
     assert (made.launches, made.at_once) == (3, 2)
     assert made.likely_s_per_round >= 2 * 2 * 2
+    assert isinstance(made, Makes) and "kill, panic" in made.changes
     assert any("kill, panic" in sentence for sentence in made.done)
     assert all(evidence.meaning(made, f"{trouble}: the host") for trouble in Trouble)
     assert all(meaning.page.startswith("https://") for meaning in made.meanings.values())
