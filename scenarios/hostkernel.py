@@ -1,7 +1,7 @@
 """How much of this host's kernel does an instance of the service reach?
 
 Each metric has one value for a launch and an `act`: `launch` (from the request to the engine until the first served
-request), `request` (one more of the same requests) and `mix` (460 system calls of 11 fixed kinds and counts, made by
+request), `request` (one more of the same requests, another having gone before) and `mix` (460 system calls of 11 fixed kinds and counts, made by
 the service). It is seen from outside, by the host's kernel.
 
 | metric | what it is | unit |
@@ -159,6 +159,7 @@ class Hostkernel:
             if session.answer is None:
                 bench.emit(ABSENT, 1, "", of="functions", why=_BY_EXEC)
                 return
+            ask.get(session, session.spec.ready_path)  # what a first one alone meets (neighbours, pages) is behind it
             idle = self._within(bench, session, traced)
             for act in (REQUEST, MIX):
                 _emit(bench, session, act, self._within(bench, session, traced, act), idle)

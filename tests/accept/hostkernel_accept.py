@@ -38,9 +38,13 @@ def hostkernel(rounds: int) -> list[Verdict]:
             verdicts.append(Verdict.NOT_RUN)
             continue
         good = [one for one in launches if one.outcome is Outcome.OK]
-        whole = Verdict.MET if len(good) == len(launches) == rounds else Verdict.MISSED
+        disturbed = [one for one in launches if one.error.startswith("the engine was not idle")]
+        whole = Verdict.INCONCLUSIVE if disturbed else Verdict.MET
+        if len(good) + len(disturbed) < rounds:
+            whole = Verdict.MISSED
         say(
-            f"  {target}: rounds with every call of the mix seen, and no event lost: {len(good)} of {rounds} -> {whole}"
+            f"  {target}: rounds with every call of the mix seen, and no event lost: {len(good)} of {rounds}, others' "
+            f"use of the engine having spoilt {len(disturbed)} -> {whole}"
         )
         verdicts.append(whole)
         if not good:
