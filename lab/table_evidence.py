@@ -36,5 +36,5 @@ def _table(title: str, found: list[evidence.Finding]) -> Table:
             continue
         table.add_row(Text(printable(finding.probe), style="bold"))
         for said, labels in groups.items():
-            table.add_row(Text(printable(f"  {', '.join(labels)}")), Text(printable(said)))
+            table.add_row(Text(printable(", ".join(labels))), Text(printable(said)))
     return table
