@@ -291,7 +291,7 @@ def _settled(row: Series) -> bool:
 
 
 def _written(value: float, unit: str) -> str:
-    counted = unit not in _SCALES and unit != RATIO
+    counted = unit not in _SCALES and unit not in (RATIO, "share")
     return f"{value:,.0f}" if counted and value == int(value) else digits(value)
 
 
