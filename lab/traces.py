@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from lab.errors import Unsupported
@@ -18,6 +19,7 @@ KTHREADD = 2
 """The parent of all kernel threads."""
 
 _KALLSYMS = Path("/proc/kallsyms")
+_MODULES = Path("/proc/modules")
 _SYMBOL = re.compile(r"^([0-9a-f]+) [tTwW] ([A-Za-z_][\w$]*)", re.MULTILINE)
 _LONGEST_FUNCTION = 1 << 20
 """What is further behind a symbol is none of its own: a trampoline, or generated code."""
@@ -66,6 +68,11 @@ class Symbols:
                 "the kernel hides the addresses of its functions", resolution="as root: sysctl kernel.kptr_restrict=1"
             )
         return cls(found)
+
+    @classmethod
+    def now(cls) -> Symbols:
+        """This kernel's, read again only where its modules have changed. Raises Unsupported."""
+        return _of_modules(_MODULES.read_text() if _MODULES.exists() else "")
 
     def name(self, address: int) -> str:
         """Of the function that `address` lies in; empty where there is none."""
@@ -126,6 +133,11 @@ class Trace:
             calls,
             frozenset().union(*(task.programs for task in mine)),
         )
+
+
+@lru_cache(maxsize=1)
+def _of_modules(_: str) -> Symbols:
+    return Symbols.read()
 
 
 def pack(names: Iterable[str]) -> str:

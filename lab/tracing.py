@@ -79,7 +79,7 @@ def require_tracing() -> None:
     try:
         with tracefs() as root:
             list((root / "instances").iterdir())
-        Symbols.read()
+        Symbols.now()
     except OSError as error:
         raise Unsupported(f"the kernel's tracing cannot be used: {error.strerror}", resolution=_REMEDY) from error
 

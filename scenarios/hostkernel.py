@@ -1,8 +1,8 @@
 """How much of this host's kernel does an instance of the service reach?
 
 Each metric has one value for a launch and an `act`: `launch` (from the request to the engine until the first served
-request), `request` (one more of the same requests, another having gone before) and `mix` (460 system calls of 11 fixed kinds and counts, made by
-the service). It is seen from outside, by the host's kernel.
+request), `request` (one more of the same requests, another having gone before) and `mix` (460 system calls of 11 fixed
+kinds and counts, made by the service). It is seen from outside, by the host's kernel.
 
 | metric | what it is | unit |
 |---|---|---|
@@ -31,7 +31,10 @@ again, up to five times in all. Others' launches during the act itself cannot be
 
 A launch's record keeps the names, the calls by number and the groups under `hostkernel`. Where the kernel lost an event,
 the round fails and says what to raise. Where the service runs on this host's own kernel, every call of the mix must be
-seen exactly as often as the service made it, or the round fails as well.
+seen of the service exactly as often as it made it, or the round fails as well.
+
+A target without a network has `launch` only. The trace's text is never made: its pages are read as they are, and the
+addresses named by /proc/kallsyms.
 """  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations
@@ -204,7 +207,7 @@ class Hostkernel:
         if act == MIX:
             # The service's own calls: a shim or proxy beside it may make some of the same at any time.
             service = _threads(pid for pid, role in pids.items() if role is Role.SERVICE)
-            _check_mix(bench, session, told, seen.part(seen.family(service), Symbols.read()))
+            _check_mix(bench, session, told, seen.part(seen.family(service), Symbols.now()))
         return _Window(traced, self.window, seen, seen.family(own | _threads(pids)))
 
 
@@ -230,7 +233,7 @@ class _Window:
         self.method = traced.method
         self.seconds = seconds
         kernels = {pid for pid, entry in procs.table().items() if KTHREADD in (pid, entry.parent)}
-        symbols = Symbols.read()  # anew: modules may have been loaded meanwhile
+        symbols = Symbols.now()
         self.part: Part = seen.part(tasks, symbols)
         self.kernel_threads: Part = seen.part(seen.family({KTHREADD} | kernels), symbols)
 

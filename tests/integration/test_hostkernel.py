@@ -67,7 +67,7 @@ def untouched() -> tuple[str, ...]:
 )
 def test_acts_are_told_apart_and_the_mix_is_seen_whole(target: str, driver: Driver, measure: Measure) -> None:
     before = untouched()
-    record = measure(Hostkernel(window=0.3, buffer=1024), driver)
+    record = measure(Hostkernel(window=0.3, buffer=512), driver)
     assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
     assert untouched() == before
     assert trace_instances({"lab.run": record.run.id}) == []
