@@ -17,8 +17,12 @@ import pytest
 from lab import tracing
 from lab.cgroup import name_of
 from lab.clean import find
-from lab.errors import MeasurementError, Unsupported
+from lab.errors import CleanupError, MeasurementError, Unsupported
+from lab.options import RunOptions
 from lab.ownership import Owner
+from lab.registry import make_scenario
+from lab.run import Outcome
+from lab.start import intent
 from lab.trace_pages import BORN, CALL, EXEC, FORK, FUNCTION, STACK, Pages
 from lab.traces import Symbols, Trace, pack, unpack
 from scenarios.hostkernel import Hostkernel, check_mix
@@ -285,6 +289,10 @@ def test_a_host_without_tracing_is_skipped_with_the_remedy(monkeypatch: pytest.M
         Hostkernel().look()
     assert "mount -t tracefs" in caught.value.resolution
     assert tracing.trace_instances({}) == []
+    with intent(make_scenario("hostkernel", {}), RunOptions(targets=["process"]), {}) as plan:
+        (record,) = [entrant.record for entrant in plan.entrants]
+    assert record.outcome is Outcome.SKIPPED
+    assert "mount -t tracefs" in record.remedy
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="for a user who may not trace")
@@ -297,6 +305,6 @@ def test_one_that_stays_busy_is_said_to_be_left(tracefs: Path) -> None:
     (tracefs / "instances" / name_of(DEAD) / "per_cpu").mkdir(parents=True)  # not empty, which tracefs never minds
     (left,) = tracing.trace_instances({})
     began = time.monotonic()
-    with pytest.raises(tracing.CleanupError, match="cannot be removed"):
+    with pytest.raises(CleanupError, match="cannot be removed"):
         left.delete(timeout_s=0.1)
     assert time.monotonic() - began < 60
