@@ -52,7 +52,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     told = [
         *_ending(record.run),
         *_unequal(record),
-        *_absent(rows),
+        *_absent(record, rows),
         *_unmeasured(record),
         *_censored(rows),
         *_figures(rows),
@@ -135,8 +135,9 @@ def _unequal(record: RunRecord) -> Iterator[str]:
             yield f"{figures.label(target)} ran without these limits, which others had: {'; '.join(lacking)}."
 
 
-def _absent(rows: Sequence[Series]) -> Iterator[str]:
-    totals = {row.target for row in rows if row.metric not in EXPLAINING}
+def _absent(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    """The targets that have nothing but what explains, and of which nothing else says why."""
+    totals = {row.target for row in rows if row.metric not in EXPLAINING} | {of for of, _ in figures.absences(record)}
     others = [label for target, label in {row.target: row.label for row in rows}.items() if target not in totals]
     if totals and others:
         yield f"{', '.join(others)} has no total, because its end was not seen (without a network there is no 'ready')."

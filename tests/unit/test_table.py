@@ -163,6 +163,10 @@ def test_a_target_without_an_end_is_absent_and_not_zero(make_record: Make) -> No
     text = shown(render_run(record))
     assert "docker absent" in " ".join(text.split())
     assert "docker has no total" in text
+    told = {"of": "boot_s", "why": "nobody looked"}
+    missing = Sample(target="docker", metric=figures.ABSENT, value=1, unit="", iteration=1, dimensions=told)
+    text = shown(render_run(replace(record, samples=[*record.samples, missing])))
+    assert "docker has no boot_s, or not of every round: nobody looked" in text and "no total" not in text
 
 
 def test_a_run_of_nothing_is_shown(make_record: Make) -> None:
