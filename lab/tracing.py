@@ -20,6 +20,7 @@ from lab.cgroup import labels_of, name_of
 from lab.driver import bears
 from lab.errors import CleanupError, MeasurementError, Unsupported
 from lab.procfs import read_mounts
+from lab.spec import MIB
 from lab.trace_pages import BORN, CALL, EXEC, FORK, FUNCTION, STACK, Pages
 from lab.traces import Symbols, Trace
 
@@ -128,7 +129,7 @@ def tracing(labels: Mapping[str, str], *, buffer_bytes: int) -> Iterator[Tracing
                 f"this kernel lets no private tracing instance be made: {error.strerror}", resolution=_REMEDY
             ) from error
         try:
-            yield _set_up(root, path, buffer_bytes)
+            yield _made_ready(root, path, buffer_bytes)
         finally:
             TraceInstance(path.name, labels).delete()
 
@@ -182,6 +183,16 @@ def refuse_losses(cpu: str, stats: str) -> None:
             f"the kernel's trace lost events on {cpu} ({words})",
             resolution="give --param buffer=N with more MiB, or a shorter --param window",
         )
+
+
+def _made_ready(root: Path, path: Path, buffer_bytes: int) -> Tracing:
+    try:
+        return _set_up(root, path, buffer_bytes)
+    except OSError as error:
+        raise Unsupported(
+            f"the tracing instance cannot be set up with {buffer_bytes // MIB} MiB of buffers: {error.strerror}",
+            resolution="give another --param buffer=N, in MiB",
+        ) from error
 
 
 def _set_up(root: Path, path: Path, buffer_bytes: int) -> Tracing:

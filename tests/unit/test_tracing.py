@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import struct
@@ -249,6 +250,15 @@ def test_a_mix_that_was_seen_otherwise_is_no_figure() -> None:
         with pytest.raises(MeasurementError) as caught:
             check_mix(made, seen)
         assert "made" in caught.value.details
+
+
+def test_repeats_are_alike_by_what_half_of_them_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "accept"))
+    jaccard = importlib.import_module("hostkernel_accept").jaccard
+    a, b, c = frozenset("xyz"), frozenset("xyw"), frozenset("xy")
+    assert jaccard([a, b, c]) == [1.0, 1.0, 1.0]  # z and w were seen once
+    assert jaccard([a, frozenset("x")]) == [pytest.approx(1 / 3)]
+    assert jaccard([frozenset(), frozenset()]) == [0.0]
 
 
 @pytest.fixture
