@@ -2,8 +2,9 @@
 
 Available is what answered within 1 s of the instant at which it was to be asked. A silence is the time from one answer
 to the next, or to the end of the window. One in which the watcher itself was late by more than 5 ms (half of its
-interval, see lab/service/client.c) is its own and kept apart; a watcher that was late for more than 5 % of its requests
-saw nothing for certain (METHOD.md, rule 18).
+interval, see lab/service/client.c) is its own and kept apart. A watcher that was late for more than 5 % of the time saw
+nothing for certain (METHOD.md, rule 18): its time are the instants at which it was to ask, one every interval. To be
+late once touches all requests that are under way then, each of which says so, and is one instant all the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lab.errors import MeasurementError
 from lab.load import LATE_SHARE, LoadResult, Request
 
 ANSWER_WITHIN_S = 1.0
+LATE_NS = 5_000_000
 
 _CLIENTS_OWN = frozenset({"missed", "unsent", "cut-off"})
 
@@ -35,7 +37,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """One window of a watch: `asked` requests that the watcher did not miss itself, and how many were `answered`."""
+    """One window of a watch: `asked` requests that the watcher did not miss itself, and how many were `answered`;
+    `late_share` are the instants at which it was late, of all."""
 
     asked: int
     answered: int
@@ -83,7 +86,7 @@ def window(result: LoadResult, start_ns: int, end_ns: int) -> Watched:
     return Watched(
         asked=len(asked),
         answered=len(answered),
-        late_share=sum(one.late for one in meant) / len(meant),
+        late_share=sum(_late_to_ask(one) for one in meant) / len(meant),
         gaps=_gaps(meant, answered, start_ns, end_ns),
     )
 
@@ -100,6 +103,11 @@ def _spans(result: LoadResult, start_ns: int, end_ns: int) -> bool:
 def _in_time(one: Request) -> bool:
     latency_s = one.latency_s
     return one.served and latency_s is not None and latency_s <= ANSWER_WITHIN_S
+
+
+def _late_to_ask(one: Request) -> bool:
+    """Whether the watcher was late at this request's own instant, and not only while it was under way."""
+    return one.late and (one.sent_ns is None or one.sent_ns - one.intended_ns > LATE_NS)
 
 
 def _gaps(meant: Sequence[Request], answered: Sequence[Request], start_ns: int, end_ns: int) -> list[Gap]:

@@ -6,7 +6,7 @@
 | `worst_gap_s` (`trouble`, `of`) | the longest time from one answer to the next, or to the window's ends, in which the watcher was never late by more than 5 ms | s |
 | `own_gap_s` (`trouble`, `of`) | the longest in which it was | s |
 | `quiet_availability`, `quiet_worst_gap_s` (`trouble`, `of`) | the same in the window of equal length before the trouble | share, s |
-| `late_share` (`trouble`, `of`, `window`) | requests during which the watcher itself was late, of all | share |
+| `late_share` (`trouble`, `of`, `window`) | instants at which the watcher itself was late by more than 5 ms, of all at which it was to ask | share |
 | `outcome_s` (`trouble`) | from the trouble's start to the end of its process, where something else than its own deadline ended it; by the service's clock | s |
 | `ended_s` (`trouble`) | from just before the trouble was asked for to the end of the instance's main process, where that ended | s |
 | `reached_count`, `reached_bytes` (`trouble`) | processes, descriptors or bytes that it had got by then, by its own count | processes, bytes |
@@ -17,8 +17,8 @@
 A trouble's window begins just before it is asked for and lasts `seconds`, as long as the trouble's own deadline within
 the instance. The wrong clock's begins when the guest that has it is ready. The host is a control instance of the lab
 that is in no cgroup of an instance. `connections` tells whether each request had a `new` one, or was sent on one of
-those `kept` open (see scenarios/containment/watching.py). Where the watcher was late for more than 5 % of a window's requests, that window is
-inconclusive: it has no figure.
+those `kept` open (see scenarios/containment/watching.py). Where the watcher was late at more than 5 % of a window's
+instants, that window is inconclusive: it has no figure.
 
 The troubles of one round share an instance as long as that goes on serving; after that there is a new one.
 """  # noqa: E501  a table's rows are not broken

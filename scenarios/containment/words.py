@@ -15,7 +15,7 @@ CLAIM = (
 CAVEATS: Sequence[str] = (
     "Availability is the share of requests, one every 10 ms, that were answered within 1 s. The host is a control "
     "instance of the lab in no limit of any instance. Silences in which the watcher itself was late by more than 5 ms "
-    "are its own and stand apart; where it was late for more than 5 % of its requests there is no figure.",
+    "are its own and stand apart; where it was late for more than 5 % of the time there is no figure.",
     "Each request has a new connection, but for a guest: QEMU's user-mode network drops connections that come while it "
     "is busy, and the client's kernel tries again only after 1 s, so that guests are asked on connections kept open.",
     "What is shown holds for limits that were read back from the kernel, and for these accidents. An instance without "

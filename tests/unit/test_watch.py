@@ -21,9 +21,11 @@ def watch(
     slow: Mapping[int, float] | None = None,
     lost: Sequence[int] = (),
     late: Sequence[int] = (),
+    touched: Sequence[int] = (),
     status: Mapping[int, str] | None = None,
 ) -> LoadResult:
-    """A request every 10 ms; `slow` take other times, `lost` time out, `status` were not even asked."""
+    """A request every 10 ms; `slow` take other times, `lost` time out, `status` were not even asked. The watcher was
+    `late` to ask, or while those `touched` were under way."""
     made = []
     for i in range(count):
         intended, told = i * EVERY_MS * MS, (status or {}).get(i)
@@ -31,11 +33,11 @@ def watch(
         made.append(
             Request(
                 intended_ns=intended,
-                sent_ns=None if told else intended,
+                sent_ns=None if told else intended + (6 * MS if i in late else 0),
                 done_ns=None if told else intended + round(took * MS),
                 status=told or ("timeout" if i in lost else 200),
                 version="",
-                late=i in late,
+                late=i in late or i in touched,
             )
         )
     return LoadResult(requests=made)
@@ -89,6 +91,14 @@ def test_a_watcher_late_for_more_than_a_twentieth_is_inconclusive() -> None:
     assert not window(watch(late=range(5)), 0, 1000 * MS).inconclusive
     assert window(watch(late=range(6)), 0, 1000 * MS).inconclusive
     assert not window(watch(late=range(6)), 500 * MS, 1000 * MS).inconclusive
+
+
+def test_to_be_late_once_is_one_instant_however_many_requests_were_under_way() -> None:
+    stalled = {i: (60 - i) * 10.0 + 1 for i in range(40, 60)}
+    seen = window(watch(slow=stalled, late=[50], touched=range(40, 50)), 0, 1000 * MS)
+    assert seen.late_share == pytest.approx(0.01)
+    assert not seen.inconclusive
+    assert (seen.own_gap_s, seen.worst_gap_s) == (pytest.approx(0.210), pytest.approx(0.010))
 
 
 def test_what_the_watcher_missed_itself_is_no_outage() -> None:
