@@ -72,8 +72,8 @@ def absent(record: RunRecord) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("target", "kinds", "share"),
     [
-        pytest.param("process", "cache", "both", marks=pytest.mark.engine("process")),
-        pytest.param("docker", "busy,fsync", "yes", marks=pytest.mark.engine("docker")),
+        pytest.param("process", "cache", "no", marks=pytest.mark.engine("process")),
+        pytest.param("docker", "fsync", "yes", marks=pytest.mark.engine("docker")),
         pytest.param("docker:none", "busy", "yes", marks=pytest.mark.engine("docker")),
         pytest.param("libvirt:microvm", "busy,fsync", "yes", marks=pytest.mark.engine("libvirt:microvm")),
     ],
@@ -111,7 +111,7 @@ def _figures_agree(record: RunRecord, **told: str) -> None:
     assert all(0 <= share <= 1.05 for share in values(record, "waited_share", **told))  # of readings a moment apart
 
 
-@pytest.mark.parametrize("target", [pytest.param(one, marks=pytest.mark.engine(one)) for one in ("process", "docker")])
+@pytest.mark.parametrize("target", [pytest.param("process", marks=pytest.mark.engine("process"))])
 def test_a_victim_that_its_own_quota_holds_back_is_seen_to_be(driver: Driver, labels: dict[str, str]) -> None:
     spec = Spec(labels=labels, cpus=0.02, cpuset=(min(os.sched_getaffinity(0)),))
     driver.prepare(spec)
@@ -146,7 +146,7 @@ def test_an_antagonist_ends_by_its_own_deadline_though_the_lab_is_dead(
         finally:
             lab.kill()
             lab.wait(timeout=10)
-            assert sweep([driver], run).problems == []
+            assert sweep([driver], run, quiet_s=0.3).problems == []
     assert not find([driver], run).found
 
 
