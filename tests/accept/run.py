@@ -1,6 +1,8 @@
 """Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
 
-    python tests/accept/run.py [--only waiting,docker,qemu,overhead,memory,neighbour,hostkernel,alarms] [--pairs N] [--seed N]
+    python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N]
+
+The parts: waiting, docker, qemu, overhead, memory, neighbour, hostkernel, alarms.
 
 It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
 missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
