@@ -91,12 +91,17 @@ def test_each_kind_tells_its_count_and_every_chunk(service: Service, kind: str, 
     assert 0 < told["clock_step_ns"] < 1_000_000  # this host's, where tests can run at all
     assert all(0 < chunk <= told["elapsed_ns"] for chunk in told["chunks_ns"])
     assert sum(told["chunks_ns"]) <= told["elapsed_ns"] < took_ns
-    assert 0 < told["cpu_ns"] <= told["elapsed_ns"] * 1.1  # two clocks
+    assert (
+        0 < told["cpu_ns"] < took_ns
+    )  # by another clock, and read around the chunks: of one thread, within the request
     wait_for_no_children(service)
 
 
 def test_the_time_follows_the_count(service: Service) -> None:
-    few, many = (service.get(f"/measure/cpu?count={count}")[1]["cpu_ns"] for count in (400_000, 40_000_000))
+    few, many = (
+        min(service.get(f"/measure/cpu?count={count}")[1]["cpu_ns"] for _ in range(5))  # interrupts only add to it
+        for count in (400_000, 40_000_000)
+    )
     assert 20 < many / few < 500
 
 
