@@ -11,10 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from lab import ask
+from lab.driver import OnThisHost, Role
 from lab.errors import MeasurementError, Unsupported
+from lab.procfs import read_link
 from lab.session import Session
 
 MAX_SECONDS = 120
@@ -75,7 +78,10 @@ def start_task(
 ) -> Mapping[str, Any]:
     """Have the service begin `kind` for `seconds` (1 to 120), and return as it begins: `pid`, `amount`, `started_ns`,
     `deadline_ns`, and `cache_bytes`, its last-level cache (0: unknown). Raises Unsupported in the service's own words
-    where it refuses; ask.Refused for arguments that it does not take; DriverError."""
+    where it refuses, and for a disk to fill that is the host's; ask.Refused for arguments that it does not take;
+    DriverError."""
+    if kind is Trouble.DISK and _mounts_are_the_hosts(session):
+        raise Unsupported("the instance has the host's own mounts, and so no /tmp but the host's")
     query = f"kind={kind}&seconds={seconds}" + ("" if amount is None else f"&amount={amount}")
     try:
         return ask.post(session, f"/task/start?{query}")
@@ -109,6 +115,15 @@ def parse(told: Mapping[str, Any]) -> TaskState:
     found["exit_code"] = found["exit_code"] if ended and not by_signal else None
     found["signal"] = found["signal"] if by_signal else None
     return TaskState(**found)
+
+
+def _mounts_are_the_hosts(session: Session) -> bool:
+    """Whether it runs in this process's mount namespace, where even a /tmp of a bounded size is everybody's. A link
+    that cannot be read is another user's process's, and that is no bare process of the lab's."""
+    pids: Mapping[int, Role] = session.instance.host_pids() if isinstance(session.instance, OnThisHost) else {}
+    own = read_link(Path("/proc/self/ns/mnt"))
+    service = [read_link(Path(f"/proc/{pid}/ns/mnt")) for pid, role in pids.items() if role is Role.SERVICE]
+    return own is not None and own in service
 
 
 def _words(error: ask.Refused) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from lab.errors import MeasurementError
-from lab.task import parse
+from lab import ask
+from lab.driver import Role
+from lab.errors import MeasurementError, Unsupported
+from lab.session import Session
+from lab.task import Trouble, parse, start_task
 
 TOLD = {
     "kind": "memory",
@@ -46,3 +52,37 @@ def test_a_state_that_is_not_whole_is_no_state(wrong: dict[str, Any]) -> None:
         parse({**TOLD, **wrong})
     with pytest.raises(MeasurementError):
         parse({name: value for name, value in TOLD.items() if name not in wrong})
+
+
+class Running:
+    """An instance whose service, or whose VMM, is this process."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    def host_pids(self) -> dict[int, Role]:
+        return {os.getpid(): self.role}
+
+
+def session_of(instance: object) -> Session:
+    return cast("Session", SimpleNamespace(instance=instance))
+
+
+def test_no_disk_is_filled_among_the_hosts_own_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ask, "post", lambda _, path: asked.append(path))
+    with pytest.raises(Unsupported, match="no /tmp but the host's"):
+        start_task(session_of(Running(Role.SERVICE)), Trouble.DISK, seconds=1)
+    assert asked == []
+    for instance in (Running(Role.VMM), object()):  # a guest's mounts are its kernel's; a cluster's are elsewhere
+        start_task(session_of(instance), Trouble.DISK, seconds=1, amount=64)
+    start_task(session_of(Running(Role.SERVICE)), Trouble.FILES, seconds=1)
+    disk = "/task/start?kind=disk&seconds=1&amount=64"
+    assert asked == [disk, disk, "/task/start?kind=files&seconds=1"]
+
+
+def test_a_container_s_own_mounts_are_told_from_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {Path("/proc/self/ns/mnt"): "mnt:[1]", Path(f"/proc/{os.getpid()}/ns/mnt"): "mnt:[2]"}
+    monkeypatch.setattr("lab.task.read_link", links.get)
+    monkeypatch.setattr(ask, "post", lambda _, path: {"path": path})
+    assert start_task(session_of(Running(Role.SERVICE)), Trouble.DISK, seconds=1)["path"].startswith("/task/start")
