@@ -177,6 +177,8 @@ def _processes(inside: Inside, told: Mapping[str, Any]) -> str:
         whose = "those of its own kernel"
     elif "pid" in (inside.shared() or []):
         whose = "the host's"
+    elif inside.shared() is None:
+        return NOT_TOLD
     else:
         whose = "those of its pid namespace only"
     return f"{whose}, kernel threads too" if told["kernel_threads"] else whose
@@ -207,7 +209,7 @@ def seccomp(status: Mapping[str, str]) -> str:
 
 
 def no_new_privileges(status: Mapping[str, str]) -> str:
-    """Whether it can gain privileges by running a program, of the fields of a /proc/PID/status."""
+    """Whether it is barred from gaining privileges by running a program, of the fields of a /proc/PID/status."""
     return {"0": "no", "1": "yes"}.get(status.get("NoNewPrivs", ""), NOT_TOLD)
 
 
@@ -253,7 +255,7 @@ def _covered(_: Inside, told: Mapping[str, Any]) -> str:
     points = {
         point
         for point, kind, access, _ in told["listed"]
-        if point.startswith(("/proc", "/sys")) and (access == "ro" or (kind == "tmpfs" and point.startswith("/proc")))
+        if point.startswith(("/proc", "/sys")) and (access == "ro" or (kind in _COVERS and point.startswith("/proc")))
     }
     return _listed(point for point in points if not point.startswith("/sys/fs/cgroup/")) + _and_more(told)
 
@@ -284,6 +286,12 @@ def _tried(key: str, done: str) -> Callable[[Inside, Mapping[str, Any]], str]:
     return lambda _, told: error_name(told[key]) if told[key] else done
 
 
+def _user_namespace(_: Inside, told: Mapping[str, Any]) -> str:
+    if told["unshare"]:
+        return error_name(told["unshare"])
+    return f"it may make one, and use of it is {error_name(told['use'])}" if told["use"] else "it may make and use one"
+
+
 def _kcore(_: Inside, told: Mapping[str, Any]) -> str:
     if told["read"]:
         return error_name(told["read"])
@@ -299,16 +307,20 @@ def _user_namespaces_at_most(_: Inside, told: Mapping[str, Any]) -> str:
     return ("0" if number == "0" else "more than 0") if number else "not there"
 
 
-def _cgroup_place(_: Inside, told: Mapping[str, Any]) -> str:
+def _cgroup_place(inside: Inside, told: Mapping[str, Any]) -> str:
     paths = {line.split(":", 2)[2] for line in told["path"].splitlines() if line.count(":") >= 2}
     if not paths:
         return "in none"
-    return "the root of what it sees" if paths == {"/"} else "its path in the host's tree is seen"
+    whose = "its own kernel's" if inside.own_kernel else "the host's"
+    return "the root of what it sees" if paths == {"/"} else f"its path in {whose} tree is seen"
 
 
 def _cgroup_files(_: Inside, told: Mapping[str, Any]) -> str:
     return ("writable" if told["writable"] else "not writable") if told["mounted"] else "not mounted"
 
+
+_COVERS = ("tmpfs", "devtmpfs")
+"""An empty directory, or a null device: the container's own, or, where it may make none, the host's."""
 
 _SECRETS = (
     *("/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/kpageflags", "/proc/modules", "/proc/slabinfo"),
@@ -357,7 +369,7 @@ _PROBES: Mapping[str, tuple[str, _Words]] = {
     "settings: kptr_restrict": ("settings", _setting("kernel/kptr_restrict")),
     "settings: dmesg_restrict": ("settings", _setting("kernel/dmesg_restrict")),
     "settings: max_user_namespaces": ("settings", _user_namespaces_at_most),
-    "user namespaces": ("user_namespace", _tried("unshare", "it may make one")),
+    "user namespaces": ("user_namespace", _user_namespace),
     "bpf": ("bpf", _tried("map_create", "it may make a map")),
     "cgroup: place": ("cgroups", _cgroup_place),
     "cgroup: files": ("cgroups", _cgroup_files),
@@ -373,8 +385,9 @@ def _effective(_: Inside, told: Mapping[str, Any]) -> int | str:
     return len(capabilities.names(told["CapEff"])) if told.get("CapEff") else NOT_TOLD
 
 
-def _of_the_host(inside: Inside, told: Mapping[str, Any]) -> int:
-    return int(told["others"]) if "pid" in (inside.shared() or []) else 0
+def _of_the_host(inside: Inside, told: Mapping[str, Any]) -> int | str:
+    shared = inside.shared()
+    return NOT_TOLD if shared is None else int(told["others"]) if "pid" in shared else 0
 
 
 def _walked(_: Inside, told: Mapping[str, Any]) -> int | str:

@@ -16,7 +16,8 @@ Facts in words, from both sides, with the same probes for every target; and of t
 | `writable_paths` | regular files of /proc, without processes' own, and of /sys that it may write |
 
 From inside, each probe is a process of its own with a time limit of its own, below the service: one that does not end
-is told as `timed out`. None writes, and no device is opened: what may be read and written is asked by faccessat(2).
+is told as `timed out`. None writes, and of devices only /dev/kmsg is opened, whose opening does nothing: what may be
+read and written is asked by faccessat(2).
 What a workload shares entirely, all namespaces being the host's, is looked at without privileges (uid 65534, no
 capabilities), since that is how a service is run on a host that it shares.
 
@@ -49,6 +50,8 @@ class Surface:
     name: ClassVar[str] = "surface"
     question: ClassVar[str] = "What does the workload share with its host, and what can it touch?"
     headline: ClassVar[str] = "calls_refused"
+    rounds: ClassVar[int] = 1
+    warmup: ClassVar[int] = 0
     requires: ClassVar[frozenset[Feature]] = frozenset()
     claim: ClassVar[str] = "Containers are not always as secure as virtual machines, which share no kernel."
     caveats: ClassVar[Sequence[str]] = (
@@ -67,7 +70,7 @@ class Surface:
             "One instance of the lab's own service was launched, and the host's /proc read for every process that "
             "exists because of it.",
             "Then the service was asked to look around: each probe in a process of its own, with a limit of 4 s; "
-            "nothing was written and no device opened.",
+            "nothing was written, and of devices only the kernel's log was opened, for reading.",
             "Last, every system call that has a harmless form was tried once, by a process that ended.",
         )
 

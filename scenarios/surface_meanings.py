@@ -39,7 +39,7 @@ INSIDE: Mapping[str, Meaning] = {
     "user": Meaning(
         "Its user, groups, and how its user ids are mapped to those outside.",
         "Where ids are not mapped, uid 0 inside is uid 0 to the kernel that it runs on: held back by capabilities, "
-        "namespaces and filters alone. What escapes a container as uid 0 is the host's root user.",
+        "namespaces and filters alone. What escapes such a container as uid 0 is the host's root user.",
         "user_namespaces(7)",
     ),
     "capabilities": Meaning(
@@ -56,8 +56,8 @@ INSIDE: Mapping[str, Meaning] = {
         _SECCOMP,
     ),
     "no new privileges": Meaning(
-        "Whether running a set-user-ID program could give it rights that it has not.",
-        "Where it is not set, such a program in its file system (or a file capability) may raise it, up to its "
+        "Whether the kernel was told (`yes`) that no set-user-ID program may give it rights that it has not.",
+        "Where it is not, such a program in its file system (or a file capability) may raise it, up to its "
         "bounding set.",
         "Documentation/userspace-api/no_new_privs.rst",
     ),
@@ -82,8 +82,8 @@ INSIDE: Mapping[str, Meaning] = {
     "kernel files": Meaning(
         "Of a declared list of files that reach beyond one process, those it may write, those that tell of the kernel "
         "and may be read, and those that something else covers. Modes and mounts are asked; nothing is tried.",
-        "core_pattern or modprobe name a program that the kernel starts as root on the host; sysrq-trigger can halt "
-        "it. A file may still refuse on opening, as kcore does without its capability.",
+        "core_pattern or modprobe name a program that the kernel starts as root, outside of every container; "
+        "sysrq-trigger can halt that kernel. A file may still refuse on opening, as kcore does without its capability.",
         "proc_sys_kernel(5), core(5)",
     ),
     "writable": Meaning(
@@ -110,13 +110,15 @@ INSIDE: Mapping[str, Meaning] = {
     "settings": Meaning(
         "What its kernel's settings for profiling, BPF, addresses, the log and user namespaces are, as it reads them.",
         "They bound what a process without privileges may ask of the kernel. Where the kernel is shared they are the "
-        "host's, for all workloads at once.",
+        "host's, for all workloads at once; max_user_namespaces is of its user namespace, and of those around it.",
         f"{_SYSCTL} and user.rst",
     ),
     "user namespaces": Meaning(
-        "Whether it can make a user namespace: tried, by a process that ends at once.",
-        "In a new one any user holds every capability over it, and so reaches code of the kernel that is otherwise "
-        "kept for root; many of the faults found in recent years need this first.",
+        "Whether it can make a user namespace, and a further namespace by the rights that this gives: tried, by a "
+        "process that ends at once.",
+        "In a new one any user holds every capability over it, unless a security module takes them back, and so "
+        "reaches code of the kernel that is otherwise kept for root; many of the faults found in recent years need "
+        "this first.",
         "user_namespaces(7)",
     ),
     "bpf": Meaning(
@@ -128,7 +130,7 @@ INSIDE: Mapping[str, Meaning] = {
         "Whether it sees its place among the host's cgroups, and could change the groups' files.",
         "The path tells what runs it and its id. Who may write there can lift its own limits, and in version 1, with "
         "sys_admin, name a program (release_agent) that the host's kernel starts.",
-        "cgroup_namespaces(7)",
+        "cgroup_namespaces(7), cgroups(7)",
     ),
     "clock": Meaning(
         "Whether its monotonic clock is the host's, which this launch proved or did not.",

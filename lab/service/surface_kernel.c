@@ -75,9 +75,13 @@ static void settings(struct text *json)
     }
 }
 
+/* A security module may let one be made, and then refuse all that its capabilities are for: another namespace below it
+ * takes one of them. Both end with this process. */
 static void user_namespace(struct text *json)
 {
-    told_errno(json, "unshare", unshare(CLONE_NEWUSER) == 0);
+    bool made = unshare(CLONE_NEWUSER) == 0;
+    told_errno(json, "unshare", made);
+    told_errno(json, "use", made && unshare(CLONE_NEWUTS) == 0);
 }
 
 /* A map of one value of 8 bytes, which goes with the process. An invalid one would be refused before rights are. */

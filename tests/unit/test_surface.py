@@ -62,9 +62,10 @@ FOUND: dict[str, Any] = {
             ["/proc", "proc", "rw", "private"],
             ["/proc/sys", "proc", "ro", "private"],
             ["/proc/keys", "tmpfs", "rw", "private"],
+            ["/proc/kcore", "devtmpfs", "rw", "private"],  # rootless: the null device is the host's
             ["/sys/fs/cgroup/cpu", "cgroup", "ro", "private"],
         ],
-        "seen": 5,
+        "seen": 6,
     },
     "reach": {"/proc/kcore": "r", "/proc/keys": "hidden", "/proc/sysrq-trigger": "w", "/proc/scsi": "absent"},
     "proc": {"named": ["/proc/b", "/proc/a"], "writable": 2, "entries": 9, "bounded": 0},
@@ -73,7 +74,7 @@ FOUND: dict[str, Any] = {
     "kernel_log": {"syslog": 1, "kmsg": 2},
     "kcore": {"read": 0, "bytes": 0},
     "settings": {"kernel/perf_event_paranoid": "2", "user/max_user_namespaces": "31337"},
-    "user_namespace": {"unshare": 0},
+    "user_namespace": {"unshare": 0, "use": 0},
     "bpf": {"map_create": 1},
 }
 
@@ -101,7 +102,7 @@ def test_a_container_s_facts_in_words() -> None:
     assert said["devices: of blocks"] == "vda"
     assert said["mounts: root"] == "overlay, rw, slave"
     assert said["mounts: propagation"] == "private, slave"
-    assert said["mounts: covering /proc and /sys"] == "/proc/keys, /proc/sys"
+    assert said["mounts: covering /proc and /sys"] == "/proc/kcore, /proc/keys, /proc/sys"
     assert said["kernel files: it may write"] == "/proc/sysrq-trigger"
     assert said["kernel files: it may read"] == "/proc/kcore"
     assert said["kernel files: hidden"] == "/proc/keys"
@@ -111,14 +112,14 @@ def test_a_container_s_facts_in_words() -> None:
     assert said["kernel log: /dev/kmsg"] == "not there"
     assert said["kernel memory"] == "hidden"
     assert said["settings: kptr_restrict"] == "not there"
-    assert said["user namespaces"] == "it may make one"
+    assert said["user namespaces"] == "it may make and use one"
     assert said["bpf"] == "refused (EPERM)"
     assert said["cgroup: place"] == "its path in the host's tree is seen"
     assert surface.counts(inside()) == {
         "namespaces_own": 2,
         "capabilities_effective": 14,
         "devices_seen": 3,
-        "mounts_seen": 5,
+        "mounts_seen": 6,
         "host_processes_seen": 0,
         "writable_paths": 2,
     }
@@ -135,6 +136,7 @@ def test_a_guest_shares_nothing_though_its_first_namespaces_have_the_host_s_numb
     assert said["namespaces: shared with the host"] == "none: its kernel is its own"
     assert said["processes in sight"] == "those of its own kernel, kernel threads too"
     assert said["user: id map"] == "none: uid 0 is its own kernel's root"
+    assert said["cgroup: place"] == "its path in its own kernel's tree is seen"
     assert surface.counts(guest)["namespaces_own"] == len(surface.NAMESPACES)
     assert surface.counts(guest)["host_processes_seen"] == 0
 
@@ -157,7 +159,7 @@ def test_a_probe_without_an_answer_says_so_and_has_no_figure() -> None:
     assert counted["devices_seen"] == "timed out"
     assert counted["capabilities_effective"] == "failed"
     assert counted["writable_paths"] == "not tried"
-    assert counted["mounts_seen"] == 5
+    assert counted["mounts_seen"] == 6
     cut = inside(sys={"named": [], "writable": 7, "entries": 60000, "bounded": 1})
     assert surface.counts(cut)["writable_paths"] == "at least 7: not all could be walked"
 
@@ -185,7 +187,20 @@ def test_what_a_kernel_does_not_tell_is_not_made_up() -> None:
     assert surface.counts(bare)["capabilities_effective"] == "not told"
     same = inside(namespaces=dict.fromkeys(LINKS, ""))
     assert surface.facts(same)["namespaces: shared with the host"] == "not told"
-    assert surface.counts(same)["namespaces_own"] == "not told"
+    assert surface.counts(same)["namespaces_own"] == surface.counts(same)["host_processes_seen"] == "not told"
+    assert surface.facts(same)["processes in sight"] == "not told"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"unshare": 1, "use": 1}, "refused (EPERM)"),
+        ({"unshare": 28, "use": 28}, "refused (ENOSPC)"),
+        ({"unshare": 0, "use": 13}, "it may make one, and use of it is refused (EACCES)"),  # as AppArmor can have it
+    ],
+)
+def test_a_user_namespace_without_power_is_no_way_to_it(found: dict[str, int], said: str) -> None:
+    assert surface.facts(inside(user_namespace=found))["user namespaces"] == said
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,13 @@ def test_it_tells_of_itself_what_proc_does(service: Service, told: dict[str, Any
     assert own["processes"]["others"] > 1  # this test, and who started it
 
 
+def test_a_user_namespace_and_its_power_are_as_unshare_finds_them(told: dict[str, Any]) -> None:
+    found = told["kernel"]["user_namespace"]
+    for key, flags in (("unshare", ["--user"]), ("use", ["--user", "--uts"])):
+        ended = subprocess.run(["unshare", *flags, "true"], capture_output=True, timeout=WAIT_S, check=False)
+        assert (found[key] == 0) == (ended.returncode == 0), (found, ended.stderr)
+
+
 def test_it_lists_every_device_and_mount(told: dict[str, Any]) -> None:
     devices = told["places"]["devices"]
     listed = {name: (kind, may) for name, kind, may in devices["listed"]}
