@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import select
@@ -49,7 +50,7 @@ def _start(binary: Path, endpoint: Endpoint, labels: Mapping[str, str], seconds:
     environment = {"LAB_HOST": endpoint.host, "LAB_PORT": str(endpoint.port), "LAB_NONCE": new_nonce()}
     try:
         return subprocess.Popen(
-            ["timeout", "-s", "KILL", f"{seconds:.0f}", str(binary)],
+            ["timeout", "-s", "KILL", str(max(1, math.ceil(seconds))), str(binary)],  # 0 would be no limit
             env={"PATH": os.environ.get("PATH", os.defpath), **environment, "LAB_LABELS": json.dumps(told)},
             cwd="/",
             stdin=subprocess.DEVNULL,
