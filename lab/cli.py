@@ -129,9 +129,12 @@ def run(
         typer.Option("--targets", "-t", help="Comma-separated. Default: process,docker,libvirt:microvm,libvirt:q35."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Measured rounds; with --until-ci, the most. Default: 10, or 160.")
+        int | None,
+        typer.Option(help="Measured rounds; with --until-ci, the most. Default: the scenario's, mostly 10, or 160."),
     ] = None,
-    warmup: Annotated[int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: 1.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: mostly 1.")
+    ] = None,
     until_ci: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Stop once every median's interval is within ± this: 5%.")
     ] = None,

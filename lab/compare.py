@@ -37,7 +37,7 @@ NOT_CONDITIONS = frozenset(
 """A run's parameters that say how often, and not under which conditions, it measured."""
 
 _LARGER_IS_WORSE = frozenset({"s", "bytes", figures.RATIO})
-_SMALLER_IS_WORSE = frozenset({"bytes/s", "requests/s"})
+_SMALLER_IS_WORSE = frozenset({"bytes/s", "requests/s", "share"})
 _FAILURES = frozenset({"requests_failed", "failed_replicas"})
 """Metrics that count what went wrong: larger is worse, which their units do not tell."""
 _IGNORED_IN_SPEC = frozenset({"labels", "nonce"})

@@ -62,6 +62,10 @@ Share = Annotated[float, BeforeValidator(_fraction), Field(gt=0, lt=1)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
 
+ROUNDS, WARMUP = 10, 1
+"""What a run has where nobody says how many."""
+
+
 class RunOptions(BaseModel):
     """Options of `lab run`; a TOML file given by `--config` has the same names, dashes as underscores."""
 
@@ -69,7 +73,7 @@ class RunOptions(BaseModel):
 
     targets: Annotated[list[str], BeforeValidator(_split), Field(min_length=1)]
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    warmup: Annotated[int, Field(ge=0, le=1000)] = 1
+    warmup: Annotated[int, Field(ge=0, le=1000)] | None = None
     until_ci: Share | None = None
     max_time: Annotated[Seconds, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -116,16 +120,30 @@ class RunOptions(BaseModel):
             labels=labels,
         )
 
+    def paced(self, rounds: int, warmup: int) -> RunOptions:
+        """These options, with so many rounds and warm-up where the user named none, nor a width to stop at."""
+        return self.model_copy(
+            update={
+                "rounds": rounds if self.rounds is None and self.until_ci is None else self.rounds,
+                "warmup": warmup if self.warmup is None else self.warmup,
+            }
+        )
+
     @property
     def most_rounds(self) -> int:
         """The rounds asked for; without: ten, or with `until_ci` as many as that may take at most."""
-        return self.rounds or (10 if self.until_ci is None else 160)
+        return self.rounds or (ROUNDS if self.until_ci is None else 160)
+
+    @property
+    def warmup_rounds(self) -> int:
+        """The rounds of warm-up asked for; without: one."""
+        return WARMUP if self.warmup is None else self.warmup
 
     def plan(self, seed: int) -> Plan:
         """How the run goes."""
         return Plan(
             rounds=self.most_rounds,
-            warmup=self.warmup,
+            warmup=self.warmup_rounds,
             seed=seed,
             until_ci=self.until_ci,
             max_s=self.max_time,

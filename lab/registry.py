@@ -52,8 +52,7 @@ def make_scenario(name: str, parameters: Mapping[str, str] | None = None) -> Sce
     try:
         return cast("Scenario", made(**(parameters or {})))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise BadInput(f"{name} cannot take these parameters: {problems}") from error
+        raise BadInput(f"{name} cannot take these parameters: {'; '.join(map(_said, error.errors()))}") from error
 
 
 def describe_scenarios() -> list[dict[str, Any]]:
@@ -67,6 +66,12 @@ def describe_scenarios() -> list[dict[str, Any]]:
         }
         for one in made
     ]
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's problems, for a reader."""
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), said]))
 
 
 def _parameters(made: type) -> tuple[dataclasses.Field[Any], ...]:

@@ -90,6 +90,14 @@ class Sized(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A scenario that is asked for other than ten rounds after one of warm-up, where the user does not say."""
+
+    rounds: int
+    warmup: int
+
+
+@runtime_checkable
 class Takes(Protocol):
     """A scenario whose rounds last longer than its launches, for the same plan."""
 

@@ -16,13 +16,13 @@ from lab.driver import Coldable, Context, Driver, Info
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.host import Steal, host_facts
 from lab.noise import host_warnings
-from lab.options import RunOptions
+from lab.options import ROUNDS, WARMUP, RunOptions
 from lab.ownership import Owner
 from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import driver_names, make_driver
 from lab.run import Outcome, Run, RunStatus, TargetRecord
 from lab.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
-from lab.scenario import Makes, Needs, Scenario, Sized, Takes
+from lab.scenario import Makes, Needs, Paced, Scenario, Sized, Takes
 from lab.spec import Spec, Target
 from lab.store import Store
 
@@ -78,7 +78,7 @@ class Intent:
         return self.scenario.launches if isinstance(self.scenario, Sized) else 1
 
     def _rounds(self) -> int:
-        return self.options.most_rounds + self.options.warmup
+        return self.options.most_rounds + self.options.warmup_rounds
 
 
 @contextmanager
@@ -88,6 +88,7 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
     Raises BadInput for a target that does not exist. An engine that is not there becomes a skipped target, and so
     does one for which the user's input is bad: the others go on.
     """
+    options = options.paced(*(scenario.rounds, scenario.warmup) if isinstance(scenario, Paced) else (ROUNDS, WARMUP))
     targets = options.parsed_targets()
     run_id = new_run_id()
     labels = {"lab.run": run_id, "lab.scenario": scenario.name, "lab.owner": str(Owner.current())}

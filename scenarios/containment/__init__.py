@@ -65,6 +65,8 @@ class Containment:
     name: ClassVar[str] = "containment"
     question: ClassVar[str] = "Does trouble in one instance stay inside?"
     headline: ClassVar[str] = "availability"
+    rounds: ClassVar[int] = 3
+    warmup: ClassVar[int] = 0
     requires: ClassVar[frozenset[Feature]] = frozenset()
     claim: ClassVar[str] = words.CLAIM
     caveats: ClassVar[Sequence[str]] = words.CAVEATS

@@ -12,7 +12,7 @@ from lab.registry import make_scenario
 from lab.run import Outcome, Run, RunStatus, TargetRecord
 from lab.runner import Entrant
 from lab.spec import MIB, Target
-from lab.start import Intent
+from lab.start import Intent, intent
 
 
 def intent_of(scenario: str, *targets: str, skipped: str = "", **parameters: str) -> Intent:
@@ -65,3 +65,23 @@ def test_a_cluster_is_neither_small_nor_quick_and_the_plan_says_what_it_is() -> 
 def test_windows_and_waits_are_in_the_likely_time(scenario: str, parameters: dict[str, str], seconds: float) -> None:
     plan = intent_of(scenario, "process", **parameters)
     assert seconds * 3 < plan.likely_s < seconds * 3 + 10
+
+
+@pytest.mark.parametrize(
+    ("scenario", "given", "rounds"),
+    [
+        ("boot", {}, (10, 1)),
+        ("surface", {}, (1, 0)),
+        ("containment", {}, (3, 0)),
+        ("containment", {"rounds": 7}, (7, 0)),
+        ("surface", {"warmup": 2}, (1, 2)),
+        ("surface", {"until_ci": "5%"}, (160, 0)),
+    ],
+)
+def test_a_run_that_is_not_told_how_many_rounds_has_those_that_its_scenario_asks_for(
+    scenario: str, given: dict[str, object], rounds: tuple[int, int]
+) -> None:
+    with intent(make_scenario(scenario), RunOptions(targets=["process"], **given), {}) as planned:
+        plan = planned.options.plan(seed=1)
+        assert (plan.rounds, plan.warmup) == rounds
+        assert planned.run.parameters["warmup"] == rounds[1]  # what a report shows
