@@ -83,7 +83,8 @@ def _look(process: Path, role: Role, own: Path, root: Path) -> Seen | None:
         role=role,
         status=status,
         program=_read(lambda: plain((process / "exe").readlink().name)),
-        profile=_read(lambda: profile((process / "attr/current").read_text())),
+        # Where there is no security module, EINVAL.
+        profile=_read(lambda: profile((process / "attr/current").read_text()), "none"),
         shared=_read(lambda: _shared(process, own)),
         root=_read(lambda: "the host's" if (process / "root").stat()[1:3] == root.stat()[1:3] else "its own"),
         cgroups=_read(lambda: _cgroups(process, own)),
@@ -92,13 +93,14 @@ def _look(process: Path, role: Role, own: Path, root: Path) -> Seen | None:
     )
 
 
-def _read(what: Callable[[], str]) -> str:
+def _read(what: Callable[[], str], otherwise: str = NOT_TOLD) -> str:
+    """`otherwise` is for what is not there: the process may just have ended."""
     try:
         return what()
     except PermissionError:
         return REFUSED
-    except OSError:  # attr/current where no security module is: EINVAL
-        return "none"
+    except OSError:
+        return otherwise
 
 
 def _shared(process: Path, own: Path) -> str:

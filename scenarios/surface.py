@@ -18,8 +18,8 @@ Facts in words, from both sides, with the same probes for every target; and of t
 From inside, each probe is a process of its own with a time limit of its own, below the service: one that does not end
 is told as `timed out`. None writes, and of devices only /dev/kmsg is opened, whose opening does nothing: what may be
 read and written is asked by faccessat(2).
-What a workload shares entirely, all namespaces being the host's, is looked at without privileges (uid 65534, no
-capabilities), since that is how a service is run on a host that it shares.
+What a workload shares entirely, all namespaces being the host's, is looked at without privileges (uid 65534 where
+the service is root, no capabilities), since that is how a service is run on a host that it shares.
 
 From the host, /proc tells of each process that exists because of the instance. Of other users' processes part of it is
 told to root only, and then is said not to be readable. The facts are no score: equal words are equal facts, and none

@@ -362,6 +362,18 @@ def test_what_takes_root_to_read_is_said_to(tmp_path: Path, monkeypatch: pytest.
     assert said["its process: user"] == "root (0)"
 
 
+def test_of_one_that_has_just_ended_nothing_is_made_up(tmp_path: Path) -> None:
+    make_process(tmp_path, "self")
+    process = make_process(tmp_path, "7")
+    for kind in surface.NAMESPACES:
+        (process / "ns" / kind).unlink()
+    for name in ("exe", "root", "cgroup", "attr/current"):
+        (process / name).unlink()
+    (seen,) = outside.look({7: Role.SERVICE}, tmp_path)
+    assert {seen.program, seen.shared, seen.root, seen.cgroups} == {surface.NOT_TOLD}
+    assert seen.profile == "none"  # as where there is no security module
+
+
 def test_a_kernel_without_some_kind_of_namespace_is_compared_by_the_others(tmp_path: Path) -> None:
     for pid in ("self", "7"):
         (make_process(tmp_path, pid) / "ns/time").unlink()
