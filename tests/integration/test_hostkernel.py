@@ -31,7 +31,7 @@ NONCE = "5eed0000000000000000000000000007"
 ACTS = ("launch", "request", "mix")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def traceable() -> None:
     try:
         require_tracing()
@@ -61,6 +61,7 @@ def untouched() -> tuple[str, ...]:
         return (*((root / name).read_text() for name in names), str(sorted((root / "options").iterdir())))
 
 
+@pytest.mark.usefixtures("traceable")
 @pytest.mark.beyond_engine
 @pytest.mark.parametrize(
     "target", [pytest.param(one, marks=pytest.mark.engine(one)) for one in ("process", "docker", "docker:none")]
@@ -122,6 +123,7 @@ def test_strace_counts_the_same_mix(tmp_path: Path, make_context: Callable[..., 
     assert [one for one in made if one["failed"]] == []
 
 
+@pytest.mark.usefixtures("traceable")
 @pytest.mark.engine("process")
 @pytest.mark.beyond_engine
 def test_a_killed_lab_leaves_an_instance_that_clean_removes(tmp_path: Path) -> None:
