@@ -64,7 +64,7 @@ def render(record: RunRecord) -> str:
         *_sides(record, rows),
         *_lessons(record, claims),
         *_totals(record, rows),
-        *_list("What a reader must know", [*(claims.caveats if claims else ()), *notes.of_run(record, rows)]),
+        *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
         *_memory(record, rows),
         *_density(record, rows),
@@ -102,6 +102,7 @@ def _claim(claims: Claims | None) -> Iterator[str]:
     if claims is not None:
         yield f"<h2>The claim</h2><p>{_text(claims.claim)}</p>"
         yield from _list("What was done", claims.done)
+        yield from _list("What to keep in mind", claims.caveats)
 
 
 def _sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
@@ -121,8 +122,8 @@ def _lessons(record: RunRecord, claims: Claims | None) -> Iterator[str]:
         yield "<h2>What the differences mean</h2>"
     for lesson in found:
         differs = "".join(f"<li>{_text(one)}</li>" for one in lesson.differs)
-        words = f"<p>{_text(lesson.what)} {_text(lesson.why)} See {_text(lesson.page)}.</p>"
-        yield _details(lesson.probe, f"{words}<ul>{differs}</ul>", opened=True)
+        words = f"<p>{_text(lesson.words)} See {_text(lesson.page)}.</p>"
+        yield _details(lesson.title, f"{words}<ul>{differs}</ul>", opened=True)
 
 
 def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 from lab import evidence
 from lab.errors import LabError
-from lab.evidence import Claims, Seen
-from lab.figures import SEEN, Series
+from lab.evidence import Claims, Finding, Meaning, Seen
+from lab.figures import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
 from lab.run import RunRecord
+
+_LONG = 4  # items, from which on two lists are told by their difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A probe that differs: `differs` says where and how; `what`, `why` and `page` are the scenario's words for it."""
+    """Probes that differ and mean the same: `differs` says where and how; `words` and `page` are the scenario's."""
 
-    probe: str
+    title: str
     differs: Sequence[str]
-    what: str
-    why: str
+    words: str
     page: str
 
 
@@ -58,10 +59,12 @@ def sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[Side]:
         marked = {
             (line, column)
             for line, cells in enumerate(facts)
-            for column, cell in enumerate(cells[2:], start=2)
-            if cell and cell != cells[1]
+            for column, cell in enumerate(cells)
+            if cell and cell != next(filter(None, cells[1:])) and column
         }
-        shown = [row for row in rows if row.dimensions.get(SEEN) == seen]
+        shown = [row for row in rows if row.dimensions.get(SEEN) == seen and row.metric not in EXPLAINING]
+        names = list(dict.fromkeys(row.name for row in shown))
+        shown.sort(key=lambda row: names.index(row.name))
         if facts or shown:
             yield Side(
                 title=f"Seen from {seen}",
@@ -75,17 +78,45 @@ def sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[Side]:
 def lessons(record: RunRecord, claims: Claims) -> Iterator[Lesson]:
     """What differs from the control or from plain Docker, and what that means, where the scenario says it."""
     references = evidence.references(record)
+    found: dict[tuple[Seen, Meaning], list[Finding]] = {}
     for finding in evidence.findings(record):
         meant = evidence.meaning(claims, finding.probe)
-        against = finding.against(references)
-        if meant is None or not against:
-            continue
-        differs = [
-            f"{label}: {finding.said[label]} (against {_told(finding.said, names)})" for label, names in against.items()
-        ]
-        title = f"{finding.probe}, from {finding.seen}"
-        yield Lesson(probe=title, differs=differs, what=meant.what, why=meant.why, page=meant.page)
+        if meant is not None and finding.against(references):
+            found.setdefault((finding.seen, meant), []).append(finding)
+    for (seen, meant), findings in found.items():
+        several = len(findings) > 1
+        title = findings[0].probe.partition(":")[0] if several else findings[0].probe
+        yield Lesson(
+            title=f"{title}, from {seen}",
+            differs=[
+                (f"{finding.probe}: " if several else "") + line
+                for finding in findings
+                for line in _differences(finding, references)
+            ],
+            words=f"{_sentence(meant.what)} {_sentence(meant.why)}",
+            page=meant.page,
+        )
 
 
-def _told(said: Mapping[str, str], names: Sequence[str]) -> str:
-    return "; ".join(f"{name}: {said[name]}" for name in names)
+def _differences(finding: Finding, references: Sequence[str]) -> Iterator[str]:
+    """One line for the targets that say the same."""
+    against = finding.against(references)
+    for said, labels in finding.groups().items():
+        names = list(dict.fromkeys(name for label in labels for name in against.get(label, ())))
+        if names:
+            others = "; ".join(f"{name}: {_beside(finding.said[name], said)}" for name in names)
+            yield f"{', '.join(labels)}: {said} (against {others})"
+
+
+def _beside(reference: str, said: str) -> str:
+    """What a reference said, for who has just read `said`: of two long lists only what the reference has or lacks."""
+    theirs, ours = reference.split(", "), said.split(", ")
+    if min(len(theirs), len(ours)) < _LONG:
+        return reference
+    more, less = [one for one in theirs if one not in ours], [one for one in ours if one not in theirs]
+    told = [f"also {', '.join(more)}"] if more else []
+    return "; ".join([*told, f"without {', '.join(less)}"] if less else told)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].removesuffix(".") + "."

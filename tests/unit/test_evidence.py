@@ -33,9 +33,7 @@ class Told:
     headline: ClassVar[str] = "namespaces"
     claim: ClassVar[str] = "Containers share <the> kernel."
     caveats: ClassVar[Sequence[str]] = ("It was a small machine.",)
-    meanings: ClassVar[dict[str, Meaning]] = {
-        "boot id": Meaning("One for each boot.", "Shared is shared.", "random(4)")
-    }
+    meanings: ClassVar[dict[str, Meaning]] = {"boot id": Meaning("one for each boot", "Shared is shared.", "random(4)")}
 
     @property
     def done(self) -> Sequence[str]:
@@ -91,6 +89,7 @@ def test_the_report_reads_like_evidence(record: RunRecord, monkeypatch: pytest.M
             "Containers share <the> kernel.",
             "What was done",
             "Looked for 3 s.",
+            "It was a small machine.",
             "Seen from inside",
             "its own <one> (2 of 3)",
             "namespaces",
@@ -98,7 +97,6 @@ def test_the_report_reads_like_evidence(record: RunRecord, monkeypatch: pytest.M
             "What the differences mean",
             "One for each boot. Shared is shared. See random(4).",
             "boot_s",
-            "It was a small machine.",
         )
     ]
     assert places == sorted(places)
@@ -136,3 +134,22 @@ def _words(page: str) -> str:
 
     Words().feed(page)
     return " ".join(" ".join(found).split())
+
+
+def test_long_lists_are_told_by_their_difference_and_probes_of_one_meaning_together(record: RunRecord) -> None:
+    lists = {"process": "a, b, c, d", "docker": "b, c, d, e, f"}
+    told = [fact(name, Seen.INSIDE, f"boot id: {probe}", said) for name, said in lists.items() for probe in "xy"]
+    made = replace(record, samples=[*record.samples, *told])
+    (lesson,) = report_evidence.lessons(made, Told())
+    assert lesson.title == "boot id, from inside"
+    assert "boot id: x: docker: b, c, d, e, f (against process: also a; without e, f)" in lesson.differs
+    assert "boot id: y: process: a, b, c, d (against docker: also e, f; without a)" in lesson.differs
+
+
+def test_what_differs_is_marked_against_the_first_that_was_looked_at(record: RunRecord) -> None:
+    told = [fact(name, Seen.OUTSIDE, "disk", said) for name, said in (("docker", "one"), ("libvirt:q35", "two"))]
+    made = replace(record, samples=[*record.samples, *told])
+    outside = next(side for side in report_evidence.sides(made, []) if side.title == "Seen from outside")
+    line = [cells[0] for cells in outside.facts].index("disk")
+    assert outside.facts[line] == ["disk", "", "one", "two"]
+    assert {column for row, column in outside.marked if row == line} == {3}
