@@ -84,7 +84,7 @@ def _look(process: Path, role: Role, own: Path, root: Path) -> Seen | None:
         status=status,
         program=_read(lambda: plain((process / "exe").readlink().name)),
         # Where there is no security module, EINVAL.
-        profile=_read(lambda: profile((process / "attr/current").read_text()), "none"),
+        profile=_read(lambda: plain(profile((process / "attr/current").read_text())), "none"),
         shared=_read(lambda: _shared(process, own)),
         root=_read(lambda: "the host's" if (process / "root").stat()[1:3] == root.stat()[1:3] else "its own"),
         cgroups=_read(lambda: _cgroups(process, own)),

@@ -362,6 +362,20 @@ def test_what_takes_root_to_read_is_said_to(tmp_path: Path, monkeypatch: pytest.
     assert said["its process: user"] == "root (0)"
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("libvirt-6f0c1fcf-79aa-4f4f-9c0a-0123456789ab (enforce)\n", "libvirt* (enforce)"),  # libvirt makes one a guest
+        ("docker-default (enforce)\n", "docker-default (enforce)"),
+    ],
+)
+def test_from_the_host_a_profile_has_no_id_of_one_launch(tmp_path: Path, label: str, said: str) -> None:
+    make_process(tmp_path, "self")
+    (make_process(tmp_path, "7") / "attr/current").write_text(label)
+    (seen,) = outside.look({7: Role.VMM}, tmp_path)
+    assert seen.profile == said
+
+
 def test_of_one_that_has_just_ended_nothing_is_made_up(tmp_path: Path) -> None:
     make_process(tmp_path, "self")
     process = make_process(tmp_path, "7")
