@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from lab import evidence
 from lab.errors import LabError
@@ -39,13 +40,29 @@ class Side:
     figures: Sequence[Series]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Undone:
+    """A scenario's words without what was done: with the parameters that it has now, something else is."""
+
+    claim: str
+    caveats: Sequence[str]
+    meanings: Mapping[str, Meaning]
+    done: Sequence[str] = ()
+
+
 def claims_of(record: RunRecord) -> Claims | None:
-    """The run's scenario with the run's parameters, if it tests a claim and is still here."""
+    """The run's scenario with the run's parameters, if it tests a claim and is still here; where it no longer has
+    those, without what it did."""
     own: Mapping[str, str] = record.run.parameters.get("scenario") or {}
     for parameters in (own, {}):
         with contextlib.suppress(LabError):  # another lab's scenario, or parameters that it no longer has
             found = make_scenario(record.run.scenario, parameters)
-            return found if isinstance(found, Claims) else None
+            if not isinstance(found, Claims):
+                return None
+            if parameters == own:
+                return found
+            told = _Undone(claim=found.claim, caveats=found.caveats, meanings=found.meanings)
+            return cast("Claims", told)  # frozen, as scenarios are too
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from typing import ClassVar
@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from lab import evidence, report_evidence
+from lab.errors import BadInput
 from lab.evidence import Meaning, Seen
 from lab.figures import FACT, SEEN, series_of
 from lab.report import render
@@ -101,6 +102,18 @@ def test_the_report_reads_like_evidence(record: RunRecord, monkeypatch: pytest.M
     ]
     assert places == sorted(places)
     assert words.count("What the differences mean") == 1 and "user, from outside" not in words
+
+
+def test_what_was_done_with_other_parameters_is_not_made_up(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    def now(_: str, parameters: Mapping[str, str]) -> Told:
+        if parameters:
+            raise BadInput("told has no parameter 'window'")
+        return Told()
+
+    monkeypatch.setattr(report_evidence, "make_scenario", now)
+    words = _words(render(record))
+    assert "The claim" in words and "It was a small machine." in words and "What the differences mean" in words
+    assert "What was done" not in words and "Looked for" not in words
 
 
 def test_a_scenario_that_is_gone_is_shown_without_its_words(record: RunRecord) -> None:
