@@ -11,8 +11,9 @@ from pathlib import Path
 
 from lab import capabilities
 from lab.driver import Role
+from lab.names import collapsed
 from lab.procfs import read_fields, read_link
-from lab.surface import NAMESPACES, NOT_TOLD, collapsed, no_new_privileges, profile, seccomp
+from lab.surface import NAMESPACES, NOT_TOLD, no_new_privileges, profile, seccomp
 
 REFUSED = "not readable without root"
 

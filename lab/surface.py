@@ -6,13 +6,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab import ask, capabilities
 from lab.host import boot_id
+from lab.names import collapsed, listed
 from lab.procfs import read_link
 from lab.session import Session
 
@@ -25,7 +26,6 @@ _GROUPS = ("self", "places", "paths", "kernel")
 _TIMEOUT_S = 45.0  # beyond the service's own deadline for a group
 _FEW_PATHS = 12
 _PROFILE = re.compile(r"[^:]+:[^:]+:([^:]+):.+")
-_NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,30 +112,8 @@ def error_name(number: int) -> str:
     return f"refused ({errno.errorcode.get(number, str(number))})"
 
 
-def collapsed(names: Iterable[str]) -> str:
-    """The names, sorted, of which those that differ in their last number only are told as one: `tty0-63`."""
-    plain: set[str] = set()
-    numbers: dict[str, list[int]] = {}
-    for name in names:
-        numbered = _NUMBERED.fullmatch(name)
-        if name.startswith("pts/") and numbered:
-            plain.add("pts/*")
-        elif numbered:
-            numbers.setdefault(numbered[1], []).append(int(numbered[2]))
-        else:
-            plain.add(name)
-    for stem, found in numbers.items():
-        few = {f"{stem}{number}" for number in found}
-        plain |= few if len(few) < 3 else {f"{stem}{min(found)}-{max(found)}"}
-    return _listed(plain)
-
-
 def _asked(session: Session, group: str, more: str) -> Mapping[str, Any]:
     return ask.get(session, f"/surface/facts?group={group}{more}", timeout_s=_TIMEOUT_S)
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(sorted(words)) or "none"
 
 
 def _boot(inside: Inside, told: Mapping[str, Any]) -> str:
@@ -154,13 +132,13 @@ def _shared(inside: Inside, _: Mapping[str, Any]) -> str:
         return NOT_TOLD
     if inside.own_kernel:
         return "none: its kernel is its own"
-    return "all" if shared == list(inside.host.namespaces) else _listed(shared)
+    return "all" if shared == list(inside.host.namespaces) else listed(shared)
 
 
 def _for_children(_: Inside, told: Mapping[str, Any]) -> str:
     kinds = [kind for kind in ("pid", "time") if told.get(f"{kind}_for_children")]
     other = [kind for kind in kinds if told[f"{kind}_for_children"] != told.get(kind)]
-    return f"others: {_listed(other)}" if other else "as its own" if kinds else NOT_TOLD
+    return f"others: {listed(other)}" if other else "as its own" if kinds else NOT_TOLD
 
 
 def _of_first(inside: Inside, told: Mapping[str, Any]) -> str:
@@ -248,7 +226,7 @@ def _root_mount(_: Inside, told: Mapping[str, Any]) -> str:
 
 
 def _mount_column(column: int) -> Callable[[Inside, Mapping[str, Any]], str]:
-    return lambda _, told: _listed({mount[column] for mount in told["listed"]}) + _and_more(told)
+    return lambda _, told: listed({mount[column] for mount in told["listed"]}) + _and_more(told)
 
 
 def _covered(_: Inside, told: Mapping[str, Any]) -> str:
@@ -257,15 +235,15 @@ def _covered(_: Inside, told: Mapping[str, Any]) -> str:
         for point, kind, access, _ in told["listed"]
         if point.startswith(("/proc", "/sys")) and (access == "ro" or (kind in _COVERS and point.startswith("/proc")))
     }
-    return _listed(point for point in points if not point.startswith("/sys/fs/cgroup/")) + _and_more(told)
+    return listed(point for point in points if not point.startswith("/sys/fs/cgroup/")) + _and_more(told)
 
 
 def _reach(may: str, paths: Sequence[str] = ()) -> Callable[[Inside, Mapping[str, Any]], str]:
     def words(_: Inside, told: Mapping[str, Any]) -> str:
         of = paths or sorted(told)
         if may == "hidden":
-            return _listed(path for path in of if told.get(path) == may)
-        return _listed(path for path in of if may in told.get(path, "") and told[path] not in ("hidden", "absent"))
+            return listed(path for path in of if told.get(path) == may)
+        return listed(path for path in of if may in told.get(path, "") and told[path] not in ("hidden", "absent"))
 
     return words
 
@@ -273,7 +251,7 @@ def _reach(may: str, paths: Sequence[str] = ()) -> Callable[[Inside, Mapping[str
 def _writable(_: Inside, told: Mapping[str, Any]) -> str:
     if told["writable"] > _FEW_PATHS:
         return f"more than {_FEW_PATHS}"
-    return _listed(told["named"]) + (" in what could be walked" if told["bounded"] else "")
+    return listed(told["named"]) + (" in what could be walked" if told["bounded"] else "")
 
 
 def _kallsyms(_: Inside, told: Mapping[str, Any]) -> str:
@@ -328,6 +306,11 @@ _SECRETS = (
 )
 """Of the declared files, those whose content tells of the kernel or of others on it."""
 
+_SETTINGS = (
+    *("perf_event_paranoid", "unprivileged_bpf_disabled", "kptr_restrict", "dmesg_restrict", "modules_disabled"),
+    *("unprivileged_userns_clone", "apparmor_restrict_unprivileged_userns", "yama/ptrace_scope"),
+)
+
 _Words = Callable[[Inside, Mapping[str, Any]], str]
 _PROBES: Mapping[str, tuple[str, _Words]] = {
     "kernel: boot id": ("kernel", _boot),
@@ -364,10 +347,7 @@ _PROBES: Mapping[str, tuple[str, _Words]] = {
     "kernel log: syslog(2)": ("kernel_log", _tried("syslog", "readable")),
     "kernel log: /dev/kmsg": ("kernel_log", _tried("kmsg", "opened")),
     "kernel memory": ("kcore", _kcore),
-    "settings: perf_event_paranoid": ("settings", _setting("kernel/perf_event_paranoid")),
-    "settings: unprivileged_bpf_disabled": ("settings", _setting("kernel/unprivileged_bpf_disabled")),
-    "settings: kptr_restrict": ("settings", _setting("kernel/kptr_restrict")),
-    "settings: dmesg_restrict": ("settings", _setting("kernel/dmesg_restrict")),
+    **{f"settings: {name.rpartition('/')[2]}": ("settings", _setting(f"kernel/{name}")) for name in _SETTINGS},
     "settings: max_user_namespaces": ("settings", _user_namespaces_at_most),
     "user namespaces": ("user_namespace", _user_namespace),
     "bpf": ("bpf", _tried("map_create", "it may make a map")),

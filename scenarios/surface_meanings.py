@@ -108,9 +108,11 @@ INSIDE: Mapping[str, Meaning] = {
         "proc_kcore(5)",
     ),
     "settings": Meaning(
-        "What its kernel's settings for profiling, BPF, addresses, the log and user namespaces are, as it reads them.",
-        "They bound what a process without privileges may ask of the kernel. Where the kernel is shared they are the "
-        "host's, for all workloads at once; max_user_namespaces is of its user namespace, and of those around it.",
+        "What its kernel's settings for profiling, BPF, addresses, the log, user namespaces, tracing and modules are, "
+        "as it reads them; some are there in some distributions' kernels only.",
+        "They bound what a process, most of them one without privileges, may ask of the kernel. Where the kernel is "
+        "shared they are the host's, for all workloads at once; max_user_namespaces is of its user namespace, and of "
+        "those around it.",
         f"{_SYSCTL} and user.rst",
     ),
     "user namespaces": Meaning(

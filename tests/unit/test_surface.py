@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from lab.driver import Feature, Role
 from lab.errors import Unsupported
 from lab.evidence import Claims
 from lab.figures import EXPLAINING
+from lab.names import collapsed
 from lab.registry import make_scenario
 from lab.scenario import Bench
+from lab.service.build import SOURCE_DIR
 from lab.spec import Endpoint, Spec
 from lab.surface import Host, Inside
 from lab.syscalls import Call, Outcome, Sees
@@ -73,7 +76,11 @@ FOUND: dict[str, Any] = {
     "kallsyms": {"read": 0, "bytes": 4000, "addresses": 0},
     "kernel_log": {"syslog": 1, "kmsg": 2},
     "kcore": {"read": 0, "bytes": 0},
-    "settings": {"kernel/perf_event_paranoid": "2", "user/max_user_namespaces": "31337"},
+    "settings": {
+        "kernel/perf_event_paranoid": "2",
+        "kernel/apparmor_restrict_unprivileged_userns": "1",
+        "user/max_user_namespaces": "31337",
+    },
     "user_namespace": {"unshare": 0, "use": 0},
     "bpf": {"map_create": 1},
 }
@@ -111,7 +118,8 @@ def test_a_container_s_facts_in_words() -> None:
     assert said["kernel log: syslog(2)"] == "refused (EPERM)"
     assert said["kernel log: /dev/kmsg"] == "not there"
     assert said["kernel memory"] == "hidden"
-    assert said["settings: kptr_restrict"] == "not there"
+    assert said["settings: kptr_restrict"] == said["settings: ptrace_scope"] == "not there"
+    assert said["settings: apparmor_restrict_unprivileged_userns"] == "1"
     assert said["user namespaces"] == "it may make and use one"
     assert said["bpf"] == "refused (EPERM)"
     assert said["cgroup: place"] == "its path in the host's tree is seen"
@@ -123,6 +131,14 @@ def test_a_container_s_facts_in_words() -> None:
         "host_processes_seen": 0,
         "writable_paths": 2,
     }
+
+
+def test_every_setting_that_is_asked_for_is_told() -> None:
+    source = (SOURCE_DIR / "surface_kernel.c").read_text()
+    asked = set(re.findall(r'"((?:kernel|user)/\w+(?:/\w+)?)"', source))
+    said = surface.facts(inside(settings=dict.fromkeys(asked, "7")))
+    told = {probe for probe, words in said.items() if probe.startswith("settings: ") and words != "not there"}
+    assert told == {f"settings: {name.rpartition('/')[2]}" for name in asked} and len(asked) >= 9
 
 
 def test_a_guest_shares_nothing_though_its_first_namespaces_have_the_host_s_numbers() -> None:
@@ -222,8 +238,8 @@ def test_capabilities_by_name(mask: str, said: str) -> None:
 
 def test_names_that_differ_by_number_are_told_as_a_range() -> None:
     names = ["tty1", "tty0", "tty2", "tty", "sda", "sda1", "pts/0", "pts/17", "pts/ptmx"]
-    assert surface.collapsed(names) == "pts/*, pts/ptmx, sda, sda1, tty, tty0-2"
-    assert surface.collapsed([]) == "none"
+    assert collapsed(names) == "pts/*, pts/ptmx, sda, sda1, tty, tty0-2"
+    assert collapsed([]) == "none"
 
 
 def test_a_security_label_has_nothing_of_one_launch_in_it() -> None:
