@@ -97,9 +97,12 @@ def own_levels(pid: int, limit: Limit, own: Collection[int]) -> list[Directory]:
 
 
 def levels(start: Directory, own: Collection[int]) -> list[Directory]:
-    """`start` and the cgroups above it in which only processes of `own` are."""
+    """`start` and the cgroups above it in which only processes of `own` are. Threaded ones, as libvirt's of a VMM are,
+    tell of no process (cgroup-v2.rst, 'Threads'): the one above that does stands for them."""
     found: list[Directory] = []
     for path in (start.path, *start.path.parents):
+        if not found and read_text(path / "cgroup.type") == "threaded":
+            continue
         here = Directory(path, start.version, start.controllers)
         members = Group("", (here,)).pids() if (path / "cgroup.procs").exists() else set()
         if not members or not members <= set(own):

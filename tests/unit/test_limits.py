@@ -159,6 +159,17 @@ def test_levels_end_where_somebody_else_is(tmp_path: Path) -> None:
     assert levels(Directory(v2(tmp_path, "empty"), 2, ALL), [7]) == []  # or not to be read
 
 
+def test_a_vmm_in_threaded_cgroups_is_in_the_one_above_them(tmp_path: Path) -> None:
+    v2(tmp_path, "", pids="1\n")
+    v2(tmp_path, "scope")
+    v2(tmp_path, "scope/libvirt", pids="7\n")
+    emulator = tree(tmp_path, {"v2/scope/libvirt/emulator/cgroup.type": "threaded\n"}) / "v2/scope/libvirt/emulator"
+    (emulator / "cgroup.procs").mkdir()  # the kernel refuses to have it read (EOPNOTSUPP)
+    start = Directory(emulator, 2, ALL)
+    assert [one.path.name for one in levels(start, [7])] == ["libvirt", "scope"]
+    assert levels(start, [8]) == []
+
+
 def test_counters_tell_by_how_much_they_rose(tmp_path: Path, placed: dict[int, Path]) -> None:
     placed[7] = v2(tmp_path, "pod/a", pids="7\n")
     v2(tmp_path, "pod")
