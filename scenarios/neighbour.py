@@ -57,6 +57,7 @@ from lab.spec import MIB
 from lab.strain import NO_GROUP, NO_PRESSURE, Gauge, Strain
 from lab.task import GRACE_S, MAX_SECONDS, Antagonist, TaskState, start_task, task
 from scenarios import neighbour_words
+from scenarios.containment import proof
 
 MIN_REQUESTS, MAX_REQUESTS = 6, 20_000
 BIG_DRIFT = 1.5
@@ -69,6 +70,7 @@ _ENDS_WITHIN_S = 20.0
 _NEEDED = 368  # requests of a window for its p99 (METHOD.md, rule 8)
 
 _CACHE_MOST_MIB = 64
+_NO_LIMITS = "run the lab with sudo, or leave this target out"
 
 Load = Callable[[float], LoadResult]
 
@@ -256,6 +258,7 @@ def _ended(session: Session, deadline_s: float) -> TaskState:
         except DriverError:
             if time.monotonic() > last_s:
                 raise
+            time.sleep(_POLL_S)  # one that is dead refuses at once
             continue
         if not state.running:
             return state
@@ -270,9 +273,12 @@ def _require_held(pair: Pair) -> None:
 
 
 def _require_limits(bench: Bench, session: Session) -> None:
-    """Raises Unsupported unless memory and processes are limited: by the kernel, or by the guest's own size."""
-    if Feature.GUEST_MEMORY in bench.info.features:
-        tell(bench, Seen.OUTSIDE, "limits", "the guest's own memory, and processes within it")
+    """Raises Unsupported unless memory and processes are limited: by the kernel, or by the guest's own machine."""
+    if Feature.OWN_KERNEL in bench.info.features:
+        machine = proof.machine(session)
+        if isinstance(machine, str):
+            raise Unsupported(f"no antagonist is started outside limits: {machine}", resolution=_NO_LIMITS)
+        tell(bench, Seen.OUTSIDE, "limits", machine[1])
         return
     instance = session.instance
     pids: Mapping[int, Role] = instance.host_pids() if isinstance(instance, OnThisHost) else {}
@@ -282,7 +288,7 @@ def _require_limits(bench: Bench, session: Session) -> None:
     if missing:
         raise Unsupported(
             f"no antagonist is started outside limits: {missing[0]}",
-            resolution="run the lab with sudo, or leave this target out",
+            resolution=_NO_LIMITS,
         )
     tell(bench, Seen.OUTSIDE, "limits", "; ".join(str(one) for one in found))
 

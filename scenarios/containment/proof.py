@@ -79,8 +79,9 @@ def workload(pids: Mapping[int, Role]) -> list[int]:
     return []
 
 
-def _of_machine(trouble: Trouble, session: Session, info: Info) -> Bound | str:
-    """A guest's bound is its machine: another kernel, in a VMM's process that has only so much memory to give."""
+def machine(session: Session) -> tuple[int, str] | str:
+    """A guest's bound is its machine: another kernel, in a VMM's process that has only so much memory to give; that in
+    bytes, and the machine in words. Words alone where it is not proven. Raises DriverError."""
     if not isinstance(session.instance, HasGuestMemory):
         return "the engine does not tell what the guest's machine was given"
     declared, told = session.instance.guest_memory().declared_bytes, ask.facts(session)
@@ -88,6 +89,14 @@ def _of_machine(trouble: Trouble, session: Session, info: Info) -> Bound | str:
         return why
     cpus = int(told.get("cpus_online") or 0)
     said = f"a machine with {declared // MIB} MiB and {cpus} CPU{'s' if cpus != 1 else ''}, and a kernel of its own"
+    return declared, said
+
+
+def _of_machine(trouble: Trouble, session: Session, info: Info) -> Bound | str:
+    found = machine(session)
+    if isinstance(found, str):
+        return found
+    declared, said = found
     if trouble is Trouble.PANIC:
         policy = [word for word in str(info.facts.get("guest_command_line")).split() if word.startswith("panic=")]
         return Bound(said=f"{said} (booted with {policy[0]})") if policy else "its kernel was booted without panic="

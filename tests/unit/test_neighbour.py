@@ -23,7 +23,7 @@ from lab.neighbour import Effect, Trial, failed, slowdown
 from lab.registry import make_scenario
 from lab.scenario import Bench, Sized, Takes
 from lab.session import Session
-from lab.spec import Endpoint, Spec
+from lab.spec import MIB, Endpoint, Spec
 from lab.strain import Gauge, Reading
 from lab.task import Antagonist, TaskState
 from scenarios import neighbour
@@ -140,7 +140,7 @@ class FakeBench:
 
     def __init__(self, seed: int = 0) -> None:
         self.spec = Spec()
-        self.info = SimpleNamespace(features=frozenset({Feature.GUEST_MEMORY}))
+        self.info = SimpleNamespace(features=frozenset({Feature.OWN_KERNEL}))
         self.samples: list[tuple[str, float, dict[str, str]]] = []
         self.log: list[str] = []
         self._seed = seed
@@ -184,6 +184,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> FakeBench:
         return DONE
 
     monkeypatch.setattr(neighbour, "cores", lambda: [(0,), (1,)])
+    monkeypatch.setattr(neighbour.proof, "machine", lambda _: (128 * MIB, "a machine"))
     monkeypatch.setattr(neighbour, "run_load", run)
     monkeypatch.setattr(neighbour, "start_task", start)
     monkeypatch.setattr(neighbour, "_ended", ended)
@@ -273,9 +274,11 @@ def test_a_service_that_is_too_busy_to_answer_is_asked_again(monkeypatch: pytest
         return given
 
     monkeypatch.setattr(neighbour, "task", answer)
-    monkeypatch.setattr(neighbour, "_POLL_S", 0.0)
+    slept: list[float] = []
+    monkeypatch.setattr(neighbour.time, "sleep", slept.append)
     assert neighbour._ended(cast("Session", None), time.monotonic()) == DONE
     assert not answers
+    assert slept[1:] == [neighbour._POLL_S] * 2, "it asks without a pause"
 
 
 @pytest.mark.parametrize("answer", [DriverError("timed out"), replace(DONE, running=True)])
@@ -302,8 +305,12 @@ def test_a_lost_pinning_fails_the_round(bench: FakeBench, monkeypatch: pytest.Mo
     assert not bench.of("slowdown_p50")
 
 
-def test_antagonists_outside_limits_are_refused(bench: FakeBench) -> None:
-    bench.info = SimpleNamespace(features=frozenset())
+@pytest.mark.parametrize("features", [frozenset(), frozenset({Feature.OWN_KERNEL})])
+def test_antagonists_outside_limits_are_refused(
+    bench: FakeBench, features: frozenset[Feature], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.info = SimpleNamespace(features=features)
+    monkeypatch.setattr(neighbour.proof, "machine", lambda _: "it tells the host's boot id")
     with pytest.raises(Unsupported, match="no antagonist is started outside limits"):
         measure(bench)
     assert not bench.of("request_s")
