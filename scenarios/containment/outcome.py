@@ -65,7 +65,7 @@ def by_whom(trouble: Trouble, seen: Observed) -> str:
         return "SIGKILL from the host" if seen.killed_from_outside else "SIGKILL from within"
     if trouble is Trouble.PANIC or (seen.own_kernel and trouble is Trouble.MEMORY):
         return _console(seen)
-    if trouble is Trouble.CPU and seen.own_kernel:
+    if trouble is Trouble.CPU and seen.own_kernel and not seen.risen.get("nr_throttled"):
         return "nobody: it had its machine's virtual CPUs, and no more"
     for counter, where in _COUNTERS.get(trouble, {}).items():
         if seen.risen.get(counter):
@@ -85,6 +85,9 @@ _COUNTERS = {
 def _task(trouble: Trouble, seen: Observed, state: TaskState) -> str:
     if state.signal == signal.SIGKILL:
         return "its process was killed"
+    if state.signal != signal.SIGALRM:  # which its own deadline sends
+        how = f"with status {state.exit_code}" if state.signal is None else f"by signal {state.signal}"
+        return f"its process ended {how}, and not at its limit nor its deadline"
     if trouble is Trouble.CPU:
         return "throttled" if seen.risen.get("nr_throttled") else "ran until its deadline"
     amount = f"{state.made} {_THINGS[trouble]}" if trouble in _THINGS else f"{state.bytes // MIB} MiB"

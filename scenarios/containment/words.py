@@ -25,7 +25,7 @@ CAVEATS: Sequence[str] = (
 )
 
 _V2 = "https://docs.kernel.org/admin-guide/cgroup-v2.html"
-_SYSCTL = "https://docs.kernel.org/admin-guide/kernel-parameters.html"
+_SYSCTL = "https://docs.kernel.org/admin-guide/sysctl/kernel.html"
 
 MEANINGS: Mapping[str, Meaning] = {
     Trouble.FILES: Meaning(
@@ -55,7 +55,7 @@ MEANINGS: Mapping[str, Meaning] = {
     Trouble.MEMORY: Meaning(
         "A process takes twice the memory that the instance may have.",
         "The host's kernel kills within the cgroup that is at its limit; in a guest the guest's own kernel does, and "
-        "the host does not even see it, nor has it the guest's memory back afterwards.",
+        "the host does not even see it, nor has it the guest's memory back afterwards, unless a balloon gives it.",
         f"{_V2}#memory",
     ),
     Trouble.KILL: Meaning(

@@ -313,6 +313,18 @@ def test_the_workload_is_the_service_and_else_its_vmm() -> None:
             "the host's kernel, by the quota of its cgroup (cpu.stat: nr_throttled)",
         ),
         (
+            Trouble.MEMORY,
+            observed(state(signal=signal.SIGBUS, bytes=9 * MIB)),
+            "its process ended by signal 7, and not at its limit nor its deadline; the service goes on",
+            "nobody, as far as the kernel's counters tell",
+        ),
+        (
+            Trouble.CPU,
+            observed(own_kernel=True, risen={"nr_throttled": 3}),
+            "throttled; the service goes on",
+            "the host's kernel, by the quota of its cgroup (cpu.stat: nr_throttled)",
+        ),
+        (
             Trouble.CPU,
             observed(own_kernel=True),
             "ran until its deadline; the service goes on",
