@@ -19,7 +19,7 @@ from pathlib import Path
 from lab.cgroup import labels_of, name_of
 from lab.driver import bears
 from lab.errors import CleanupError, MeasurementError, Unsupported
-from lab.procfs import read_mounts
+from lab.procfs import read_link, read_mounts, read_text
 from lab.spec import MIB
 from lab.trace_pages import BORN, CALL, EXEC, FORK, FUNCTION, STACK, Pages
 from lab.traces import Symbols, Trace
@@ -49,6 +49,8 @@ _OPTIONS = {"overwrite": "1", **dict.fromkeys(("userstacktrace", "func_stack_tra
 _MOUNTED = Path("/sys/kernel/tracing")
 _REMEDY = "run the lab as root, after: mount -t tracefs nodev /sys/kernel/tracing"
 _FSOPEN, _FSCONFIG, _FSMOUNT, _FSCONFIG_CREATE, _CLOEXEC = 430, 431, 432, 6, 1  # the same on all architectures
+_OWN_PIDS, _HOSTS_PIDS = Path("/proc/self/ns/pid"), "pid:[4026531836]"  # PROC_PID_INIT_INO of linux/proc_ns.h
+_SWITCH = Path("/proc/sys/kernel/ftrace_enabled")
 _LOSSES = ("overrun", "commit overrun", "dropped events")
 
 
@@ -76,7 +78,13 @@ def tracefs() -> Iterator[Path]:
 
 
 def require_tracing() -> None:
-    """Raises Unsupported, with the remedy, where this user cannot make tracing instances."""
+    """Raises Unsupported, with the remedy, where this user cannot make tracing instances, or could not tell whose the
+    events are: the trace has the process ids of the host's own namespace."""
+    if read_link(_OWN_PIDS) != _HOSTS_PIDS:
+        raise Unsupported(
+            "the lab does not see the process ids of the host's own namespace, which the kernel's trace has",
+            resolution="run the lab on the host itself, or in a container with --pid=host",
+        )
     try:
         with tracefs() as root:
             list((root / "instances").iterdir())
@@ -236,7 +244,10 @@ def _pages(path: Path, page_bytes: int) -> Iterator[bytes]:
 
 
 def _method(path: Path) -> Method:
-    """The function tracer needs CONFIG_FUNCTION_TRACER, and may be refused all the same."""
+    """The function tracer needs CONFIG_FUNCTION_TRACER, and may be refused all the same; where it is switched off for
+    the whole host, it can be set and tells nothing (admin-guide/sysctl/kernel.rst, 'ftrace_enabled')."""
+    if read_text(_SWITCH) == "0":
+        return Method.STACKS
     try:
         _write(path / "current_tracer", "function")
     except OSError:

@@ -295,6 +295,7 @@ def test_a_host_without_tracing_is_skipped_with_the_remedy(monkeypatch: pytest.M
         yield Path()
 
     monkeypatch.setattr(tracing, "tracefs", refused)
+    monkeypatch.setattr(tracing, "_HOSTS_PIDS", str(Path("/proc/self/ns/pid").readlink()))
     with pytest.raises(Unsupported) as caught:
         Hostkernel().look()
     assert "mount -t tracefs" in caught.value.resolution
@@ -303,6 +304,23 @@ def test_a_host_without_tracing_is_skipped_with_the_remedy(monkeypatch: pytest.M
         (record,) = [entrant.record for entrant in plan.entrants]
     assert record.outcome is Outcome.SKIPPED
     assert "mount -t tracefs" in record.remedy
+
+
+def test_a_lab_in_another_pid_namespace_attributes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pid").symlink_to("pid:[4026532199]")
+    monkeypatch.setattr(tracing, "_OWN_PIDS", tmp_path / "pid")
+    with pytest.raises(Unsupported, match="process ids of the host's own namespace"):
+        Hostkernel().look()
+
+
+@pytest.mark.parametrize(("switch", "method"), [("0", tracing.Method.STACKS), ("1", tracing.Method.FUNCTION)])
+def test_a_function_tracer_that_is_switched_off_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, method: tracing.Method
+) -> None:
+    for name in ("current_tracer", "ftrace_enabled"):
+        (tmp_path / name).write_text(switch)
+    monkeypatch.setattr(tracing, "_SWITCH", tmp_path / "ftrace_enabled")
+    assert tracing._method(tmp_path) is method
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="for a user who may not trace")
