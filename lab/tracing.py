@@ -1,7 +1,8 @@
 """Private tracing instances of this host's kernel (Documentation/trace/ftrace.rst, 'Instances').
 
 An instance has buffers, events, options and a clock of its own: nothing outside it is changed, and with its directory
-all of it goes. Its name carries its labels, so that it is known from the call on that makes it whose it is.
+all of it goes. (Before Linux 6.7 the first event that anybody enables also gives the host's own buffer its usual size.)
+Its name carries its labels, so that it is known from the call on that makes it whose it is.
 """
 
 from __future__ import annotations

@@ -29,6 +29,9 @@ from scenarios.hostkernel import Hostkernel
 Measure = Callable[..., RunRecord]
 NONCE = "5eed0000000000000000000000000007"
 ACTS = ("launch", "request", "mix")
+WINDOWS_S = (0.3, 1.0, 2.0)
+"""One after the other, where the machine was too busy with others' work for the one before."""
+OTHERS = ("took longer than its window", "trace lost events", "the engine was not idle")
 
 
 @pytest.fixture
@@ -57,8 +60,22 @@ def facts(record: RunRecord) -> dict[str, str]:
 def untouched() -> tuple[str, ...]:
     """What of the host's own tracing somebody could have changed."""
     with tracefs() as root:
-        names = ("current_tracer", "tracing_on", "trace_clock", "set_event", "set_event_pid", "buffer_size_kb")
-        return (*((root / name).read_text() for name in names), str(sorted((root / "options").iterdir())))
+        names = ("current_tracer", "tracing_on", "trace_clock", "set_event", "set_event_pid", "events/enable")
+        options = sorted((root / "options").iterdir())
+        # Whoever first uses an event gives it the size in brackets, on kernels before 6.7 for all instances.
+        size = re.sub(r"\d+ \(expanded: (\d+)\)", r"\1", (root / "buffer_size_kb").read_text())
+        return (size, *((root / name).read_text() for name in names), *(path.read_text() for path in options))
+
+
+def measured(measure: Measure, driver: Driver) -> RunRecord:
+    """A run that others' work on this machine did not spoil."""
+    for window in WINDOWS_S:
+        record = measure(Hostkernel(window=window, buffer=512), driver)
+        assert trace_instances({"lab.run": record.run.id}) == []
+        if not any(said in launch.error for launch in record.launches for said in OTHERS):
+            break
+    assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
+    return record
 
 
 @pytest.mark.usefixtures("traceable")
@@ -68,10 +85,8 @@ def untouched() -> tuple[str, ...]:
 )
 def test_acts_are_told_apart_and_the_mix_is_seen_whole(target: str, driver: Driver, measure: Measure) -> None:
     before = untouched()
-    record = measure(Hostkernel(window=0.3, buffer=512), driver)
-    assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
+    record = measured(measure, driver)
     assert untouched() == before
-    assert trace_instances({"lab.run": record.run.id}) == []
     functions, calls = values(record, "functions"), values(record, "syscalls_calls")
     (launch,) = record.launches
     kept = launch.facts["hostkernel"]
@@ -82,7 +97,8 @@ def test_acts_are_told_apart_and_the_mix_is_seen_whole(target: str, driver: Driv
     assert set(functions) == set(ACTS)
     assert functions["launch"] > functions["request"] > 10
     made = kept["mix_made"]
-    assert sum(made.values()) <= calls["mix"] <= sum(made.values()) + 500
+    idle_calls = values(record, "idle_syscalls_calls")["mix"]
+    assert sum(made.values()) <= calls["mix"] <= sum(made.values()) + 500 + 2 * idle_calls
     assert "each of the 460 seen" in facts(record)["system calls of the mix"]
     assert "service" in facts(record)["programs run by launch"]
     for act in ACTS:
