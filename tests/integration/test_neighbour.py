@@ -16,17 +16,22 @@ from lab import neighbour
 from lab.clean import find, sweep
 from lab.driver import Context, Driver, OnThisHost, Role
 from lab.figures import ABSENT, FACT
-from lab.load import run_load
 from lab.procs import Process, all_ended
 from lab.registry import make_driver
 from lab.run import Outcome, RunRecord
 from lab.session import Session
 from lab.spec import Spec, Target
 from lab.strain import Gauge
+from lab.task import Antagonist, start_task
 from lab.timeline import SystemClock
 from scenarios.neighbour import Neighbour
 
 Measure = Callable[..., RunRecord]
+WINDOWS_S = (0.4, 1.0, 2.0)
+"""One after the other, where the machine was too busy with others' work for the one before."""
+SHARES = 2.0
+"""What no share reaches; above 1 it comes of readings of counter and clock that were a moment apart."""
+OTHERS = ("the antagonist ended before the load did", "too many requests were not served")
 
 # As `lab run` does, but for the lock, which another run may hold; its only line is the run's id.
 LAB = """
@@ -36,7 +41,7 @@ from lab.options import RunOptions
 from lab.registry import make_scenario
 from lab.start import execute, intent
 from lab.store import Store
-parameters = {"antagonists": "busy", "share": "yes", "seconds": "0.5", "rate": "50"}
+parameters = {"antagonists": "busy", "share": "yes", "seconds": "2", "rate": "50"}
 options = RunOptions(targets=["docker"], rounds=1, warmup=0, param=parameters)
 with Store.open(sys.argv[1]) as store, intent(make_scenario("neighbour", parameters), options, {}) as plan:
     print(plan.run.id, flush=True)
@@ -81,10 +86,13 @@ def absent(record: RunRecord) -> dict[str, str]:
 def test_each_antagonist_worked_on_its_cpu_or_says_why_not(
     driver: Driver, measure: Measure, target: str, kinds: str, share: str
 ) -> None:
-    scenario = Neighbour(antagonists=kinds, share=share, rate=100, seconds=0.4)  # type: ignore[arg-type]
-    record = measure(scenario, driver)
-    assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
-    told, missing = facts(record), absent(record)
+    for window in WINDOWS_S:
+        scenario = Neighbour(antagonists=kinds, share=share, rate=100, seconds=window)  # type: ignore[arg-type]
+        record = measure(scenario, driver)
+        assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
+        told, missing = facts(record), absent(record)
+        if not set(OTHERS) & set(missing.values()):
+            break
     for cores in ("shared" if shared else "apart" for shared in scenario.sharing):
         if cores == "apart" and len(os.sched_getaffinity(0)) < 2:
             assert "only one core" in missing[f"slowdown by {kinds}, apart"]
@@ -94,38 +102,42 @@ def test_each_antagonist_worked_on_its_cpu_or_says_why_not(
             if why := missing.get(f"slowdown by {kind}, {cores}"):
                 assert (kind, target) == ("fsync", "libvirt:microvm") and "no disk" in why
                 continue
-            _figures_agree(record, antagonist=kind, cores=cores)
-            assert missing[f"slowdown_p99 by {kind}, {cores}"] == "40 requests are too few"
+            requests = round(100 * window)
+            _figures_agree(record, requests, antagonist=kind, cores=cores)
+            assert missing[f"slowdown_p99 by {kind}, {cores}"] == f"{requests} requests are too few"
             assert "ended by itself" in told[f"antagonist: {kind}"]
     assert told["limits"]
     clients = {s.dimensions.get("client") for s in record.samples if s.metric == "slowdown_p50"}
     assert clients == ({"inside"} if target == "docker:none" else {None})
 
 
-def _figures_agree(record: RunRecord, **told: str) -> None:
+def _figures_agree(record: RunRecord, requests: int, **told: str) -> None:
     (operations,), (ratio,) = values(record, "antagonist_ops_per_s", **told), values(record, "slowdown_p50", **told)
     assert operations > 0
     a1, b, a2 = values(record, "victim_p50_s", **told)
     assert ratio == pytest.approx(b / (a1 * a2) ** 0.5)
-    assert len(values(record, "request_s", **told)) + sum(values(record, "unserved_requests", **told)) == 3 * 40
-    assert all(0 <= share <= 1.05 for share in values(record, "waited_share", **told))  # of readings a moment apart
+    assert len(values(record, "request_s", **told)) + sum(values(record, "unserved_requests", **told)) == 3 * requests
+    assert all(0 <= share < SHARES for share in values(record, "waited_share", **told))
 
 
 @pytest.mark.parametrize("target", [pytest.param("process", marks=pytest.mark.engine("process"))])
-def test_a_victim_that_its_own_quota_holds_back_is_seen_to_be(driver: Driver, labels: dict[str, str]) -> None:
-    spec = Spec(labels=labels, cpus=0.02, cpuset=(min(os.sched_getaffinity(0)),))
+def test_a_victim_that_its_own_quota_holds_back_is_seen_to_be(
+    driver: Driver, labels: dict[str, str], until: Callable[..., Any]
+) -> None:
+    spec = Spec(labels=labels, cpus=0.1, cpuset=(min(os.sched_getaffinity(0)),))
     driver.prepare(spec)
     with Session(driver, driver.info(), spec.for_launch(), SystemClock()) as session:
         session.launch()
-        assert session.instance is not None and session.instance.endpoint is not None
+        assert session.instance is not None
         gauge = Gauge.of(session.instance)
         before = gauge.read()
-        run_load(session.instance.endpoint, rate=500, seconds=0.5)
+        start_task(session, Antagonist.BUSY, seconds=60)  # or until the session ends
+        if gauge.groups:
+            until(lambda: gauge.read().since(before).throttled_s)
         strain = gauge.read().since(before)
         if gauge.groups:
-            assert strain.throttled_s is not None and strain.throttled_s > 0
             assert strain.throttled_periods is not None and strain.throttled_periods > 0
-        assert all(0 <= share <= 1.05 for share in strain.waited.values())
+        assert all(0 <= share < SHARES for share in strain.waited.values())
 
 
 @pytest.mark.parametrize("target", [pytest.param("docker", marks=pytest.mark.engine("docker"))])
@@ -141,7 +153,7 @@ def test_an_antagonist_ends_by_its_own_deadline_though_the_lab_is_dead(
             lab.send_signal(signal.SIGKILL)
             lab.wait(timeout=10)
             assert all(process.alive() for process in task), "it was killed in the middle"
-            assert all_ended(task, 10.0) == []
+            assert all_ended(task, 30.0) == []
             assert service.alive(), "which would have taken it along"
         finally:
             lab.kill()
