@@ -52,6 +52,8 @@ _REMEDY = "run the lab as root, after: mount -t tracefs nodev /sys/kernel/tracin
 _FSOPEN, _FSCONFIG, _FSMOUNT, _FSCONFIG_CREATE, _CLOEXEC = 430, 431, 432, 6, 1  # the same on all architectures
 _OWN_PIDS, _HOSTS_PIDS = Path("/proc/self/ns/pid"), "pid:[4026531836]"  # PROC_PID_INIT_INO of linux/proc_ns.h
 _SWITCH = Path("/proc/sys/kernel/ftrace_enabled")
+_NO_ROOM = (errno.ENOMEM, errno.EINVAL)
+_LOCKED = " (and without lockdown: cat /sys/kernel/security/lockdown)"
 _LOSSES = ("overrun", "commit overrun", "dropped events")
 
 
@@ -200,7 +202,7 @@ def _made_ready(root: Path, path: Path, buffer_bytes: int) -> Tracing:
     except OSError as error:
         raise Unsupported(
             f"the tracing instance cannot be set up with {buffer_bytes // MIB} MiB of buffers: {error.strerror}",
-            resolution="give another --param buffer=N, in MiB",
+            resolution="give another --param buffer=N, in MiB" if error.errno in _NO_ROOM else _REMEDY + _LOCKED,
         ) from error
 
 

@@ -42,7 +42,7 @@ class Observed:
     def killed_after_s(self) -> float | None:
         """How long the task lived, by the service's clock, where something else than its own deadline ended it."""
         state = self.state
-        if state is None or state.signal != signal.SIGKILL or state.ended_ns is None:
+        if state is None or state.signal == signal.SIGALRM or state.ended_ns is None:
             return None
         return (state.ended_ns - state.started_ns) / 1e9
 

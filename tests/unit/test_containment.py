@@ -357,6 +357,7 @@ def test_what_became_of_the_instance_and_by_whom(trouble: Trouble, seen: Observe
 
 def test_only_what_was_killed_has_a_time() -> None:
     assert observed(state(signal=9)).killed_after_s == pytest.approx(0.25)
+    assert observed(state(signal=signal.SIGBUS)).killed_after_s == pytest.approx(0.25)
     assert observed().killed_after_s is None
     assert observed(None).killed_after_s is None
 

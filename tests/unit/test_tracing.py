@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -304,6 +305,20 @@ def test_a_host_without_tracing_is_skipped_with_the_remedy(monkeypatch: pytest.M
         (record,) = [entrant.record for entrant in plan.entrants]
     assert record.outcome is Outcome.SKIPPED
     assert "mount -t tracefs" in record.remedy
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOMEM, "--param buffer=N"), (errno.EPERM, "lockdown")])
+def test_an_instance_that_cannot_be_set_up_says_what_would_help(
+    tracefs: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tracing, "_set_up", refused)
+    with pytest.raises(Unsupported) as caught, tracing.tracing(OWN, buffer_bytes=1 << 20):
+        pass
+    assert remedy in caught.value.resolution
+    assert not list((tracefs / "instances").iterdir())
 
 
 def test_a_lab_in_another_pid_namespace_attributes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
