@@ -47,6 +47,8 @@ def bound(trouble: Trouble, session: Session, info: Info) -> Bound | str:
     if trouble is Trouble.DISK:
         most = max(session.spec.scratch_bytes, session.spec.memory_bytes)
         amount = min(_MOST_SCRATCH_MIB, math.ceil(most / MIB))
+        if Feature.OWN_KERNEL not in info.features and (why := unbearable_bytes(amount * MIB)):
+            return why  # a tmpfs is the host's memory, also where no limit on that is the instance's
         return Bound(said="the size of the tmpfs at /tmp, which the task read back", amount=amount)
     if Feature.OWN_KERNEL in info.features:
         return _of_machine(trouble, session, info)

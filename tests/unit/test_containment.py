@@ -24,7 +24,7 @@ import pytest
 from lab import evidence
 from lab.control import control
 from lab.driver import Context, Feature, GuestMemory, Info, Role
-from lab.errors import BadInput, LabError, Unsupported
+from lab.errors import BadInput, LabError
 from lab.evidence import Claims
 from lab.host import boot_id
 from lab.limits import Toll
@@ -214,6 +214,13 @@ def test_what_the_service_refuses_is_not_made_in_its_own_words(service: FakeServ
     assert bench.figures() == set()
 
 
+def test_no_tmpfs_is_filled_that_the_host_could_not_bear(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.limits.available_bytes", lambda: 100 * MIB)
+    told = run(FakeBench(service, NETWORK), troubles="disk", seconds=1)
+    assert told["disk: the instance"].startswith("not made: its limit of 128 MiB is more than the 100 MiB")
+    assert service.tasks == []
+
+
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
@@ -231,13 +238,6 @@ def test_a_guest_must_prove_that_it_is_one(facts: Mapping[str, Any], why: str) -
     assert service.tasks == []
     service.server.shutdown()
     service.server.server_close()
-
-
-def test_a_users_image_cannot_be_asked(service: FakeService) -> None:
-    bench = FakeBench(service, NETWORK)
-    bench.spec = replace(bench.spec, image="nginx")
-    with pytest.raises(Unsupported, match="nginx"):
-        run(bench)
 
 
 def test_the_workload_is_the_service_and_else_its_vmm() -> None:
