@@ -98,6 +98,13 @@ class Paced(Protocol):
 
 
 @runtime_checkable
+class OwnService(Protocol):
+    """A scenario that asks what only the lab's own service answers: with any other image it is not run."""
+
+    own_service: bool  # True
+
+
+@runtime_checkable
 class Takes(Protocol):
     """A scenario whose rounds last longer than its launches, for the same plan."""
 

@@ -22,8 +22,8 @@ from lab.place import RunDir, cache_dir, make_run_dir
 from lab.registry import driver_names, make_driver
 from lab.run import Outcome, Run, RunStatus, TargetRecord
 from lab.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
-from lab.scenario import Makes, Needs, Paced, Scenario, Sized, Takes
-from lab.spec import Spec, Target
+from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
+from lab.spec import SERVICE_IMAGE, Spec, Target
 from lab.store import Store
 
 _LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 6.0}
@@ -85,9 +85,14 @@ class Intent:
 def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str]) -> Iterator[Intent]:
     """Resolve the targets and ask their engines; the run's own directory lives as long as this context.
 
-    Raises BadInput for a target that does not exist. An engine that is not there becomes a skipped target, and so
-    does one for which the user's input is bad: the others go on.
+    Raises BadInput for a target that does not exist, and for an image that the scenario can do nothing with. An engine
+    that is not there becomes a skipped target, and so does one for which the user's input is bad: the others go on.
     """
+    if isinstance(scenario, OwnService) and options.image != SERVICE_IMAGE:
+        raise BadInput(
+            f"{scenario.name} asks the lab's own service, and '{options.image}' is another",
+            resolution="leave out --image",
+        )
     options = options.paced(*(scenario.rounds, scenario.warmup) if isinstance(scenario, Paced) else (ROUNDS, WARMUP))
     targets = options.parsed_targets()
     run_id = new_run_id()

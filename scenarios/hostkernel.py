@@ -17,7 +17,8 @@ kinds and counts, made by the service). It is seen from outside, by the host's k
 Traced is the whole system, in a private tracing instance named for the run. Whose each event is, is told afterwards, by
 the threads of every host process that exists because of the instance and by what they fork. For `launch` these are the
 threads of the engine's daemons, all processes that they or the lab fork meanwhile, and the instance's own; the lab's own
-part is left out. What ran in an interrupt is left out as well, as it comes at whosever time it is.
+part is left out. What ran in an interrupt is left out as well, as it comes at whosever time it is, and so is
+what other daemons do on the engine's request, such as systemd, which makes cgroups, and udev.
 
 For `launch`, nobody else may use the engine meanwhile: an idle window in which its daemons start a process is taken
 again, up to five times in all. Others' launches during the act itself cannot be told apart.
@@ -52,7 +53,7 @@ from pydantic.dataclasses import dataclass
 
 from lab import ask, procs
 from lab.driver import EngineOnThisHost, Feature, OnThisHost, Role
-from lab.errors import DriverError, MeasurementError, Unsupported
+from lab.errors import DriverError, MeasurementError
 from lab.evidence import Meaning, Seen, tell
 from lab.figures import ABSENT
 from lab.host import boot_id
@@ -81,6 +82,7 @@ class Hostkernel:
     name: ClassVar[str] = "hostkernel"
     question: ClassVar[str] = "How much of this host's kernel does an instance of the service reach?"
     headline: ClassVar[str] = "functions"
+    own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.HOST_PIDS})
 
     claim: ClassVar[str] = (
@@ -96,6 +98,8 @@ class Hostkernel:
         "measure of a virtual machine under KVM, whose guests reach the host by the kvm module.",
         "What the kernel does in interrupts and in its own threads is no part of 'functions', as it cannot be told "
         "whose work it is.",
+        "What other daemons do because the engine asks them to is not counted: systemd, where it makes the cgroups of "
+        "containers and machines, and udev, which looks at each new network device.",
         "How many functions a kernel's build has, and lets be traced, differs: figures of two hosts do not compare.",
     )
     meanings: ClassVar[Mapping[str, Meaning]] = {
@@ -150,8 +154,6 @@ class Hostkernel:
         require_tracing()
 
     def measure(self, bench: Bench) -> None:
-        if not bench.spec.builtin:
-            raise Unsupported(f"'{bench.spec.image}' makes no mix of system calls", resolution="leave out --image")
         with tracing(bench.spec.labels, buffer_bytes=self.memory_bytes) as traced, contextlib.ExitStack() as launched:
             said = (
                 "function tracer" if traced.method is Method.FUNCTION else "kernel stacks at tracepoints: a lower bound"

@@ -99,6 +99,7 @@ class Neighbour:
     name: ClassVar[str] = "neighbour"
     question: ClassVar[str] = "How much slower does a noisy neighbour make the service?"
     headline: ClassVar[str] = "slowdown_p99"
+    own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.PINNING, Feature.HOST_PIDS})
     claim: ClassVar[str] = neighbour_words.CLAIM
     caveats: ClassVar[Sequence[str]] = neighbour_words.CAVEATS
@@ -167,8 +168,6 @@ class Neighbour:
         return len(self.sharing) * (_WARM_S + len(self.kinds) * trial_s)
 
     def measure(self, bench: Bench) -> None:
-        if not bench.spec.builtin:
-            raise Unsupported(f"'{bench.spec.image}' holds no antagonists", resolution="leave out --image")
         chance = bench.random()
         sharing, kinds = self.sharing, self.kinds
         chance.shuffle(sharing)

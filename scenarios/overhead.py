@@ -46,7 +46,6 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from lab.driver import Feature
-from lab.errors import Unsupported
 from lab.figures import ABSENT
 from lab.latency import latencies_s, quantile_s
 from lab.load import LATE_SHARE, LoadResult, run_load
@@ -74,6 +73,7 @@ class Overhead:
     name: ClassVar[str] = "overhead"
     question: ClassVar[str] = "What does a platform take from the service while it runs?"
     headline: ClassVar[str] = "syscall_s"
+    own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK})
 
     @model_validator(mode="after")
@@ -83,8 +83,6 @@ class Overhead:
         return self
 
     def measure(self, bench: Bench) -> None:
-        if not bench.spec.builtin:
-            raise Unsupported(f"'{bench.spec.image}' measures nothing of its platform", resolution="leave out --image")
         with bench.session() as session:
             _work(bench, session, Kind.SYSCALL, self.syscalls, "syscall_s")
             _work(bench, session, Kind.CPU, self.steps, "cpu_work_s")

@@ -64,6 +64,7 @@ class Rollout:
     name: ClassVar[str] = "rollout"
     question: ClassVar[str] = "What do users notice while version 1 is replaced by version 2?"
     headline: ClassVar[str] = "rollout_s"
+    own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK})
 
     @property
@@ -83,10 +84,6 @@ class Rollout:
         return round(1000 / self.rate) / 1000  # whole milliseconds are what the client takes
 
     def measure(self, bench: Bench) -> None:
-        if not bench.spec.builtin:
-            raise Unsupported(
-                "rollout needs the lab's own service, which names its version", resolution="leave --image"
-            )
         with bench.session(environment=_environment(bench, OLD)) as old:
             replicates = replicating(bench.info, old.instance)
             if replicates is not None:

@@ -50,6 +50,7 @@ class Surface:
     name: ClassVar[str] = "surface"
     question: ClassVar[str] = "What does the workload share with its host, and what can it touch?"
     headline: ClassVar[str] = "calls_refused"
+    own_service: ClassVar[bool] = True
     rounds: ClassVar[int] = 1
     warmup: ClassVar[int] = 0
     requires: ClassVar[frozenset[Feature]] = frozenset()
@@ -75,8 +76,6 @@ class Surface:
         )
 
     def measure(self, bench: Bench) -> None:
-        if not bench.spec.builtin:
-            raise Unsupported(f"'{bench.spec.image}' cannot look around for the lab", resolution="leave out --image")
         if not bench.info.features & {Feature.NETWORK, Feature.EXEC}:
             raise Unsupported("there is neither a network nor a way in to ask by", resolution="leave this target out")
         with bench.session() as session:

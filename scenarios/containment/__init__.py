@@ -34,7 +34,6 @@ from pydantic.dataclasses import dataclass
 
 from lab.control import control
 from lab.driver import Feature
-from lab.errors import Unsupported
 from lab.evidence import Meaning, Seen, tell
 from lab.scenario import Bench
 from lab.session import Session
@@ -65,6 +64,7 @@ class Containment:
     name: ClassVar[str] = "containment"
     question: ClassVar[str] = "Does trouble in one instance stay inside?"
     headline: ClassVar[str] = "availability"
+    own_service: ClassVar[bool] = True
     rounds: ClassVar[int] = 3
     warmup: ClassVar[int] = 0
     requires: ClassVar[frozenset[Feature]] = frozenset()
@@ -102,8 +102,6 @@ class Containment:
         return f"makes trouble in one instance at a time, within limits read back first: {', '.join(self.chosen)}"
 
     def measure(self, bench: Bench) -> None:
-        if not bench.spec.builtin:
-            raise Unsupported(f"'{bench.spec.image}' cannot be asked for trouble", resolution="leave out --image")
         lasts_s = self.launches * (_LAUNCH_S + likely_s(self.seconds))
         with control(bench.spec.labels, seconds=lasts_s) as host, ExitStack() as stack:
             who = {HOST: Watchee(host)}

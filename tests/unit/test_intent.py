@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.driver import Context
+from lab.errors import BadInput
 from lab.options import RunOptions
 from lab.registry import make_scenario
 from lab.run import Outcome, Run, RunStatus, TargetRecord
@@ -85,3 +86,14 @@ def test_a_run_that_is_not_told_how_many_rounds_has_those_that_its_scenario_asks
         plan = planned.options.plan(seed=1)
         assert (plan.rounds, plan.warmup) == rounds
         assert planned.run.parameters["warmup"] == rounds[1]  # what a report shows
+
+
+@pytest.mark.parametrize("scenario", ["surface", "hostkernel", "containment", "neighbour", "overhead", "rollout"])
+def test_an_image_that_the_scenario_cannot_ask_is_bad_input(scenario: str) -> None:
+    options = RunOptions(targets=["process"], image="nginx:alpine")
+    with (
+        pytest.raises(BadInput, match="leave out --image") as raised,
+        intent(make_scenario(scenario), options, {}),
+    ):
+        pass
+    assert "nginx:alpine" in raised.value.brief

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from lab import notes
 from lab.compare import Verdict, compare_runs
-from lab.errors import BadInput, DriverError, MeasurementError, Unsupported
+from lab.errors import BadInput, DriverError, MeasurementError
 from lab.figures import EXPLAINING, quantity, series_of
 from lab.load import LoadResult, Request
 from lab.measure import Measured, parse
@@ -190,11 +190,6 @@ def test_an_error_of_the_service_fails_the_launch() -> None:
         with pytest.raises(DriverError, match="500"):
             Overhead().measure(bench_of(fake))
     assert not fake.samples
-
-
-def test_a_users_image_cannot_be_asked() -> None:
-    with pytest.raises(Unsupported, match="nginx"):
-        Overhead().measure(bench_of(FakeBench(image="nginx:alpine")))
 
 
 @pytest.mark.parametrize(

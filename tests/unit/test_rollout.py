@@ -170,17 +170,6 @@ def test_what_does_not_end_in_its_window_is_not_rolled_out(
     assert "rollout_s" not in {sample.metric for sample in record.samples}
 
 
-def test_another_image_is_refused(driver: FakeDriver, engine: FakeEngine, measure: Measure) -> None:
-    class Foreign(FakeDriver):
-        def prepare(self, spec: object) -> None:
-            """Takes any image."""
-
-    foreign = Foreign("", Context(run_dir=Path("/"), cache_dir=Path("/")))
-    foreign.engine = engine
-    record = measure(Rollout(), foreign, engine.clock, rounds=3, image="somebody/else")
-    assert record.targets[0].outcome is Outcome.FAILED and "version" in record.targets[0].reason
-
-
 def test_where_the_engine_chooses_the_address_there_is_no_rollout_by_hand(engine: FakeEngine, measure: Measure) -> None:
     class Choosing(FakeDriver):
         def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
