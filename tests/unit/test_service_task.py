@@ -364,7 +364,7 @@ def test_every_kind_ends_at_its_deadline_though_who_asked_for_it_is_dead(binary:
         "import http.client, sys, time\n"
         "for port, query in (word.split('/') for word in sys.argv[2:]):\n"
         "    connection = http.client.HTTPConnection('127.0.0.1', int(port))\n"
-        "    connection.request('POST', f'/task/start?seconds=2&{query}', headers={'X-Lab-Nonce': sys.argv[1]})\n"
+        "    connection.request('POST', f'/task/start?seconds=6&{query}', headers={'X-Lab-Nonce': sys.argv[1]})\n"
         "    connection.getresponse().read()\n"
         "print('asked', flush=True)\n"
         "time.sleep(100)\n"
