@@ -34,6 +34,8 @@ def launch(make_context: Callable[..., Context], labels: dict[str, str]) -> Laun
                 session.launch()
                 yield session
         finally:
+            for leftover in driver.leftovers(labels):  # the image
+                leftover.delete()
             driver.close()
 
     return make
