@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from drivers.docker.variants import VARIANTS, Variant
-from lab.driver import Context, OnThisHost, Role
+from lab.driver import Context, Driver, OnThisHost, Role
 from lab.registry import make_driver
 from lab.session import Session
 from lab.spec import Spec, Target
@@ -23,22 +23,23 @@ BLOCKED = {"add_key", "keyctl", "request_key", "perf_event_open", "setns", "umou
 
 
 @pytest.fixture
-def launch(make_context: Callable[..., Context], labels: dict[str, str]) -> Launch:
+def launch(make_context: Callable[..., Context], labels: dict[str, str]) -> Iterator[Launch]:
+    drivers: list[Driver] = []
+
     @contextlib.contextmanager
     def make(target: str) -> Iterator[Session]:
-        driver = make_driver(Target.parse(target), make_context())
-        try:
-            spec = Spec(labels={**labels, "lab.target": target})
-            driver.prepare(spec)
-            with Session(driver, driver.info(), spec.for_launch(), SystemClock(), timeout_s=120) as session:
-                session.launch()
-                yield session
-        finally:
-            for leftover in driver.leftovers(labels):  # the image
-                leftover.delete()
-            driver.close()
+        drivers.append(driver := make_driver(Target.parse(target), make_context()))
+        spec = Spec(labels={**labels, "lab.target": target})
+        driver.prepare(spec)
+        with Session(driver, driver.info(), spec.for_launch(), SystemClock(), timeout_s=120) as session:
+            session.launch()
+            yield session
 
-    return make
+    yield make
+    for driver in drivers:  # once nothing runs: what was loaded is every launch's
+        for leftover in driver.leftovers(labels):
+            leftover.delete()
+        driver.close()
 
 
 def said(probed: Probed) -> dict[str, str]:
