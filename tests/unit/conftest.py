@@ -1,4 +1,4 @@
-"""A run made up of whole cloth, for the tests of what stores, compares and shows runs."""
+"""A run made up of whole cloth, for the tests of what stores, compares and shows runs; and the service's program."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.sample import Sample
+from lab.service.build import build_service
 from lab.timeline import Clock, MarkRecord, Phase, Source, Timeline
 
 MS = 1_000_000
@@ -68,6 +70,12 @@ def _launch(target: str, iteration: int, warmup: bool, at: Mapping[str, float]) 
     found += [sample("stop_s", 0.01 * at["ready"] / 1e3), sample("delete_s", 0.02 * at["ready"] / 1e3)]
     found.append(sample("wait_cpu_s", 0.0004))
     return launch, found
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The service's program, built once for all tests."""
+    return build_service(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture

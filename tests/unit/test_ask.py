@@ -18,17 +18,11 @@ import pytest
 from lab import ask
 from lab.driver import ExecResult
 from lab.errors import DriverError, Unsupported
-from lab.service.build import build_service
 from lab.session import Session
 from lab.spec import Spec
 
 NONCE = "5eed0000000000000000000000000009"
 WAIT_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_service(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture

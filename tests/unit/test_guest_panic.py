@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.service.build import GUEST_INIT_SOURCES, build, build_service
+from lab.service.build import GUEST_INIT_SOURCES, build
 from lab.service.guest_config import GuestConfig
 from lab.spec import MIB
 
@@ -24,11 +24,6 @@ WAIT_S = 30.0
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("programs")
-
-
-@pytest.fixture(scope="module")
-def binary(programs: Path) -> Path:
-    return build_service(programs)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ from lab.service.build import (
     build,
     build_enter,
     build_guest_init,
-    build_service,
 )
 from lab.service.guest_config import GuestConfig
 
@@ -43,11 +42,6 @@ UNSHARE = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("programs")
-
-
-@pytest.fixture(scope="session")
-def binary(cache_dir: Path) -> Path:
-    return build_service(cache_dir)
 
 
 def free_port() -> int:

@@ -20,16 +20,9 @@ from typing import Any
 
 import pytest
 
-from lab.service.build import build_service
-
 WAIT_S = 30.0
 NONCE = "0123456789abcdef"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Lab-Version: %s\r\n\r\nok"
-
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_service(tmp_path_factory.mktemp("programs"))
 
 
 @dataclass

@@ -18,10 +18,11 @@ from typing import Any
 
 import psutil
 import pytest
+from service_process import started
 
 from lab import ask, cgroup
 from lab.errors import Unsupported
-from lab.service.build import build_enter, build_service
+from lab.service.build import build_enter
 from lab.spec import MIB, Endpoint, Spec
 from lab.task import Antagonist, TaskState, Trouble, start_task, task
 
@@ -80,29 +81,13 @@ def wait_for(condition: Any) -> None:
 
 @contextlib.contextmanager
 def start(*command: str | Path) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {"LAB_PORT": str(port), "LAB_NONCE": NONCE}
-    process = subprocess.Popen([str(word) for word in command], env=environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        assert [process.stdout.readline().split()[2] for _ in range(2)] == [b"main", b"listening"]
+    with started(*command, nonce=NONCE) as (process, port):
         yield Service(process, port)
-    finally:
-        process.kill()
-        process.wait(WAIT_S)
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("programs")
-
-
-@pytest.fixture(scope="module")
-def binary(programs: Path) -> Path:
-    return build_service(programs)
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-
-from lab.service.build import build_service
+from service_process import started
 
 NONCE = "5eed0000000000000000000000000003"
 WAIT_S = 30.0
@@ -45,24 +44,8 @@ class Service:
 
 @contextlib.contextmanager
 def start(binary: Path, *prefix: str) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {"LAB_PORT": str(port), "LAB_NONCE": NONCE}
-    process = subprocess.Popen([*prefix, str(binary)], env=environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        assert [process.stdout.readline().split()[2] for _ in range(2)] == [b"main", b"listening"]
+    with started(*prefix, binary, nonce=NONCE) as (process, port):
         yield Service(process, port)
-    finally:
-        process.kill()
-        process.wait(WAIT_S)
-        process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_service(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import platform
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,9 +23,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from service_process import started
 
 from lab.errors import LabError, MeasurementError
-from lab.service.build import build_service
 from lab.syscalls import TABLE, Call, Outcome, Probed, Sees, differs, parse, refused, table
 
 WAIT_S = 60.0
@@ -83,25 +82,9 @@ class Service:
 
 @contextlib.contextmanager
 def start(binary: Path, *prefix: str) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     nonce = uuid.uuid4().hex
-    environment = {"LAB_PORT": str(port), "LAB_NONCE": nonce, "PATH": os.environ["PATH"]}
-    process = subprocess.Popen([*prefix, str(binary)], env=environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        assert [process.stdout.readline().split()[2] for _ in range(2)] == [b"main", b"listening"]
+    with started(*prefix, binary, nonce=nonce, PATH=os.environ["PATH"]) as (process, port):
         yield Service(process, port, nonce)
-    finally:
-        process.kill()
-        process.wait(WAIT_S)
-        process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_service(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from service_process import started
 
 from lab.capabilities import names
 from lab.service.build import SERVICE_SOURCES, build, build_service
@@ -50,19 +50,8 @@ class Service:
 
 @contextlib.contextmanager
 def start(binary: Path) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {"LAB_PORT": str(port), "LAB_NONCE": NONCE}
-    process = subprocess.Popen([str(binary)], env=environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        assert [process.stdout.readline().split()[2] for _ in range(2)] == [b"main", b"listening"]
+    with started(binary, nonce=NONCE) as (process, port):
         yield Service(process, port)
-    finally:
-        process.kill()
-        process.wait(WAIT_S)
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")
