@@ -41,7 +41,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from lab import limits
+from lab import limits, serving
 from lab.driver import Execs, Feature, OnThisHost, Role
 from lab.errors import DriverError, MeasurementError, Unsupported
 from lab.evidence import Meaning, Seen, tell
@@ -57,7 +57,6 @@ from lab.spec import MIB
 from lab.strain import NO_GROUP, NO_PRESSURE, Gauge, Strain
 from lab.task import GRACE_S, MAX_SECONDS, Antagonist, TaskState, start_task, task
 from scenarios import neighbour_words
-from scenarios.containment import proof
 
 MIN_REQUESTS, MAX_REQUESTS = 6, 20_000
 BIG_DRIFT = 1.5
@@ -274,7 +273,7 @@ def _require_held(pair: Pair) -> None:
 def _require_limits(bench: Bench, session: Session) -> None:
     """Raises Unsupported unless memory and processes are limited: by the kernel, or by the guest's own machine."""
     if Feature.OWN_KERNEL in bench.info.features:
-        machine = proof.machine(session)
+        machine = serving.machine(session)
         if isinstance(machine, str):
             raise Unsupported(f"no antagonist is started outside limits: {machine}", resolution=_NO_LIMITS)
         tell(bench, Seen.OUTSIDE, "limits", machine[1])

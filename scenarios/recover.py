@@ -17,7 +17,6 @@ Each target is measured with its `restart`=default and, where its engine has mor
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Annotated, ClassVar
 
@@ -25,13 +24,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lab.census import Census, identity
-from lab.driver import Feature, Info, OnThisHost, Role
+from lab.driver import Feature, Info
 from lab.errors import DriverError, MeasurementError
 from lab.procs import Process
 from lab.scenario import Bench
+from lab.serving import main_process
 from lab.session import Session
 from lab.spec import Restart
-from lab.timeline import HostClock, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +79,6 @@ class Recover:
         if recovered:
             bench.emit("recover_s", (min(census.first_ns.values()) - killed_ns) / 1e9, "s", **told)
         bench.emit("recovered", float(recovered), "share", **told)
-
-
-def main_process(session: Session, clock: HostClock) -> Process:
-    """The process whose end is the end of the service. Raises DriverError where there is none, MeasurementError where
-    what the engine names is older than the launch, and so not its own."""
-    instance = session.instance
-    pids = instance.host_pids() if instance is not None and isinstance(instance, OnThisHost) else {}
-    role = Role.VMM if Role.VMM in pids.values() else Role.SERVICE
-    found = min(
-        (one for pid, has in pids.items() if has is role and (one := Process.of(pid)) is not None), default=None
-    )
-    if found is None:
-        raise DriverError("the engine names no process of this host that serves")
-    slept_ns = clock.boottime_ns() - clock.now_ns()
-    requested_ticks = (session.timeline.mark(Phase.REQUESTED).ns + slept_ns) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
-    if found.started_ticks < requested_ticks - 1:
-        raise MeasurementError(f"process {found.pid} is older than this launch: it is not killed")
-    return found
 
 
 def _kill(process: Process) -> None:

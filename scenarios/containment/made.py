@@ -16,6 +16,7 @@ from lab.figures import SEEN
 from lab.limits import console_tells
 from lab.procs import Process
 from lab.scenario import Bench
+from lab.serving import main_process
 from lab.session import Session
 from lab.task import TaskState, start_task, task
 from lab.task import Trouble as Task
@@ -25,7 +26,6 @@ from scenarios.containment.traces import Traces
 from scenarios.containment.troubles import TASKS, Trouble
 from scenarios.containment.victim import Identity, identity, survival
 from scenarios.containment.watching import Watchee, Watching
-from scenarios.recover import main_process
 
 _LATE_NS = 3_000_000_000  # by the service's clock, within which a task whose deadline is over has been reaped
 _END_S = 60.0  # the same by this host's, by which a starved guest's clock may be slow

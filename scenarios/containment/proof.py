@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from lab import ask
-from lab.driver import Feature, HasGuestMemory, Info, Instance, OnThisHost, Role
-from lab.host import boot_id
+from lab.driver import Feature, Info, Instance, OnThisHost
 from lab.limits import Held, Limit, held, unbearable_bytes
+from lab.serving import machine, workload
 from lab.session import Session
 from lab.spec import MIB
 from scenarios.containment.troubles import OF_A_GUEST, Trouble
@@ -73,27 +70,6 @@ def _reachable(found: Held) -> int:
     return math.ceil((found.amount + found.swap_bytes) / MIB) if found.limit is Limit.MEMORY else int(found.amount)
 
 
-def workload(pids: Mapping[int, Role]) -> list[int]:
-    """The processes of an instance that the workload runs in: its own, or where it has none on this host its VMM."""
-    for role in (Role.SERVICE, Role.VMM):
-        if found := [pid for pid, has in pids.items() if has is role]:
-            return found
-    return []
-
-
-def machine(session: Session) -> tuple[int, str] | str:
-    """A guest's bound is its machine: another kernel, in a VMM's process that has only so much memory to give; that in
-    bytes, and the machine in words. Words alone where it is not proven. Raises DriverError."""
-    if not isinstance(session.instance, HasGuestMemory):
-        return "the engine does not tell what the guest's machine was given"
-    declared, told = session.instance.guest_memory().declared_bytes, ask.facts(session)
-    if why := _no_machine(session.instance, declared, told) or unbearable_bytes(declared):
-        return why
-    cpus = int(told.get("cpus_online") or 0)
-    said = f"a machine with {declared // MIB} MiB and {cpus} CPU{'s' if cpus != 1 else ''}, and a kernel of its own"
-    return declared, said
-
-
 def _of_machine(trouble: Trouble, session: Session, info: Info) -> Bound | str:
     found = machine(session)
     if isinstance(found, str):
@@ -107,15 +83,3 @@ def _of_machine(trouble: Trouble, session: Session, info: Info) -> Bound | str:
     if amount is not None and amount > _MOST:
         return f"its machine's {declared // MIB} MiB are more than a task is let take"
     return Bound(said=said, amount=amount)
-
-
-def _no_machine(instance: Instance, declared: int, told: Mapping[str, Any]) -> str:
-    """Why `told`, the service's facts, do not prove a machine of its own with `declared` bytes; empty where they do."""
-    if told.get("boot_id") in (boot_id(), "", None):
-        return "it tells the host's boot id, and so has no kernel of its own"
-    if not isinstance(instance, OnThisHost) or Role.VMM not in instance.host_pids().values():
-        return "no VMM's process is seen on this host"
-    inside = ask.believed_bytes(told).get("total")
-    if inside is None or inside > declared:
-        return f"its kernel believes to have more memory than the {declared // MIB} MiB of its machine"
-    return ""

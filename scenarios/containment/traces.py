@@ -12,8 +12,8 @@ from lab.driver import Instance, OnThisHost, Role
 from lab.limits import Toll, directories, toll
 from lab.procfs import read_link
 from lab.procs import Process
+from lab.serving import workload
 from lab.spec import MIB
-from scenarios.containment.proof import workload
 
 _NOISE_BYTES = 4 * MIB
 """Less is what the kernel keeps for processes that ended, and charges in batches to a cgroup: told as a figure only."""

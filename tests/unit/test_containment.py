@@ -32,11 +32,12 @@ from lab.ownership import Owner
 from lab.procs import Process
 from lab.registry import make_driver, make_scenario
 from lab.scenario import Bench, Makes, Sized, Takes
+from lab.serving import workload
 from lab.spec import MIB, Endpoint, Spec, Target
 from lab.task import TaskState
 from lab.timeline import SystemClock
 from lab.watch import Watched
-from scenarios.containment import Containment, clock, proof
+from scenarios.containment import Containment, clock
 from scenarios.containment.outcome import Observed, Survival, by_whom, happened
 from scenarios.containment.traces import Traces, left, left_said
 from scenarios.containment.troubles import TASKS, Trouble
@@ -241,9 +242,9 @@ def test_a_guest_must_prove_that_it_is_one(facts: Mapping[str, Any], why: str) -
 
 
 def test_the_workload_is_the_service_and_else_its_vmm() -> None:
-    assert proof.workload({1: Role.SHIM, 2: Role.SERVICE, 3: Role.SERVICE, 4: Role.VMM}) == [2, 3]
-    assert proof.workload({1: Role.SHIM, 4: Role.VMM, 5: Role.HELPER}) == [4]
-    assert proof.workload({1: Role.PROXY}) == []
+    assert workload({1: Role.SHIM, 2: Role.SERVICE, 3: Role.SERVICE, 4: Role.VMM}) == [2, 3]
+    assert workload({1: Role.SHIM, 4: Role.VMM, 5: Role.HELPER}) == [4]
+    assert workload({1: Role.PROXY}) == []
 
 
 # --- what became of it

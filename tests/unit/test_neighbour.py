@@ -184,7 +184,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> FakeBench:
         return DONE
 
     monkeypatch.setattr(neighbour, "cores", lambda: [(0,), (1,)])
-    monkeypatch.setattr(neighbour.proof, "machine", lambda _: (128 * MIB, "a machine"))
+    monkeypatch.setattr(neighbour.serving, "machine", lambda _: (128 * MIB, "a machine"))
     monkeypatch.setattr(neighbour, "run_load", run)
     monkeypatch.setattr(neighbour, "start_task", start)
     monkeypatch.setattr(neighbour, "_ended", ended)
@@ -310,7 +310,7 @@ def test_antagonists_outside_limits_are_refused(
     bench: FakeBench, features: frozenset[Feature], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.info = SimpleNamespace(features=features)
-    monkeypatch.setattr(neighbour.proof, "machine", lambda _: "it tells the host's boot id")
+    monkeypatch.setattr(neighbour.serving, "machine", lambda _: "it tells the host's boot id")
     with pytest.raises(Unsupported, match="no antagonist is started outside limits"):
         measure(bench)
     assert not bench.of("request_s")
