@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from made_process import LINKS, STATUS, make_process
 
 from lab import capabilities, evidence, outside, surface, surface_calls
 from lab.driver import Feature, Role
@@ -28,21 +28,7 @@ from lab.syscalls import Call, Outcome, Sees
 from lab.timeline import Clock, MarkRecord, Phase, Source, Timeline
 from scenarios.surface import Surface
 
-LINKS = {kind: f"{kind}:[40265318{number}]" for number, kind in enumerate(surface.NAMESPACES, start=30)}
 HOST = Host(boot_id="here", release="6.1", hostname="host", namespaces=LINKS)
-STATUS = {
-    "Uid": "0\t0\t0\t0",
-    "Gid": "0\t0\t0\t0",
-    "Groups": "",
-    "CapEff": "00000000a80425fb",
-    "CapPrm": "00000000a80425fb",
-    "CapInh": "0000000000000000",
-    "CapBnd": "000001ffffffffff",
-    "CapAmb": "0000000000000000",
-    "NoNewPrivs": "1",
-    "Seccomp": "2",
-    "Seccomp_filters": "1",
-}
 FOUND: dict[str, Any] = {
     "kernel": {"system": "Linux", "release": "6.1", "hostname": "c0ffee", "boot_id": "here"},
     "namespaces": {
@@ -292,135 +278,10 @@ def test_where_some_calls_had_no_turn_none_is_counted_as_let_through() -> None:
     assert (counted["calls_tried"], counted["calls_not_tried"]) == (1, 0)
 
 
-def make_process(root: Path, pid: str, **changes: Any) -> Path:
-    """A process below `root`/proc, as far as `outside` reads one."""
-    told = {"status": {**STATUS, "State": "S (sleeping)"}, "exe": "/x/service-0123456789abcdef", "fds": [], **changes}
-    process = root / "proc" / pid
-    for directory in ("ns", "fd", "attr", "net"):
-        (process / directory).mkdir(parents=True)
-    (process / "status").write_text("".join(f"{key}:\t{value}\n" for key, value in told["status"].items()))
-    (process / "exe").symlink_to(told["exe"])
-    (process / "root").symlink_to(told.get("own_root", root))
-    (process / "attr/current").write_text("unconfined\n")
-    (process / "cgroup").write_text(told.get("cgroup", "4:memory:/\n0::/\n"))
-    (process / "net/tcp").write_text("  sl  local_address\n   0: 0100007F:1F90 00000000:0000 0A 0 0 0 0 0 0 4242 1\n")
-    for kind, link in {**LINKS, **told.get("namespaces", {})}.items():
-        (process / "ns" / kind).symlink_to(link)
-    for number, target in enumerate(told["fds"]):
-        (process / "fd" / str(number)).symlink_to(target)
-    return process
-
-
-def test_from_the_host_the_one_that_runs_the_workload_is_told_alike_for_all(tmp_path: Path) -> None:
-    make_process(tmp_path, "self")
-    other = tmp_path / "other"
-    other.mkdir()
-    make_process(
-        tmp_path,
-        "7",
-        status={**STATUS, "State": "S", "Uid": "0\t0\t0\t0"},
-        exe="/usr/bin/qemu-system-x86_64",
-        cgroup="4:memory:/machine/guest\n3:cpu,cpuacct:/\n0::/\n",
-        namespaces={"mnt": "mnt:[9]"},
-        own_root=other,
-        fds=[
-            "/dev/kvm",
-            "/dev/pts/3",
-            "socket:[4242]",
-            "socket:[999]",
-            "pipe:[1]",
-            "anon_inode:[eventfd]",
-            "/var/lib/x/6f0c1fcf-79aa-4f4f-9c0a-0123456789ab/disk.img (deleted)",
-        ],
-    )
-    make_process(tmp_path, "11", fds=["socket:[999]"])
-    (alone,) = outside.look({11: Role.SERVICE}, tmp_path)
-    assert alone.files["sockets"] == "unlisted"
-    make_process(tmp_path, "8", status={**STATUS, "State": "S", "Uid": "77777\t77777\t77777\t77777"})
-    make_process(tmp_path, "9", status={**STATUS, "State": "Z (zombie)"})
-    pids = {7: Role.VMM, 8: Role.HELPER, 9: Role.VMM, 10: Role.VMM}
-    assert outside.carrier(pids) is Role.VMM
-    said = outside.facts(outside.look(pids, tmp_path), Role.VMM)
-    assert said == {
-        "host processes": "helper, vmm",
-        "its process: program": "qemu-system-x86_64",
-        "its process: user": "root (0)",
-        "its process: capabilities": capabilities.said(STATUS["CapEff"]),
-        "its process: seccomp": "a filter (1 of them)",
-        "its process: no new privileges": "yes",
-        "its process: security module": "unconfined",
-        "its process: namespaces shared": "cgroup, ipc, net, pid, time, user, uts",
-        "its process: root": "its own",
-        "its process: cgroups of its own": "cpu, cpuacct, memory",
-        "its process: open devices": "kvm, pts/*",
-        "its process: open files": "/var/lib/x/*/disk.img",
-        "its process: open sockets": "tcp",
-        "its process: open others": "eventfd, pipe",
-        "helper: rights": f"77777, capabilities {capabilities.said(STATUS['CapEff'])}, seccomp a filter (1 of them), "
-        "namespaces shared all",
-    }
-
-
-def test_what_takes_root_to_read_is_said_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_process(tmp_path, "self")
-    make_process(tmp_path, "7")
-
-    def refuse(*_: Any) -> Any:
-        raise PermissionError
-
-    for name in ("_open_files", "_shared", "profile"):
-        monkeypatch.setattr(outside, name, refuse)
-    said = outside.facts(outside.look({7: Role.SERVICE}, tmp_path), Role.SERVICE)
-    refused = {probe.partition(": ")[2] for probe, words in said.items() if words == outside.REFUSED}
-    assert refused == {
-        *("security module", "namespaces shared", "open devices", "open files", "open sockets", "open others")
-    }
-    assert said["its process: user"] == "root (0)"
-
-
-@pytest.mark.parametrize(
-    ("label", "said"),
-    [
-        ("libvirt-6f0c1fcf-79aa-4f4f-9c0a-0123456789ab (enforce)\n", "libvirt* (enforce)"),  # libvirt makes one a guest
-        ("docker-default (enforce)\n", "docker-default (enforce)"),
-    ],
-)
-def test_from_the_host_a_profile_has_no_id_of_one_launch(tmp_path: Path, label: str, said: str) -> None:
-    make_process(tmp_path, "self")
-    (make_process(tmp_path, "7") / "attr/current").write_text(label)
-    (seen,) = outside.look({7: Role.VMM}, tmp_path)
-    assert seen.profile == said
-
-
-def test_of_one_that_has_just_ended_nothing_is_made_up(tmp_path: Path) -> None:
-    make_process(tmp_path, "self")
-    process = make_process(tmp_path, "7")
-    for kind in surface.NAMESPACES:
-        (process / "ns" / kind).unlink()
-    for name in ("exe", "root", "cgroup", "attr/current"):
-        (process / name).unlink()
-    (seen,) = outside.look({7: Role.SERVICE}, tmp_path)
-    assert {seen.program, seen.shared, seen.root, seen.cgroups} == {surface.NOT_TOLD}
-    assert seen.profile == "none"  # as where there is no security module
-
-
-def test_a_kernel_without_some_kind_of_namespace_is_compared_by_the_others(tmp_path: Path) -> None:
-    for pid in ("self", "7"):
-        (make_process(tmp_path, pid) / "ns/time").unlink()
-    (seen,) = outside.look({7: Role.SERVICE}, tmp_path)
-    assert seen.shared == "all"
+def test_a_kernel_without_some_kind_of_namespace_is_compared_by_the_others() -> None:
     older = {kind: link for kind, link in LINKS.items() if kind != "time"}
     found = inside(namespaces={**older, "time": ""})
     assert Inside(found=found.found, host=replace(HOST, namespaces=older), dropped=False).shared() == list(older)
-
-
-def test_this_process_is_told_truly() -> None:
-    (seen,) = outside.look({os.getpid(): Role.SERVICE})
-    said = outside.facts([seen], Role.SERVICE)
-    assert said["its process: namespaces shared"] == "all"
-    assert said["its process: root"] == "the host's"
-    assert said["its process: cgroups of its own"] == "none"
-    assert said["its process: user"].endswith(f"({os.getuid()})")
 
 
 class FakeBench:
