@@ -10,7 +10,7 @@
 | `outcome_s` (`trouble`) | from the trouble's start to the end of its process, where something else than its own deadline ended it; by the service's clock | s |
 | `ended_s` (`trouble`) | from just before the trouble was asked for to the end of the instance's main process, where that ended | s |
 | `reached_count`, `reached_bytes` (`trouble`) | processes, descriptors or bytes that it had got by then, by its own count | processes, bytes |
-| `left_processes`, `left_bytes` (`trouble`, `what`) | what is seen from the host after the window and was not there before: processes, memory charged to the instance, files in its /tmp; signed | processes, bytes |
+| `left_processes`, `left_bytes` (`trouble`, `what`) | what is seen from the host after the window, and still 3 s later, and was not there before: processes, memory charged to the instance, files in its /tmp; signed | processes, bytes |
 | `clock_offset_s` (`trouble`=`clock`) | the guest's time of day less the host's, just before and after it was asked | s |
 | `host_clock_moved_s` (`trouble`=`clock`) | how far the host's time of day moved against its monotonic clock meanwhile | s |
 

@@ -111,7 +111,7 @@ def _after(
 ) -> tuple[Observed, Traces]:
     state = _state(session) if trouble in TASKS else None
     who = survival(session, before.who)
-    after = traces.look(session.instance, before.traces.toll)
+    after = traces.settled(session.instance, before.traces)
     if who is Survival.SILENT and isinstance(session.instance, OnThisHost) and not after.processes:
         who = Survival.GONE
     seen = Observed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ _NOISE_BYTES = 4 * MIB
 """Less is what the kernel keeps for processes that ended, and charges in batches to a cgroup: told as a figure only."""
 
 _PROC = Path("/proc")
+_SETTLES_WITHIN_S = 3.0
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,17 @@ def look(instance: Instance | None, at: Toll | None = None) -> Traces:
     )
 
 
+def settled(instance: Instance | None, before: Traces) -> Traces:
+    """What there is once nothing is left of what `before` did not have, or `_SETTLES_WITHIN_S` later: the kernel gives
+    the memory of processes that ended back in its own time."""
+    deadline = time.monotonic() + _SETTLES_WITHIN_S
+    while True:
+        after = look(instance, before.toll)
+        if not _told(left(before, after)) or time.monotonic() > deadline:
+            return after
+        time.sleep(_LOOK_S)
+
+
 def left(before: Traces, after: Traces) -> dict[str, int]:
     """What is there after a trouble and was not before: `processes`, and where it can be seen `charged` and `scratch`
     bytes, which may be negative."""
@@ -59,6 +73,12 @@ def left(before: Traces, after: Traces) -> dict[str, int]:
 
 def left_said(found: Mapping[str, int], *, gone: bool) -> str:
     """`found` in words."""
+    if told := _told(found):
+        return ", ".join(told)
+    return "nothing: no process of it is left" if gone else "nothing"
+
+
+def _told(found: Mapping[str, int]) -> list[str]:
     told = []
     if found["processes"]:
         told.append(f"{found['processes']} processes that were not there before")
@@ -66,9 +86,7 @@ def left_said(found: Mapping[str, int], *, gone: bool) -> str:
         told.append("memory that is still charged to it")
     if found.get("scratch", 0) > 0:
         told.append("files in its /tmp")
-    if told:
-        return ", ".join(told)
-    return "nothing: no process of it is left" if gone else "nothing"
+    return told
 
 
 def _scratch_bytes(pids: Mapping[int, Role]) -> int | None:

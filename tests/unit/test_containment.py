@@ -476,3 +476,16 @@ def test_a_control_that_cannot_listen_says_so(tmp_path: Path) -> None:
     broken.chmod(0o755)
     with pytest.raises(LabError, match="does not listen"), control(labels(), seconds=5, binary=broken):
         pass
+
+
+@pytest.mark.parametrize(("gives_back", "left_bytes"), [(True, 0), (False, 8 * MIB)])
+def test_memory_that_the_kernel_gives_back_in_its_own_time_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch, gives_back: bool, left_bytes: int
+) -> None:
+    before = Traces(processes=frozenset(), charged_bytes=0, scratch_bytes=0, toll=Toll({}), console=b"")
+    more = replace(before, charged_bytes=8 * MIB)
+    looks = iter([more, more, before])
+    monkeypatch.setattr(traces, "look", lambda *_: next(looks) if gives_back else more)
+    monkeypatch.setattr(traces, "_LOOK_S", 0.01)
+    monkeypatch.setattr(traces, "_SETTLES_WITHIN_S", 10 if gives_back else 0.1)
+    assert left(before, traces.settled(None, before))["charged"] == left_bytes
