@@ -39,7 +39,7 @@ from lab.timeline import SystemClock
 from lab.watch import Watched
 from scenarios.containment import Containment, clock
 from scenarios.containment.outcome import Observed, Survival, by_whom, happened
-from scenarios.containment.traces import Traces, left, left_said
+from scenarios.containment.traces import Traces, left, left_said, settled
 from scenarios.containment.troubles import TASKS, Trouble
 from scenarios.containment.watching import Windows, said
 
@@ -482,10 +482,9 @@ def test_a_control_that_cannot_listen_says_so(tmp_path: Path) -> None:
 def test_memory_that_the_kernel_gives_back_in_its_own_time_is_not_left_behind(
     monkeypatch: pytest.MonkeyPatch, gives_back: bool, left_bytes: int
 ) -> None:
-    before = Traces(processes=frozenset(), charged_bytes=0, scratch_bytes=0, toll=Toll({}), console=b"")
-    more = replace(before, charged_bytes=8 * MIB)
+    before, more = traces(range(1), 0), traces(range(1), 8 * MIB)
     looks = iter([more, more, before])
-    monkeypatch.setattr(traces, "look", lambda *_: next(looks) if gives_back else more)
-    monkeypatch.setattr(traces, "_LOOK_S", 0.01)
-    monkeypatch.setattr(traces, "_SETTLES_WITHIN_S", 10 if gives_back else 0.1)
-    assert left(before, traces.settled(None, before))["charged"] == left_bytes
+    monkeypatch.setattr("scenarios.containment.traces.look", lambda *_: next(looks) if gives_back else more)
+    monkeypatch.setattr("scenarios.containment.traces._LOOK_S", 0.01)
+    monkeypatch.setattr("scenarios.containment.traces._SETTLES_WITHIN_S", 10 if gives_back else 0.1)
+    assert left(before, settled(None, before))["charged"] == left_bytes
