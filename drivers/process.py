@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lab import cgroup, procs
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, Role, bears
+from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
-from lab.lines import Lines
-from lab.pinning import cpu_list
-from lab.procfs import read_link
-from lab.procs import Process
+from lab.features import Feature, Role
+from lab.host import cgroup, procs
+from lab.host.pinning import cpu_list
+from lab.host.procfs import read_link
+from lab.host.procs import Process
+from lab.launch.lines import Lines
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, runtime_checkable
 
-from lab.driver import Driver, Feature, Info
-from lab.session import Session
+from lab.driver import Driver, Info
+from lab.features import Feature
+from lab.launch.session import Session
 from lab.spec import Spec
 from lab.timeline import HostClock
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from lab.errors import BadInput
+from lab.units import MIB
 
-MIB = 1024 * 1024
 SERVICE_IMAGE = "stratalab/service"
 """The lab's own service, built from this repository; any other reference is a user's image."""
 

@@ -17,9 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, Role, bears
+from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, LaunchError, Unsupported
-from lab.host import boot_id, time_namespace
+from lab.features import Feature, Role
+from lab.host.facts import boot_id, time_namespace
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 

@@ -15,9 +15,9 @@ seen is absent. A target without a network has no `ready`, and so no `boot_s`.
 
 from __future__ import annotations
 
-from lab.driver import Feature
+from lab.features import Feature
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
 from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN, Clock, Phase
 
 

@@ -19,10 +19,10 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from lab.driver import Clustered, Feature
 from lab.errors import Unsupported
+from lab.features import Clustered, Feature
 from lab.scenario import Bench
-from lab.spec import MIB
+from lab.units import MIB
 
 _REMOVED = "removed"
 _FIRST_POD = "first_pod"

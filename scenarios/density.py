@@ -29,15 +29,14 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from lab import ask
-from lab.cgroup_memory import CgroupMemory, memory_of
-from lab.density import AVAILABLE, CGROUP, FLOOR, LAB, LEVEL, PSS, default_floor_bytes
-from lab.driver import EngineOnThisHost, Feature, OnThisHost
 from lab.errors import DriverError, MeasurementError
-from lab.memory import (
+from lab.features import EngineOnThisHost, Feature, OnThisHost
+from lab.figures.density import AVAILABLE, CGROUP, FLOOR, LAB, LEVEL, PSS, default_floor_bytes
+from lab.host.cgroup_memory import CgroupMemory, memory_of
+from lab.host.memory import (
     Account,
     account,
     available_bytes,
@@ -46,12 +45,16 @@ from lab.memory import (
     refresh_counters,
     total_bytes,
 )
-from lab.options import Seconds, Size
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
+from lab.service import ask
 from lab.timeline import Phase
+from lab.units import parse_bytes, parse_seconds
 
 UP, DOWN = "up", "down"
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+Size = Annotated[int, BeforeValidator(parse_bytes)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

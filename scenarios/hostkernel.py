@@ -51,17 +51,18 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lab import ask, procs
-from lab.driver import EngineOnThisHost, Feature, OnThisHost, Role
 from lab.errors import DriverError, MeasurementError
-from lab.evidence import Meaning, Seen, tell
-from lab.figures import ABSENT
-from lab.host import boot_id
+from lab.features import EngineOnThisHost, Feature, OnThisHost, Role
+from lab.figures.evidence import Meaning, Seen, tell
+from lab.figures.series import ABSENT
+from lab.host import procs
+from lab.host.facts import boot_id
+from lab.host.tracing.instance import Method, Tracing, require_tracing, tracing
+from lab.host.tracing.traces import KTHREADD, Part, Symbols, Trace, pack
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
-from lab.spec import MIB
-from lab.traces import KTHREADD, Part, Symbols, Trace, pack
-from lab.tracing import Method, Tracing, require_tracing, tracing
+from lab.service import ask
+from lab.units import MIB
 
 LAUNCH, REQUEST, MIX = "launch", "request", "mix"
 

@@ -30,20 +30,23 @@ import time
 from collections import Counter
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from lab import ask
-from lab.cgroup_memory import memory_of
-from lab.driver import Coldable, EngineOnThisHost, Feature, HasGuestMemory, Instance, OnThisHost, Role, StoredHere
+from lab.driver import Instance
 from lab.errors import DriverError
-from lab.load import run_load
-from lab.memory import account, held_on_disk, read_holding, refresh_counters, touched_bytes
-from lab.options import Seconds
+from lab.features import Coldable, EngineOnThisHost, Feature, HasGuestMemory, OnThisHost, Role, StoredHere
+from lab.host.cgroup_memory import memory_of
+from lab.host.memory import account, held_on_disk, read_holding, refresh_counters, touched_bytes
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
+from lab.service import ask
+from lab.service.load import run_load
+from lab.units import parse_seconds
 
 READY, LOAD, ALLOC = "ready", "load", "alloc"
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,15 +45,16 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from lab.driver import Feature
-from lab.figures import ABSENT
-from lab.latency import latencies_s, quantile_s
-from lab.load import LATE_SHARE, LoadResult, run_load
-from lab.measure import Kind, Measured, measure
-from lab.pinning import largest_cache_bytes
+from lab.features import Feature
+from lab.figures.latency import latencies_s, quantile_s
+from lab.figures.series import ABSENT
+from lab.host.pinning import largest_cache_bytes
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
-from lab.spec import MIB, Spec
+from lab.service.load import LATE_SHARE, LoadResult, run_load
+from lab.service.measure import Kind, Measured, measure
+from lab.spec import Spec
+from lab.units import MIB
 
 MAX_REQUESTS = 20_000
 _QUANTILES = {"latency_p50_s": 0.5, "latency_p99_s": 0.99}

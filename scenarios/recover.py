@@ -23,13 +23,14 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lab.census import Census, identity
-from lab.driver import Feature, Info
+from lab.driver import Info
 from lab.errors import DriverError, MeasurementError
-from lab.procs import Process
+from lab.features import Feature
+from lab.host.procs import Process
+from lab.launch.census import Census, identity
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.serving import main_process
-from lab.session import Session
+from lab.service.serving import main_process
 from lab.spec import Restart
 
 

@@ -37,14 +37,14 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lab.census import Census, identity, replicating
-from lab.driver import Feature, Replicates
 from lab.errors import DriverError, LaunchError, Unsupported
-from lab.load import LoadResult, start_watch
+from lab.features import Feature, Replicates
+from lab.launch.census import Census, identity, replicating
+from lab.launch.session import Session
+from lab.launch.spread import Spreader
 from lab.scenario import Bench
-from lab.session import Session
+from lab.service.load import LoadResult, start_watch
 from lab.spec import Endpoint
-from lab.spread import Spreader
 
 OLD, NEW = "1", "2"
 GRACE_S = 10.0

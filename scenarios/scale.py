@@ -28,11 +28,12 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from lab.census import RATE, Census, identity, replicating
-from lab.driver import Feature, Instance, OnThisHost, Replicates, Role
+from lab.driver import Instance
 from lab.errors import MeasurementError
+from lab.features import Feature, OnThisHost, Replicates, Role
+from lab.launch.census import RATE, Census, identity, replicating
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
 from lab.timeline import Phase
 
 _LOOK_S = 0.050

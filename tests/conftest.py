@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from lab.driver import Clustered, Context, Driver
+from lab.driver import Context, Driver
 from lab.errors import DriverUnavailable, LabError
-from lab.ownership import Owner
-from lab.place import RunDir, make_run_dir
+from lab.features import Clustered
+from lab.host.ownership import Owner
 from lab.registry import driver_names, make_driver
-from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.runner import Entrant, Plan, Runner, new_run_id, now_iso
-from lab.sample import Sample
+from lab.run.runner import Entrant, Plan, Runner, new_run_id, now_iso
 from lab.scenario import Scenario
 from lab.spec import Spec, Target
-from lab.store import Store
+from lab.store.database import Store
+from lab.store.place import RunDir, make_run_dir
+from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.sample import Sample
 from lab.timeline import HostClock, SystemClock
 
 _ALSO_KNOWN_AS = {"kind": "kubernetes"}
@@ -155,7 +156,7 @@ def _allowed(item: pytest.Item) -> bool:
 
 
 def _cache() -> Path:
-    from lab.place import cache_dir
+    from lab.store.place import cache_dir
 
     return cache_dir()
 

@@ -12,9 +12,10 @@ from drivers.dockerapi.client import connect, is_local, is_remote, label_filter
 from drivers.dockerapi.container import Container, Remnant
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Events, Output
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
-from lab.pinning import cpu_list
+from lab.features import Feature
+from lab.host.pinning import cpu_list
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Connection, Frames
-from lab import procs
-from lab.driver import ExecResult, Role
 from lab.errors import CleanupError, DriverError
-from lab.procs import Process
+from lab.features import ExecResult, Role
+from lab.host import procs
+from lab.host.procs import Process
 from lab.spec import Endpoint
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lab import procs
-from lab.procs import Entry
+from lab.host import procs
+from lab.host.procs import Entry
 
 if TYPE_CHECKING:
     from docker import APIClient

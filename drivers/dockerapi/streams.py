@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from drivers.dockerapi.errors import is_engine_error, translated
 from lab.driver import Mark
 from lab.errors import DriverError, LaunchError
-from lab.lines import Lines
+from lab.launch.lines import Lines
 from lab.timeline import Source
 
 if TYPE_CHECKING:

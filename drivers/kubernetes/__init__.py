@@ -20,9 +20,10 @@ from drivers.kubernetes.namespaces import make_namespace
 from drivers.kubernetes.ports import pool_of
 from drivers.kubernetes.routes import choose_route
 from drivers.kubernetes.watch import Watcher
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark
+from lab.driver import Context, Info, Instance, Leftover, Mark
 from lab.errors import DriverError, DriverUnavailable, Unsupported
-from lab.host import boot_id
+from lab.features import Feature
+from lab.host.facts import boot_id
 from lab.spec import Endpoint, Spec
 
 _DEPLOYMENT = "deployment"

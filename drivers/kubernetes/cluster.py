@@ -24,7 +24,7 @@ from drivers.kubernetes.labels import MANAGED_BY, owner_labels, owner_of
 from drivers.kubernetes.status import condition
 from lab.driver import bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError
-from lab.ownership import Owner, owner_alive
+from lab.host.ownership import Owner, owner_alive
 
 CONFIG_MAP = "stratalab"
 SYSTEM = "kube-system"

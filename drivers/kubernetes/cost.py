@@ -20,7 +20,7 @@ from drivers.kubernetes.namespaces import make_namespace
 from drivers.kubernetes.watch import Watcher
 from lab.driver import Context
 from lab.errors import LaunchError
-from lab.probes import reserve_port
+from lab.launch.waiter import reserve_port
 from lab.spec import Spec
 from lab.timeline import Phase, Source
 

@@ -15,10 +15,10 @@ from drivers.kubernetes.follow import Follower
 from drivers.kubernetes.manifests import CONTAINER, GRACE_S, INSTANCE, Form
 from drivers.kubernetes.status import pod_verdict
 from drivers.kubernetes.streams import run_in_pod
-from lab import procs
-from lab.driver import ExecResult, Role
 from lab.errors import CleanupError, DriverError
-from lab.procs import Process
+from lab.features import ExecResult, Role
+from lab.host import procs
+from lab.host.procs import Process
 from lab.spec import Endpoint, Spec
 
 LOG_BYTES = 65_536

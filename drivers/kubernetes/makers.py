@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 
-from lab import procs
 from lab.errors import CleanupError
-from lab.procs import Entry
+from lab.host import procs
+from lab.host.procs import Entry
 
 _TIMEOUT_S = 10.0
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from drivers.kubernetes import labels
-from lab.spec import MIB, Spec
+from lab.spec import Spec
+from lab.units import MIB
 
 CONTAINER = "service"
 GRACE_S = 10

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lab import procs
-from lab.driver import Role
-from lab.procs import Entry, Process
+from lab.features import Role
+from lab.host import procs
+from lab.host.procs import Entry, Process
 
 _SHIMS = ("containerd-shim", "conmon")  # of Docker, and of Podman
 

@@ -11,8 +11,8 @@ from typing import Any
 from drivers.kubernetes.api import Api
 from drivers.kubernetes.errors import translated
 from drivers.kubernetes.manifests import CONTAINER
-from lab.driver import ExecResult
 from lab.errors import DriverError
+from lab.features import ExecResult
 
 _OUTPUT_BYTES = 16 * 1024 * 1024
 _ERROR_CHANNEL = 3

@@ -13,7 +13,7 @@ from typing import Any
 from drivers.kubernetes.api import Api
 from drivers.kubernetes.errors import is_cluster_error, status_of, translated
 from drivers.kubernetes.follow import Follower
-from lab.lines import Lines
+from lab.launch.lines import Lines
 
 _SELECTOR = "lab.run"
 _WATCH_S = 3600  # the API ends a watch after this; the next begins where it ended

@@ -25,9 +25,10 @@ from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host
 from drivers.libvirt.instance import Domains, LibvirtInstance
 from drivers.libvirt.media import Media, prepare_media
-from lab import procs
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
+from lab.features import Feature
+from lab.host import procs
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source
 

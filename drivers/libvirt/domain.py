@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
-from lab.driver import GuestMemory
 from lab.errors import Unsupported
-from lab.pinning import cpu_list
+from lab.features import GuestMemory
+from lab.host.pinning import cpu_list
 from lab.spec import Endpoint, Spec
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from drivers.libvirt import kernel as kernels
 from drivers.libvirt.engine import SYSTEM_URI, Emulator, find_emulator
 from drivers.libvirt.kvm import Proof, device_shut, prove
-from lab.cgroup import hierarchies
 from lab.errors import BadInput, DriverUnavailable
+from lab.host.cgroup import hierarchies
 
 if TYPE_CHECKING:
     import libvirt

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from drivers.libvirt.console import STOP_LINE, Console, type_into
 from drivers.libvirt.domain import LABELS_URI, boot_files_of, console_of, endpoint_of, guest_memory_of, labels_of
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
-from lab.driver import GuestMemory, Role
 from lab.errors import CleanupError, DriverError
-from lab.procs import Process, arguments, table
+from lab.features import GuestMemory, Role
+from lab.host.procs import Process, arguments, table
 from lab.spec import Endpoint
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drivers.libvirt.bzimage import read_release
 from lab.errors import BadInput, DriverUnavailable, Unsupported
-from lab.place import partial
+from lab.store.place import partial
 
 _NEEDED = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "ext4")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual", "linux-image-amd64", "linux-image-generic")

@@ -17,8 +17,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.host import boot_id
-from lab.place import partial
+from lab.host.facts import boot_id
+from lab.store.place import partial
 
 LOOP_LIMIT_S = 0.1
 """A CPU that runs the guest's code itself needs about 0.001 s; one that interprets it, 0.5 s and more."""

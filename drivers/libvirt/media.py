@@ -17,10 +17,10 @@ from pathlib import Path
 from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
-from lab.place import partial
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
+from lab.store.place import partial
 
 _FOLDER = "libvirt"
 _BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.image import ImageArchive, fetch_image, open_image, process_of
-from lab.layers import Entry, Kind
+from lab.image.layers import Entry, Kind
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
 

@@ -26,12 +26,13 @@ from drivers.oci.overlay import Overlay
 from drivers.oci.relay import Relay
 from drivers.oci.rootfs import unpack
 from drivers.oci.runtime import Container, Runtime
-from lab import cgroup
-from lab.archive import machine_architecture
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
+from lab.features import Feature
+from lab.host import cgroup
+from lab.host.ownership import Owner
 from lab.image import Process, fetch_image, open_image, process_of, service_archive
-from lab.ownership import Owner
+from lab.image.archive import machine_architecture
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
 from lab.timeline import Phase, Source

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.host.pinning import cpu_list
+from lab.host.procfs import read_fields
 from lab.image import Process
-from lab.pinning import cpu_list
-from lab.procfs import read_fields
 from lab.spec import Spec
 
 CPU_PERIOD_US = 100_000

@@ -16,12 +16,13 @@ from pathlib import Path
 from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
-from lab import cgroup, procs
-from lab.driver import ExecResult, Mark, Role
+from lab.driver import Mark
 from lab.errors import CleanupError, DriverError
-from lab.lines import Lines
-from lab.procfs import read_mounts, read_text
-from lab.procs import Process
+from lab.features import ExecResult, Role
+from lab.host import cgroup, procs
+from lab.host.procfs import read_mounts, read_text
+from lab.host.procs import Process
+from lab.launch.lines import Lines
 from lab.spec import Endpoint
 from lab.timeline import Source
 

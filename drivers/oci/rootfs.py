@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from lab.image import ImageArchive
-from lab.layers import Entry, Kind
+from lab.image.layers import Entry, Kind
 
 
 def unpack(image: ImageArchive, root: Path) -> None:

@@ -15,8 +15,9 @@ from drivers.dockerapi.streams import Events
 from drivers.swarm import cluster
 from drivers.swarm.service import UPDATE, Service, undo
 from drivers.swarm.task import FirstTask
-from lab.driver import Context, Feature, Info, Instance, Leftover, Mark, bears
+from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
+from lab.features import Feature
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from drivers.dockerapi.container import Container
 from drivers.dockerapi.errors import translated
-from lab.driver import ExecResult, Role
 from lab.errors import CleanupError, DriverError, LabError
+from lab.features import ExecResult, Role
 from lab.spec import Endpoint, Spec
 
 LOG_BYTES = 65_536

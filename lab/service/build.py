@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.place import partial
+from lab.store.place import partial
 
 SOURCE_DIR = Path(__file__).parent
 SERVICE_SOURCES = (

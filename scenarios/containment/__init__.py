@@ -32,11 +32,11 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from lab.control import control
-from lab.driver import Feature
-from lab.evidence import Meaning, Seen, tell
+from lab.features import Feature
+from lab.figures.evidence import Meaning, Seen, tell
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
+from lab.service.control import control
 from lab.spec import Endpoint
 from scenarios.containment import clock, made, proof, words
 from scenarios.containment.troubles import CLOCK_OFFSET_S, Trouble, likely_s

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from lab import ask
-from lab.evidence import Seen, tell
-from lab.figures import SEEN
+from lab.figures.evidence import Seen, tell
+from lab.figures.series import SEEN
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
+from lab.service import ask
 from scenarios.containment import watching
 from scenarios.containment.troubles import Trouble
 from scenarios.containment.watching import Watchee, Watching

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lab import ask
-from lab.driver import Feature, OnThisHost, Role
 from lab.errors import DriverError, MeasurementError, Unsupported
-from lab.evidence import Seen, tell
-from lab.figures import SEEN
-from lab.limits import console_tells
-from lab.procs import Process
+from lab.features import Feature, OnThisHost, Role
+from lab.figures.evidence import Seen, tell
+from lab.figures.series import SEEN
+from lab.host.limits import console_tells
+from lab.host.procs import Process
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.serving import main_process
-from lab.session import Session
-from lab.task import TaskState, start_task, task
-from lab.task import Trouble as Task
+from lab.service import ask
+from lab.service.serving import main_process
+from lab.service.task import TaskState, start_task, task
+from lab.service.task import Trouble as Task
 from scenarios.containment import outcome, proof, traces, watching
 from scenarios.containment.outcome import Observed, Survival
 from scenarios.containment.traces import Traces

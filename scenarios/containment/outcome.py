@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.spec import MIB
-from lab.task import TaskState
+from lab.service.task import TaskState
+from lab.units import MIB
 from scenarios.containment.troubles import TASKS, Trouble
 
 _THINGS = {Trouble.FORKS: "processes", Trouble.FILES: "open files"}

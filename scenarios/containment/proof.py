@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lab.driver import Feature, Info, Instance, OnThisHost
-from lab.limits import Held, Limit, held, unbearable_bytes
-from lab.serving import machine, workload
-from lab.session import Session
-from lab.spec import MIB
+from lab.driver import Info, Instance
+from lab.features import Feature, OnThisHost
+from lab.host.limits import Held, Limit, held, unbearable_bytes
+from lab.launch.session import Session
+from lab.service.serving import machine, workload
+from lab.units import MIB
 from scenarios.containment.troubles import OF_A_GUEST, Trouble
 
 OPEN_FILES = 256

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cgroup_memory import memory_of
-from lab.driver import Instance, OnThisHost, Role
-from lab.limits import Toll, directories, toll
-from lab.procfs import read_link
-from lab.procs import Process
-from lab.serving import workload
-from lab.spec import MIB
+from lab.driver import Instance
+from lab.features import OnThisHost, Role
+from lab.host.cgroup_memory import memory_of
+from lab.host.limits import Toll, directories, toll
+from lab.host.procfs import read_link
+from lab.host.procs import Process
+from lab.service.serving import workload
+from lab.units import MIB
 
 _NOISE_BYTES = 4 * MIB
 """Less is what the kernel keeps for processes that ended, and charges in batches to a cgroup: told as a figure only."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from lab import ask
 from lab.errors import DriverError
+from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.session import Session
+from lab.service import ask
 from scenarios.containment.outcome import Survival
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from lab.errors import MeasurementError
-from lab.evidence import Seen, tell
-from lab.figures import ABSENT, SEEN
-from lab.load import Client, LoadResult, start_load, start_watch
+from lab.figures.evidence import Seen, tell
+from lab.figures.series import ABSENT, SEEN
 from lab.scenario import Bench
+from lab.service.load import Client, LoadResult, start_load, start_watch
+from lab.service.watch import ANSWER_WITHIN_S, Watched, window
 from lab.spec import Endpoint
 from lab.timeline import HostClock
-from lab.watch import ANSWER_WITHIN_S, Watched, window
 from scenarios.containment.troubles import Trouble
 
 NEIGHBOUR, HOST = "neighbour", "host"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lab.evidence import Meaning
+from lab.figures.evidence import Meaning
 from scenarios.containment.troubles import Trouble
 
 CLAIM = (

@@ -16,10 +16,11 @@ import random
 import sys
 from collections.abc import Mapping
 
-from lab.compare import RunComparison, compare_runs
-from lab.run import Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.sample import Sample
-from lab.stats import binomial_interval
+from lab.figures.compared import RunComparison
+from lab.figures.comparison import compare_runs
+from lab.figures.stats import binomial_interval
+from lab.store.record import Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.sample import Sample
 from lab.timeline import SERVICE_CHAIN
 
 # Milliseconds of each step of the service's chain.

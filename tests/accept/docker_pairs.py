@@ -15,7 +15,7 @@ from programs import run_program
 from verdict import SAME, Verdict, report, say
 
 from lab.errors import Unsupported
-from lab.probes import reserve_port
+from lab.launch.waiter import reserve_port
 from lab.spec import SERVICE_IMAGE, new_nonce
 from lab.timeline import Phase
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from scenario_run import run_scenario
 from verdict import Goal, Verdict, report, say
 
-from lab.run import LaunchRecord, Outcome, RunRecord
-from lab.store import Store
-from lab.traces import unpack
+from lab.host.tracing.traces import unpack
+from lab.store.database import Store
+from lab.store.record import LaunchRecord, Outcome, RunRecord
 
 TARGETS = ("process", "docker")
 ACTS = ("launch", "request", "mix")

@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lab.clean import sweep
 from lab.driver import Context, Driver, Info
 from lab.errors import CleanupError
-from lab.ownership import Owner
-from lab.place import RunDir, cache_dir, make_run_dir
+from lab.host.ownership import Owner
+from lab.launch.session import Session
 from lab.registry import make_driver
-from lab.runner import new_run_id
-from lab.session import Session
+from lab.run.clean import sweep
+from lab.run.runner import new_run_id
 from lab.spec import Spec, Target
+from lab.store.place import RunDir, cache_dir, make_run_dir
 from lab.timeline import Phase, SystemClock
 
 LAUNCH_TIMEOUT_S = 60.0

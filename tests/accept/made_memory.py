@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from lab.density import AVAILABLE, LAB, LEVEL, PSS
-from lab.run import Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.sample import Sample
-from lab.spec import MIB
+from lab.figures.density import AVAILABLE, LAB, LEVEL, PSS
+from lab.store.record import Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.sample import Sample
+from lab.units import MIB
 
 PSS_MIB: Mapping[str, float] = {"process": 0.8, "docker": 15.0, "libvirt:microvm": 190.0}
 MARGINAL_MIB: Mapping[str, float] = {"process": 0.9, "docker": 16.0}

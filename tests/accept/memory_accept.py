@@ -19,14 +19,15 @@ from programs import ProgramFailed
 from scenario_run import run_scenario
 from verdict import Verdict, say
 
-from lab import density, figures, stats
-from lab.compare import RunComparison, compare_runs
-from lab.driver import OnThisHost
 from lab.errors import LabError
-from lab.memory import Account, account
-from lab.run import Outcome, RunRecord
-from lab.spec import MIB
-from lab.store import Store
+from lab.features import OnThisHost
+from lab.figures import density, series, stats
+from lab.figures.compared import RunComparison
+from lab.figures.comparison import compare_runs
+from lab.host.memory import Account, account
+from lab.store.database import Store
+from lab.store.record import Outcome, RunRecord
+from lab.units import MIB
 
 TARGETS = ("process", "docker")
 HELD_MIB = 20
@@ -122,7 +123,7 @@ def _seeded(scenario: str, target: str, rounds: int, parameters: Mapping[str, st
 
 def _unseen(plain: RunRecord, held: RunRecord, metric: str) -> Verdict:
     """What was not found: missed, unless other programs' memory made so much noise that a slope is not resolved."""
-    rows = [row for run in (plain, held) for row in figures.series_of(run) if row.metric == metric]
+    rows = [row for run in (plain, held) for row in series.series_of(run) if row.metric == metric]
     if metric == density.MARGINAL and not all(density.resolved(stats.estimate(row.values)) for row in rows):
         say("  a slope is not resolved: other programs take and return too much memory")
         return Verdict.INCONCLUSIVE

@@ -13,9 +13,9 @@ from pathlib import Path
 from scenario_run import run_scenario
 from verdict import SAME, Goal, Verdict, report, say
 
-from lab import figures
-from lab.run import Outcome
-from lab.store import Store
+from lab.figures import series
+from lab.store.database import Store
+from lab.store.record import Outcome
 
 TARGETS = ("process", "docker")
 ROUNDS = 8
@@ -33,7 +33,7 @@ def neighbour(rounds: int) -> list[Verdict]:
             say(f"  {target.target}: {target.reason} -> not run")
             verdicts.append(Verdict.NOT_RUN)
             continue
-        values = {row.metric: row.values for row in figures.series_of(record) if row.target == target.target}
+        values = {row.metric: row.values for row in series.series_of(record) if row.target == target.target}
         for metric, name, goal in (
             ("slowdown_p50", "p50 with a busy neighbour, over without", None),
             ("slowdown_p99", "p99 with a busy neighbour, over without", SLOWER),

@@ -19,13 +19,13 @@ from docker_pairs import engine_socket
 from labside import LabSide, Prepared, lab_side
 from verdict import SAME, Verdict, report, say
 
-from lab import cgroup
-from lab.driver import Execs, OnThisHost
 from lab.errors import DriverUnavailable, LabError, Unsupported
-from lab.measure import Kind, measure
-from lab.place import cache_dir
+from lab.features import Execs, OnThisHost
+from lab.host import cgroup
+from lab.launch.session import Session
 from lab.service.build import available_compilers, build_enter
-from lab.session import Session
+from lab.service.measure import Kind, measure
+from lab.store.place import cache_dir
 
 TARGETS = ("process", "docker")
 COUNTS = {Kind.SYSCALL: 200_000, Kind.CPU: 20_000_000}

@@ -14,10 +14,10 @@ from programs import run_program
 from qemu_by_hand import cpu_s
 from verdict import SAME, Verdict, report, say
 
-from lab.driver import OnThisHost, Role
 from lab.errors import LaunchError
-from lab.probes import reserve_port
-from lab.session import Session
+from lab.features import OnThisHost, Role
+from lab.launch.session import Session
+from lab.launch.waiter import reserve_port
 from lab.spec import new_nonce
 from lab.timeline import Phase, Source
 

@@ -36,7 +36,7 @@ from verdict import Verdict, say
 from waiting import waiting
 
 from lab.errors import BadInput, DriverUnavailable, LabError, Unsupported
-from lab.lock import host_lock
+from lab.run.lock import host_lock
 
 ROUNDS = 40
 DOCKER_PAIRS = 30

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from verdict import say
 
-from lab.options import RunOptions
+from lab.cli.options import RunOptions
+from lab.cli.start import execute, intent
 from lab.registry import make_scenario
-from lab.run import LaunchRecord, Outcome, RunRecord, TargetRecord
-from lab.sample import Sample
-from lab.start import execute, intent
-from lab.store import Store
+from lab.store.database import Store
+from lab.store.record import LaunchRecord, Outcome, RunRecord, TargetRecord
+from lab.store.sample import Sample
 
 
 def run_scenario(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.stats import estimate
+from lab.figures.stats import estimate
 
 
 class Verdict(enum.StrEnum):

@@ -10,8 +10,8 @@ from labside import LabSide, Prepared, lab_side
 from verdict import UNDER_1_MS, UNDER_2_PERCENT, Verdict, report, say
 
 from lab.errors import LabError
-from lab.probes import Waiter
-from lab.session import Session
+from lab.launch.session import Session
+from lab.launch.waiter import Waiter
 from lab.timeline import Phase, Source, SystemClock
 
 TARGETS = ("process", "docker", "docker:host")

@@ -17,17 +17,18 @@ from typing import Any
 
 import pytest
 
-from lab.clean import find
-from lab.driver import Context, Driver, EngineOnThisHost, Feature, Info, OnThisHost, StoredHere
+from lab.driver import Context, Driver, Info
 from lab.errors import DriverUnavailable, LabError
-from lab.ownership import Owner
-from lab.pinning import pinned_to
-from lab.place import RunDir, cache_dir, make_run_dir
-from lab.procs import Process, all_ended
+from lab.features import EngineOnThisHost, Feature, OnThisHost, StoredHere
+from lab.host.ownership import Owner
+from lab.host.pinning import pinned_to
+from lab.host.procs import Process, all_ended
+from lab.launch.session import Session
 from lab.registry import driver_class, driver_names
-from lab.runner import new_run_id
-from lab.session import Session
+from lab.run.clean import find
+from lab.run.runner import new_run_id
 from lab.spec import Endpoint, Spec, Target
+from lab.store.place import RunDir, cache_dir, make_run_dir
 from lab.testing import FakeDriver, engine_of
 from lab.timeline import HostClock, Phase, SystemClock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab.surface import NAMESPACES
+from scenarios.surface.inside import NAMESPACES
 
 LINKS = {kind: f"{kind}:[40265318{number}]" for number, kind in enumerate(NAMESPACES, start=30)}
 STATUS = {

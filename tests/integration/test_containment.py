@@ -14,13 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-from lab.driver import Context, Driver, OnThisHost
-from lab.figures import FACT
-from lab.procs import Process
+from lab.driver import Context, Driver
+from lab.features import OnThisHost
+from lab.figures.series import FACT
+from lab.host.procs import Process
 from lab.registry import make_driver
-from lab.run import Outcome, RunRecord
-from lab.spec import MIB, Target
-from lab.task import parse
+from lab.service.task import parse
+from lab.spec import Target
+from lab.store.record import Outcome, RunRecord
+from lab.units import MIB
 from scenarios.containment import Containment
 
 Measure = Callable[..., RunRecord]
@@ -126,12 +128,12 @@ DYING = """
 import json, sys, time
 from pathlib import Path
 from lab.driver import Context
-from lab.load import start_load, start_watch
-from lab.place import cache_dir
+from lab.service.load import start_load, start_watch
+from lab.store.place import cache_dir
 from lab.registry import make_driver
-from lab.session import Session
+from lab.launch.session import Session
 from lab.spec import Spec, Target
-from lab.task import Trouble, start_task
+from lab.service.task import Trouble, start_task
 from lab.timeline import SystemClock
 labels, kinds, run_dir = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
 target, seconds, sessions = sys.argv[4], int(sys.argv[5]), []

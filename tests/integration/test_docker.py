@@ -18,14 +18,16 @@ import pytest
 from drivers.docker import DockerDriver
 from drivers.dockerapi import images
 from drivers.dockerapi.client import is_local, is_remote
-from lab import cgroup
-from lab.driver import Context, Execs, Feature, Role
+from lab.driver import Context
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
-from lab.procs import Process
+from lab.features import Execs, Feature, Role
+from lab.host import cgroup
+from lab.host.procs import Process
+from lab.launch.session import Session
 from lab.service.build import build_service
-from lab.session import Session
-from lab.spec import MIB, Endpoint, Spec
+from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source, SystemClock
+from lab.units import MIB
 
 pytestmark = pytest.mark.engine("docker")
 

@@ -20,7 +20,7 @@ import pytest
 from drivers.docker import DockerDriver
 from lab.driver import Context
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
-from lab.session import Session
+from lab.launch.session import Session
 from lab.spec import Spec
 from lab.timeline import Phase, Source, SystemClock
 

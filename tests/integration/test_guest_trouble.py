@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from drivers.libvirt import LibvirtDriver
-from lab.ask import get
 from lab.driver import Context
 from lab.errors import Unsupported
-from lab.session import Session
+from lab.launch.session import Session
+from lab.service.ask import get
+from lab.service.task import Trouble, start_task, task
 from lab.spec import Spec
-from lab.task import Trouble, start_task, task
 from lab.timeline import SystemClock
 
 pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.timeout(300)]

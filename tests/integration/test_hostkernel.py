@@ -17,13 +17,13 @@ import pytest
 
 from lab.driver import Context, Driver
 from lab.errors import Unsupported
-from lab.figures import absences
+from lab.figures.series import absences
+from lab.host.tracing.instance import require_tracing, trace_instances, tracefs
+from lab.host.tracing.traces import unpack
 from lab.registry import make_driver
-from lab.run import Outcome, RunRecord
 from lab.service.build import build_service
 from lab.spec import Target
-from lab.traces import unpack
-from lab.tracing import require_tracing, trace_instances, tracefs
+from lab.store.record import Outcome, RunRecord
 from scenarios.hostkernel import Hostkernel
 
 Measure = Callable[..., RunRecord]
@@ -177,7 +177,7 @@ print(connection.getresponse().read().decode())
 
 HELD = """
 import contextlib, sys, time
-import lab.cli, lab.tracing
+import lab.cli.main, lab.host.tracing.instance
 on = lab.tracing.Tracing.on
 @contextlib.contextmanager
 def held(self):
@@ -186,7 +186,7 @@ def held(self):
         time.sleep(60)
         yield
 lab.tracing.Tracing.on = held
-lab.cli.main()
+lab.cli.main.main()
 """
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.store import Store
+from lab.store.database import Store
 
 pytestmark = [pytest.mark.engine("process"), pytest.mark.engine("docker"), pytest.mark.engine("libvirt")]
 
@@ -32,7 +32,7 @@ COMMITTED = re.compile(r"^committed (\S+) round (\d+) samples (\d+)", re.MULTILI
 # Runs the real `lab` and says on the pipe which phase it enters. In `measure`, which is short, it waits to be killed.
 INSTRUMENTED = """
 import os, sys, time
-import lab.cli, lab.registry, lab.session
+import lab.cli.main, lab.registry, lab.launch.session
 pipe = int(sys.argv.pop(1))
 def say(phase): os.write(pipe, (phase + "\\n").encode())
 made = lab.registry.make_driver
@@ -44,7 +44,7 @@ def make_driver(target, context):
         prepare(spec)
     driver.prepare = saying
     return driver
-import lab.start
+import lab.cli.start
 lab.start.make_driver = make_driver
 launch, delete, stop = lab.session.Session.launch, lab.session.Session.delete, lab.session.Session.stop
 def launching(self):
@@ -59,7 +59,7 @@ def ending(method):
     return call
 lab.session.Session.launch, lab.session.Session.delete = launching, ending(delete)
 lab.session.Session.stop = ending(stop)
-lab.cli.main()
+lab.cli.main.main()
 """
 
 
@@ -194,5 +194,5 @@ def _nothing_left(run_id: str, instant: Instant) -> None:
 
 
 def _lab(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "import lab.cli; lab.cli.main()", *arguments]
+    command = [sys.executable, "-m", "lab", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)

@@ -23,12 +23,13 @@ import pytest
 
 from drivers.kubernetes import KubernetesDriver
 from drivers.kubernetes.kind import POOL, Kind
-from lab.driver import Context, Execs, Feature, OnThisHost, Replicates, Role
+from lab.driver import Context
 from lab.errors import LabError, LaunchError
-from lab.load import parse, start_watch
-from lab.run import Outcome, RunRecord
-from lab.session import Session
+from lab.features import Execs, Feature, OnThisHost, Replicates, Role
+from lab.launch.session import Session
+from lab.service.load import parse, start_watch
 from lab.spec import Endpoint, Spec
+from lab.store.record import Outcome, RunRecord
 from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source, SystemClock
 from scenarios.boot import Boot
 from scenarios.cluster import Cluster

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from drivers.libvirt import LibvirtDriver
-from lab.ask import get
-from lab.driver import Context, Role
+from lab.driver import Context
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
-from lab.procs import Process
-from lab.session import Session
-from lab.spec import MIB, Endpoint, Spec
+from lab.features import Role
+from lab.host.procs import Process
+from lab.launch.session import Session
+from lab.service.ask import get
+from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source, SystemClock, Timeline
+from lab.units import MIB
 
 pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.timeout(300)]
 VARIANTS = ("microvm", "q35", "pc")

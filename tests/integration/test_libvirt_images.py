@@ -24,8 +24,8 @@ from drivers.libvirt.media import disk_path
 from drivers.libvirt.rootfs import write_disk
 from lab.driver import Context
 from lab.image import open_image
+from lab.launch.session import Session
 from lab.service.build import available_compilers
-from lab.session import Session
 from lab.spec import Spec
 from lab.timeline import Phase, SystemClock
 

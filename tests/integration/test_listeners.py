@@ -29,7 +29,17 @@ def _listening() -> set[tuple[str, int]]:
 
 def test_all_listeners_of_a_run_are_on_loopback(tmp_path: Path) -> None:
     before = _listening()
-    command = [sys.executable, "-c", "import lab.cli; lab.cli.main()", "run", "boot", "-t", TARGETS, "--rounds", "2"]
+    command = [
+        sys.executable,
+        "-c",
+        "import lab.cli.main; lab.cli.main.main()",
+        "run",
+        "boot",
+        "-t",
+        TARGETS,
+        "--rounds",
+        "2",
+    ]
     run = subprocess.Popen(
         [*command, "--warmup", "0", "--store", str(tmp_path / "lab.db")],
         stdout=subprocess.DEVNULL,

@@ -13,31 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from lab import ask, cgroup, cgroup_memory
-from lab.compare import compare_runs
-from lab.driver import (
-    Context,
-    Driver,
-    EngineOnThisHost,
-    Feature,
-    HasGuestMemory,
-    Instance,
-    Mark,
-    OnThisHost,
-    Role,
-    StoredHere,
-)
+from lab.driver import Context, Driver, Instance, Mark
 from lab.errors import Unsupported
-from lab.memory import TB_CACHE, account, available_bytes, held_on_disk, touched_bytes
-from lab.ownership import Owner
+from lab.features import EngineOnThisHost, Feature, HasGuestMemory, OnThisHost, Role, StoredHere
+from lab.figures.comparison import compare_runs
+from lab.host import cgroup, cgroup_memory
+from lab.host.memory import TB_CACHE, account, available_bytes, held_on_disk, touched_bytes
+from lab.host.ownership import Owner
+from lab.launch.session import Session
 from lab.registry import make_driver
-from lab.run import Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.runner import Entrant, Plan, Runner, new_run_id, now_iso
-from lab.session import Session
-from lab.spec import MIB, Endpoint, Spec, Target
-from lab.store import Store
+from lab.run.runner import Entrant, Plan, Runner, new_run_id, now_iso
+from lab.service import ask
+from lab.spec import Endpoint, Spec, Target
+from lab.store.database import Store
+from lab.store.record import Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.testing import FakeDriver
 from lab.timeline import SystemClock
+from lab.units import MIB
 from scenarios.density import Density
 from scenarios.memory import Memory
 

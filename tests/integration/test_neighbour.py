@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from lab import neighbour
-from lab.clean import find, sweep
-from lab.driver import Context, Driver, OnThisHost, Role
-from lab.figures import ABSENT, FACT
-from lab.procs import Process, all_ended
+from lab.driver import Context, Driver
+from lab.features import OnThisHost, Role
+from lab.figures.series import ABSENT, FACT
+from lab.host.procs import Process, all_ended
+from lab.host.strain import Gauge
+from lab.launch.session import Session
 from lab.registry import make_driver
-from lab.run import Outcome, RunRecord
-from lab.session import Session
+from lab.run.clean import find, sweep
+from lab.service.task import Antagonist, start_task
 from lab.spec import Spec, Target
-from lab.strain import Gauge
-from lab.task import Antagonist, start_task
+from lab.store.record import Outcome, RunRecord
 from lab.timeline import SystemClock
-from scenarios.neighbour import Neighbour
+from scenarios.neighbour import Neighbour, trial
 
 Measure = Callable[..., RunRecord]
 WINDOWS_S = (0.4, 1.0, 2.0)
@@ -37,10 +37,10 @@ OTHERS = ("the antagonist ended before the load did", "too many requests were no
 LAB = """
 import sys
 from unittest.mock import Mock
-from lab.options import RunOptions
+from lab.cli.options import RunOptions
 from lab.registry import make_scenario
-from lab.start import execute, intent
-from lab.store import Store
+from lab.cli.start import execute, intent
+from lab.store.database import Store
 parameters = {"antagonists": "busy", "share": "yes", "seconds": "2", "rate": "50"}
 options = RunOptions(targets=["docker"], rounds=1, warmup=0, param=parameters)
 with Store.open(sys.argv[1]) as store, intent(make_scenario("neighbour", parameters), options, {}) as plan:
@@ -58,7 +58,7 @@ def driver(target: str, make_context: Callable[..., Context]) -> Iterator[Driver
 
 @pytest.fixture(autouse=True)
 def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbour, "LATE_SHARE", 1.0)  # these tests may share their CPUs
+    monkeypatch.setattr(trial, "LATE_SHARE", 1.0)  # these tests may share their CPUs
 
 
 def values(record: RunRecord, metric: str, **dimensions: str) -> list[float]:

@@ -18,16 +18,17 @@ import pytest
 
 from drivers.oci import BUNDLES, OciDriver
 from drivers.oci.instance import group_names, group_of
-from lab import cgroup
-from lab.archive import machine_architecture
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
-from lab.ownership import Owner
-from lab.procfs import read_fields
+from lab.host import cgroup
+from lab.host.ownership import Owner
+from lab.host.procfs import read_fields
+from lab.image.archive import machine_architecture
+from lab.launch.session import Session
 from lab.service.build import build_service
-from lab.session import Session
-from lab.spec import MIB, Endpoint, Spec
+from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source, SystemClock
+from lab.units import MIB
 
 pytestmark = pytest.mark.engine("oci")
 

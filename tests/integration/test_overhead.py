@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab.driver import Context, Driver
-from lab.figures import absences, series_of
+from lab.figures.series import absences, series_of
 from lab.registry import make_driver
-from lab.run import Outcome, RunRecord
 from lab.spec import Target
+from lab.store.record import Outcome, RunRecord
 from scenarios.overhead import Overhead
 
 Measure = Callable[..., RunRecord]

@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 
 from drivers.process import ProcessDriver
-from lab import cgroup
 from lab.driver import Context
 from lab.errors import LaunchError, Unsupported
-from lab.probes import reserve_port
-from lab.procs import Process
-from lab.session import Session
-from lab.spec import MIB, Endpoint, Spec
+from lab.host import cgroup
+from lab.host.procs import Process
+from lab.launch.session import Session
+from lab.launch.waiter import reserve_port
+from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source, SystemClock
+from lab.units import MIB
 
 pytestmark = pytest.mark.engine("process")
 
@@ -118,7 +119,7 @@ def test_after_its_lab_was_killed_a_fresh_driver_finds_and_removes_it(
         from pathlib import Path
         from drivers.process import ProcessDriver
         from lab.driver import Context
-        from lab.session import Session
+        from lab.launch.session import Session
         from lab.spec import Spec
         from lab.timeline import SystemClock
         run_dir, cache_dir, labels = sys.argv[1:]

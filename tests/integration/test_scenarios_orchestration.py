@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lab.census import Census, identity
-from lab.driver import Context, Driver, Feature, Replicates
+from lab.driver import Context, Driver
+from lab.features import Feature, Replicates
+from lab.launch.census import Census, identity
+from lab.launch.session import Session
 from lab.registry import driver_names, make_driver
-from lab.run import Outcome, RunRecord
-from lab.session import Session
 from lab.spec import Spec, Target
+from lab.store.record import Outcome, RunRecord
 from lab.timeline import Phase, SystemClock
 from scenarios.recover import Recover
 from scenarios.rollout import Rollout
@@ -67,7 +68,7 @@ def test_scale_up_and_down(driver: Driver, measure: Measure, target: str) -> Non
 
 @on(*BY_LAUNCHES, *BY_ENGINE)
 def test_roll_out_under_load(driver: Driver, measure: Measure, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.LATE_SHARE", 1.0)  # these tests may share their CPUs
+    monkeypatch.setattr("lab.service.load.LATE_SHARE", 1.0)  # these tests may share their CPUs
     window_s = WINDOW_S.get(target, 4.0)
     record = measure(Rollout(seconds=window_s, rate=20), driver)
     assert not failures(record)

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from lab import capabilities, outside, surface, surface_calls, syscalls
-from lab.driver import Context, Driver, OnThisHost, Role
-from lab.figures import ABSENT, FACT
-from lab.host import boot_id
-from lab.procfs import read_fields
+from lab.driver import Context, Driver
+from lab.features import OnThisHost, Role
+from lab.figures.series import ABSENT, FACT
+from lab.host import capabilities
+from lab.host.facts import boot_id
+from lab.host.procfs import read_fields
+from lab.launch.session import Session
 from lab.registry import make_driver
-from lab.run import Outcome, RunRecord
-from lab.session import Session
 from lab.spec import Spec, Target
-from lab.surface import Host, Inside
+from lab.store.record import Outcome, RunRecord
 from lab.timeline import SystemClock
-from scenarios.surface import Surface
+from scenarios.surface import Surface, calls, inside, outside, syscalls
+from scenarios.surface.inside import Host, Inside
 
 MASKS = {
     "capabilities: effective": "CapEff",
@@ -72,15 +73,15 @@ def looked(driver: Driver, labels: dict[str, str]) -> Iterator[Looked]:
             role = outside.carrier(pids)
             (pid,) = [pid for pid, own in pids.items() if own is role]
             from_host = outside.facts(outside.look(pids), role)
-            found = surface.look(session, Host.here())
-            yield Looked(session=session, inside=found, said=surface.facts(found), from_host=from_host, pid=pid)
+            found = inside.look(session, Host.here())
+            yield Looked(session=session, inside=found, said=inside.facts(found), from_host=from_host, pid=pid)
     finally:
         for leftover in driver.leftovers(labels):
             leftover.delete()
 
 
 def links(pid: int) -> dict[str, str]:
-    return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in surface.NAMESPACES}
+    return {kind: str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in inside.NAMESPACES}
 
 
 @on("docker", "docker:none")
@@ -105,10 +106,10 @@ def test_a_container_is_seen_alike_from_both_sides(looked: Looked, target: str) 
     for probe, key in MASKS.items():
         assert told["status"][key] == status[key]
         assert looked.said[probe] == capabilities.said(status[key]), probe
-    assert looked.said["capabilities: bounding"] not in ("none", "all", surface.NOT_TOLD)
-    assert surface.counts(looked.inside)["capabilities_effective"] == int(status["CapEff"], 16).bit_count()
+    assert looked.said["capabilities: bounding"] not in ("none", "all", inside.NOT_TOLD)
+    assert inside.counts(looked.inside)["capabilities_effective"] == int(status["CapEff"], 16).bit_count()
     assert told["status"]["Seccomp"] == status["Seccomp"] == "2"
-    assert looked.said["seccomp"] == looked.from_host["its process: seccomp"] == surface.seccomp(status)
+    assert looked.said["seccomp"] == looked.from_host["its process: seccomp"] == inside.seccomp(status)
     assert told["status"]["NoNewPrivs"] == status["NoNewPrivs"]
     assert looked.from_host["its process: root"] == "its own"
     assert looked.from_host["host processes"] == (
@@ -136,7 +137,7 @@ def test_the_bare_process_is_looked_at_without_root_or_capabilities(looked: Look
     assert looked.said["devices: it may read"] != "all of them"
     probed = syscalls.probe(looked.session, drop=looked.inside.dropped)
     assert (set(probed.user_ids), probed.capabilities) == ({65534}, 0)
-    counts = surface.counts(looked.inside)
+    counts = inside.counts(looked.inside)
     assert (counts["namespaces_own"], counts["capabilities_effective"]) == (0, 0)
     assert looked.from_host["its process: namespaces shared"] == "all"
     assert looked.from_host["its process: root"] == "the host's"
@@ -151,14 +152,14 @@ def test_a_guest_has_all_rights_over_its_own_kernel_and_its_monitor_few_over_the
     assert told["kernel"]["boot_id"] != boot_id()
     assert looked.said["kernel: boot id"] == looked.said["host name"] == "its own"
     assert looked.said["namespaces: shared with the host"] == "none: its kernel is its own"
-    assert surface.counts(looked.inside)["namespaces_own"] == len(surface.NAMESPACES)
-    assert surface.counts(looked.inside)["host_processes_seen"] == 0
+    assert inside.counts(looked.inside)["namespaces_own"] == len(inside.NAMESPACES)
+    assert inside.counts(looked.inside)["host_processes_seen"] == 0
     assert looked.said["capabilities: effective"] == "all"
     # Of the monitor, what the host's own /proc says.
     uid = status["Uid"].split()[0]
     assert looked.from_host["host processes"] == str(Role.VMM)
     assert looked.from_host["its process: user"].endswith(f"({uid})")
-    assert looked.from_host["its process: seccomp"] == surface.seccomp(status)
+    assert looked.from_host["its process: seccomp"] == inside.seccomp(status)
     assert (looked.from_host["its process: capabilities"] == "none") == (int(status["CapEff"], 16) == 0)
     assert looked.from_host["its process: no new privileges"] == {"0": "no", "1": "yes"}[status["NoNewPrivs"]]
     assert looked.from_host["its process: program"].startswith("qemu-system")
@@ -193,4 +194,4 @@ def test_the_scenario_tells_every_fact_and_figure(
         assert "keyctl" in filtered.split(", ")  # of Docker's documented profile
         assert figures["calls_filtered"] == len(filtered.split(", "))
         assert figures["namespaces_own"] >= 4
-    assert surface_calls.facts([]).keys() <= {probe for _, probe in facts}
+    assert calls.facts([]).keys() <= {probe for _, probe in facts}

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from drivers.docker.variants import VARIANTS, Variant
-from lab.driver import Context, Driver, OnThisHost, Role
+from lab.driver import Context, Driver
+from lab.features import OnThisHost, Role
+from lab.launch.session import Session
 from lab.registry import make_driver
-from lab.session import Session
 from lab.spec import Spec, Target
-from lab.syscalls import Outcome, Probed, Sees, differs, probe, refused
 from lab.timeline import SystemClock
+from scenarios.surface.syscalls import Outcome, Probed, Sees, differs, probe, refused
 
 Launch = Callable[[str], contextlib.AbstractContextManager[Session]]
 

@@ -21,13 +21,15 @@ import psutil
 import pytest
 
 from drivers.swarm import SwarmDriver
-from lab import cgroup
-from lab.driver import Context, Execs, OnThisHost, Replicates, Role
+from lab.driver import Context
 from lab.errors import BadInput, CleanupError, LaunchError
-from lab.procs import Process
-from lab.session import Session
-from lab.spec import MIB, Endpoint, Restart, Spec
+from lab.features import Execs, OnThisHost, Replicates, Role
+from lab.host import cgroup
+from lab.host.procs import Process
+from lab.launch.session import Session
+from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source, SystemClock
+from lab.units import MIB
 
 pytestmark = pytest.mark.engine("swarm")
 
@@ -303,7 +305,7 @@ def test_where_ports_are_published_on_loopback_each_task_gets_one(tmp_path: Path
         daemon = subprocess.Popen([*in_its_network, *command], stdout=log, stderr=log)
     try:
         until(lambda: (tmp_path / "sock").exists() and _answers(host))
-        lab = [sys.executable, "-c", "import lab.cli; lab.cli.main()"]
+        lab = [sys.executable, "-m", "lab"]
         run = subprocess.run(
             [
                 *("nsenter", f"--net=/proc/{daemon.pid}/ns/net", *lab, "run", "boot", "-t", "swarm", "--rounds", "2"),

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lab.run import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.sample import Sample
 from lab.service.build import build_service
+from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.sample import Sample
 from lab.timeline import Clock, MarkRecord, Phase, Source, Timeline
 
 MS = 1_000_000

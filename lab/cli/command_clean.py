@@ -1,0 +1,85 @@
+"""`lab clean`: shows what dead runs left, and removes it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.driver import Context, Driver
+from lab.errors import LabError
+from lab.registry import driver_names, make_driver
+from lab.run.clean import Found, find, sweep
+from lab.show.terminal import printable
+from lab.spec import Target
+from lab.store.place import cache_dir
+
+
+def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: bool) -> int:
+    """Returns the exit code: 1 where something could not be removed."""
+    drivers, unmade = _drivers(options)
+    console = Console(stderr=as_json)
+    try:
+        looked = find(drivers, {})
+        problems, absent = looked.problems, {**unmade, **looked.absent}
+        console.print(_table(looked.found) if looked.found else "nothing of the lab's is left on this machine")
+        for name, reason in absent.items():
+            console.print(f"not looked at: {name} ({reason})", markup=False)
+        doomed = [item for item in looked.found if item.fate == "remove"]
+        removed: Sequence[Found] = []
+        if doomed and not dry_run and (yes or _agreed(len(doomed))):
+            swept = sweep(drivers, {})
+            removed, problems = swept.removed, swept.problems
+            console.print(f"removed {len(removed)}")
+        for problem in problems:
+            console.print(f"problem: {problem}", markup=False, style="red")
+        if as_json:
+            result = {
+                "found": [_json(item) for item in looked.found],
+                "removed": [_json(item) for item in removed],
+                "problems": list(problems),
+                "not_looked_at": absent,
+            }
+            sys.stdout.write(json.dumps(result, indent=2) + "\n")
+        return 1 if problems else 0
+    finally:
+        for driver in drivers:
+            driver.close()
+
+
+def _drivers(options: Mapping[str, str]) -> tuple[list[Driver], dict[str, str]]:
+    context = Context(run_dir=cache_dir(), cache_dir=cache_dir(), options=options)
+    drivers: list[Driver] = []
+    unmade: dict[str, str] = {}
+    for name in driver_names():
+        try:
+            drivers.append(make_driver(Target(name), context))
+        except LabError as error:
+            unmade[name] = error.brief
+    return drivers, unmade
+
+
+def _agreed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        sys.stderr.write("lab: nothing removed: give --yes where nobody can be asked\n")
+        return False
+    return typer.confirm(f"Remove {count}?")
+
+
+def _table(found: Sequence[Found]) -> Table:
+    table = Table("engine", "kind", "id", "run", "will be", box=None, pad_edge=False)
+    for item in found:
+        fate = "removed" if item.fate == "remove" else f"left alone: {item.fate}"
+        cells = (item.driver, item.kind, item.id, item.labels.get("lab.run", "?"), fate)
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # any process's environment may have these labels
+    return table
+
+
+def _json(item: Found) -> dict[str, Any]:
+    return {"driver": item.driver, "kind": item.kind, "id": item.id, "labels": dict(item.labels), "fate": item.fate}

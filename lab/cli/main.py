@@ -1,0 +1,412 @@
+"""The command `lab`. Parsing and printing only; every heavy import waits until its command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from lab import __version__
+from lab.errors import BadInput, IncomparableRuns, LabError
+
+if TYPE_CHECKING:
+    from lab.store.database import Store
+    from lab.store.record import RunRecord
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    TARGET_FAILED = 1
+    BAD_INPUT = 2
+    REGRESSION = 3
+    INCOMPARABLE = 4
+    INTERRUPTED = 130
+
+
+HELP = """Launch the same microservice on every platform that this machine has, and measure what each costs.
+
+Start with [bold]lab doctor[/bold] (what works here), then [bold]lab run boot[/bold] (how long does each take, and \
+where does the time go), then [bold]lab report last --html boot.html[/bold].
+
+A target is driver or driver:variant, such as process, docker, docker:host, libvirt:microvm: see \
+[bold]lab targets[/bold].
+
+Exit codes: 0 done, 1 a target failed, 2 bad input, 3 a regression, 4 not comparable, 130 interrupted.
+"""
+
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
+)
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", envvar="LAB_STORE", help="Where runs are kept: a file, or postgresql://…")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, alone on standard output.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or 'last'.")]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--driver-option", "-o", metavar="KEY=VALUE", help="For drivers: docker-host, libvirt-uri, accel, …"),
+]
+
+
+def main() -> NoReturn:
+    """The entry point: runs the command and turns the lab's errors into one line and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except LabError as error:
+        _complain(error)
+        code = _code_of(error)
+    except typer.Exit as done:
+        code = done.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("lab: interrupted", file=sys.stderr)  # noqa: T201
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = Exit.OK
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        error.show()  # type: ignore[attr-defined]  # a click.UsageError, which Typer does not re-export
+        code = Exit.BAD_INPUT
+    sys.exit(int(code or 0))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        typer.echo(f"lab {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, option: OptionsOption = None) -> None:
+    """What works on this machine: each engine, why not, and the one command that mends it."""
+    from lab.cli.doctor import examine, render
+
+    findings = examine(_pairs(option))
+    _show(findings.to_json(), lambda: render(findings), as_json)
+
+
+@app.command()
+def targets(as_json: JsonOption = False) -> None:
+    """The targets that can be named, and what each is."""
+    from lab.registry import driver_class, driver_names
+
+    rows = [
+        {"target": f"{name}:{variant}" if variant else name, "about": about}
+        for name in driver_names()
+        for variant, about in driver_class(name).variants().items()
+    ]
+    _show(rows, lambda: _two_columns((row["target"], row["about"]) for row in rows), as_json)
+
+
+@app.command()
+def scenarios(as_json: JsonOption = False) -> None:
+    """The questions that `lab run` can put, and the parameters (-p KEY=VALUE) of each."""
+    from lab.registry import describe_scenarios
+
+    rows = describe_scenarios()
+
+    def table() -> Any:
+        return _two_columns((row["scenario"], _with_parameters(row)) for row in rows)
+
+    _show(rows, table, as_json)
+
+
+@app.command()
+def run(
+    scenario: Annotated[str, typer.Argument(help="The question, such as boot: see `lab scenarios`.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--targets", "-t", help="Comma-separated. Default: process,docker,libvirt:microvm,libvirt:q35."),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(help="Measured rounds; with --until-ci, the most. Default: the scenario's, mostly 10, or 160."),
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: mostly 1.")
+    ] = None,
+    until_ci: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Stop once every median's interval is within ± this: 5%.")
+    ] = None,
+    max_time: Annotated[str | None, typer.Option(metavar="TIME", help="Begin no round after this: 10m.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")] = None,
+    cold: Annotated[bool | None, typer.Option("--cold", help="Drop the page cache before each launch (root).")] = None,
+    image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or a tar file.")] = None,
+    port: Annotated[int | None, typer.Option(help="Where that image's service listens. Default: 8080.")] = None,
+    ready_path: Annotated[
+        str | None, typer.Option(help="What to request of it until it answers 200. Default: /.")
+    ] = None,
+    command: Annotated[list[str] | None, typer.Option(help="Replaces the image's command; once per word.")] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment of the service.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of each instance. Default: 1.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each instance. Default: 128M.")] = None,
+    pids: Annotated[int | None, typer.Option(help="Processes of each instance. Default: 128.")] = None,
+    scratch: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. Default: 16M.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s.")] = None,
+    host_port: Annotated[
+        int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
+    ] = None,
+    kernel: Annotated[Path | None, typer.Option(help="The guests' kernel, instead of a found or fetched one.")] = None,
+    kind_image: Annotated[str | None, typer.Option(help="kind's node image, for the scenario cluster.")] = None,
+    kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, likewise.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="A context of your kubeconfig, instead of kind's cluster.")
+    ] = None,
+    option: OptionsOption = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these options.")] = None,
+    store: StoreOption = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait while another run holds this machine.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a scenario on real engines: `lab run boot -t process,docker,libvirt:microvm --rounds 20`."""
+    from lab.cli.command_run import Request, run_scenario
+
+    given = {
+        "targets": targets,
+        "rounds": rounds,
+        "warmup": warmup,
+        "until_ci": until_ci,
+        "max_time": max_time,
+        "seed": seed,
+        "cold": cold,
+        "image": image,
+        "port": port,
+        "ready_path": ready_path,
+        "command": command,
+        "env": env,
+        "cpus": cpus,
+        "memory": memory,
+        "pids": pids,
+        "scratch": scratch,
+        "timeout": timeout,
+        "host_port": host_port,
+        "param": param,
+        "driver_options": [
+            *(option or []),
+            *_set(kernel=kernel, kind_image=kind_image, kind_config=kind_config, context=context),
+        ]
+        or None,
+    }
+    request = Request(
+        scenario=scenario,
+        given=given,
+        config=config,
+        store=store,
+        html=html,
+        dry_run=dry_run,
+        wait=wait,
+        as_json=as_json,
+    )
+    raise typer.Exit(run_scenario(request))
+
+
+@app.command()
+def runs(
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The stored runs, newest first."""
+    from lab.show.table import render_runs
+
+    with _open(store) as opened:
+        found = opened.runs(limit)
+    rows = [{"id": r.id, "scenario": r.scenario, "started_at": r.started_at, "status": r.status} for r in found]
+    _show(rows, lambda: render_runs(found), as_json)
+
+
+@app.command()
+def show(run: RunArgument = "last", store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """A run's table, as `lab run` showed it."""
+    from lab.show.table import render_run
+
+    record = _load(store, run)
+    _show(record.to_json(), lambda: render_run(record), as_json)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    form: Annotated[str, typer.Option("--format", help="json (everything) or csv (one sample a row).")] = "json",
+    output: Annotated[Path | None, typer.Option("--output", "-O", help="A file, instead of standard output.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """A run's raw values."""
+    from lab.store.export import to_csv, to_json
+
+    writers: Mapping[str, Callable[[RunRecord], str]] = {"json": to_json, "csv": to_csv}
+    if form not in writers:
+        raise BadInput(f"there is no format '{form}'", resolution="json or csv")
+    text = writers[form](_load(store, run))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write(output, text)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    html: Annotated[Path, typer.Option(help="The file to write.")],
+    store: StoreOption = None,
+) -> None:
+    """One HTML file that opens without a network: table, phases, distributions, host facts, warnings."""
+    from lab.show.report import write_html
+
+    write_html(_load(store, run), html)
+    typer.echo(html)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="The run to compare with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The run that may have changed.")],
+    fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression", help="Exit 3 where B is slower.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """B against A: ratio with interval per target and phase, a permutation test corrected for their number."""
+    from lab.figures.comparison import compare_runs
+    from lab.show.table import render_comparison
+
+    with _open(store) as opened:
+        comparison = compare_runs(opened.load(a), opened.load(b))
+    _show(comparison.to_json(), lambda: render_comparison(comparison), as_json)
+    if fail_on_regression and comparison.regressions:
+        raise typer.Exit(Exit.REGRESSION)
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is there.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    option: OptionsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find by label what dead runs left on every engine, show it, and remove it. Live runs are left alone."""
+    from lab.cli.command_clean import run_clean
+
+    raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, options=_pairs(option), as_json=as_json))
+
+
+cluster = typer.Typer(
+    help="The local Kubernetes cluster (kind) that the lab makes once and uses again.", no_args_is_help=True
+)
+app.add_typer(cluster, name="cluster")
+
+
+@cluster.command("up")
+def cluster_up(
+    kind_image: Annotated[str | None, typer.Option(help="The node image, instead of kind's own.")] = None,
+    kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, instead of the lab's.")] = None,
+    option: OptionsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the cluster, unless it is there."""
+    from lab.cli.command_cluster import cluster_up as up
+
+    given = {"kind-image": kind_image, "kind-config": str(kind_config) if kind_config else None}
+    up(options={**_pairs(option), **{key: value for key, value in given.items() if value}}, as_json=as_json)
+
+
+@cluster.command("down")
+def cluster_down(option: OptionsOption = None, as_json: JsonOption = False) -> None:
+    """Remove it."""
+    from lab.cli.command_cluster import cluster_down as down
+
+    down(options=_pairs(option), as_json=as_json)
+
+
+@cluster.command("status")
+def cluster_status(option: OptionsOption = None, as_json: JsonOption = False) -> None:
+    """What it is, or how to get one."""
+    from lab.cli.command_cluster import cluster_status as status
+
+    status(options=_pairs(option), as_json=as_json)
+
+
+def _code_of(error: LabError) -> Exit:
+    if isinstance(error, BadInput):
+        return Exit.BAD_INPUT
+    return Exit.INCOMPARABLE if isinstance(error, IncomparableRuns) else Exit.TARGET_FAILED
+
+
+def _complain(error: LabError) -> None:
+    print(f"lab: {error.brief}", file=sys.stderr)  # noqa: T201
+    if error.resolution:
+        print(f"     {error.resolution}", file=sys.stderr)  # noqa: T201
+
+
+def _open(store: str | None) -> Store:
+    from lab.store.database import Store
+
+    return Store.open(store)
+
+
+def _load(store: str | None, run: str) -> RunRecord:
+    with _open(store) as opened:
+        return opened.load(run)
+
+
+def _show(value: Any, render: Callable[[], Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+        return
+    from rich.console import Console
+
+    Console().print(render())
+
+
+def _two_columns(rows: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _with_parameters(row: Mapping[str, Any]) -> str:
+    return "\n".join([row["question"], *(f"-p {key}={_as_given(one)}" for key, one in row["parameters"].items())])
+
+
+def _as_given(value: object) -> str:
+    """A parameter's value as a user would write it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
+def _set(**options: object) -> list[str]:
+    return [f"{key.replace('_', '-')}={value}" for key, value in options.items() if value is not None]
+
+
+def _pairs(values: list[str] | None) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values or []]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise BadInput("--driver-option needs KEY=VALUE")
+    return {key: value for key, _, value in pairs}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}", resolution="name another file") from error

@@ -1,0 +1,210 @@
+"""From a user's options to a run: resolve, ask the engines, show the plan, run."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab import __version__
+from lab.cli.options import ROUNDS, WARMUP, RunOptions
+from lab.driver import Context, Driver, Info
+from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
+from lab.features import Coldable
+from lab.host.cold import cold_label, make_cold, require_cold
+from lab.host.facts import Steal, host_facts
+from lab.host.noise import host_warnings
+from lab.host.ownership import Owner
+from lab.registry import driver_names, make_driver
+from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
+from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
+from lab.spec import SERVICE_IMAGE, Spec, Target
+from lab.store.database import Store
+from lab.store.place import RunDir, cache_dir, make_run_dir
+from lab.store.record import Outcome, Run, RunStatus, TargetRecord
+
+_LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 6.0}
+"""A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A run about to start: who takes part, and what it will do to this machine."""
+
+    run: Run
+    scenario: Scenario
+    options: RunOptions
+    spec: Spec
+    entrants: Sequence[Entrant]
+    context: Context
+
+    @property
+    def launches(self) -> int:
+        """The most launches that there can be."""
+        return self._launches_per_round() * sum(entrant.running for entrant in self.entrants) * self._rounds()
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The declared memory of all the instances that live at the same time, and what the scenario makes beside."""
+        made = self.scenario.memory_bytes if isinstance(self.scenario, Makes) else 0
+        return self.options.memory * self.at_once + made
+
+    @property
+    def likely_s(self) -> float:
+        """A guess, for the plan only."""
+        running = [_LIKELY_S.get(entrant.target.driver, 5.0) for entrant in self.entrants if entrant.running]
+        beside = self.scenario.likely_s_per_round if isinstance(self.scenario, Takes) else 0.0
+        return sum(launch * self._launches_per_round() + beside for launch in running) * self._rounds()
+
+    def changes(self) -> list[str]:
+        """What the run does to this machine, in words."""
+        count = "one at a time" if self.at_once == 1 else f"up to {self.at_once} at a time"
+        found = [f"starts and removes instances of the service, {count}, on 127.0.0.1 only"]
+        if isinstance(self.scenario, Makes):
+            found.append(self.scenario.changes)
+        if self.options.cold:
+            found.append("drops this machine's page cache before each launch: everything else gets slower for a while")
+        return found
+
+    @property
+    def at_once(self) -> int:
+        """The most instances alive at the same time."""
+        return self.scenario.at_once if isinstance(self.scenario, Sized) else 1
+
+    def _launches_per_round(self) -> int:
+        return self.scenario.launches if isinstance(self.scenario, Sized) else 1
+
+    def _rounds(self) -> int:
+        return self.options.most_rounds + self.options.warmup_rounds
+
+
+@contextmanager
+def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str]) -> Iterator[Intent]:
+    """Resolve the targets and ask their engines; the run's own directory lives as long as this context.
+
+    Raises BadInput for a target that does not exist, and for an image that the scenario can do nothing with. An engine
+    that is not there becomes a skipped target, and so does one for which the user's input is bad: the others go on.
+    """
+    if isinstance(scenario, OwnService) and options.image != SERVICE_IMAGE:
+        raise BadInput(
+            f"{scenario.name} asks the lab's own service, and '{options.image}' is another",
+            resolution="leave out --image",
+        )
+    options = options.paced(*(scenario.rounds, scenario.warmup) if isinstance(scenario, Paced) else (ROUNDS, WARMUP))
+    targets = options.parsed_targets()
+    run_id = new_run_id()
+    labels = {"lab.run": run_id, "lab.scenario": scenario.name, "lab.owner": str(Owner.current())}
+    run_dir = make_run_dir(run_id, labels)
+    try:
+        context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options)
+        entrants = [_enter(target, context, scenario) for target in targets]
+        seed = options.seed if options.seed is not None else secrets.randbits(32)
+        spec = options.spec(labels)
+        run = Run(
+            id=run_id,
+            scenario=scenario.name,
+            started_at=now_iso(),
+            ended_at=None,
+            status=RunStatus.RUNNING,
+            owner=labels["lab.owner"],
+            lab_version=__version__,
+            parameters={
+                **options.model_dump(exclude={"env", "seed", "param"}),
+                "scenario": asdict(scenario) if is_dataclass(scenario) else {},
+                "seed": seed,
+                "spec": _spec_json(spec),
+            },
+        )
+        yield Intent(run=run, scenario=scenario, options=options, spec=spec, entrants=entrants, context=context)
+    finally:
+        RunDir(str(run_dir), labels).delete()
+
+
+def execute(intent: Intent, store: Store, progress: Progress) -> RunStatus:
+    """Run `intent`, one launch at a time. Raises StoreError, and BadInput where `--cold` cannot be had."""
+    steal = Steal()
+    steal.start()
+    facts = host_facts(paths={"store": Path(str(store)).parent} if str(store).startswith("/") else {})
+    facts["warnings"] = [asdict(warning) for warning in host_warnings(facts)]
+    plan = intent.options.plan(intent.run.parameters["seed"])
+    if intent.options.cold:
+        _refuse_cold_among_others(intent.context)
+        plan = replace(plan, before_launch=_make_cold, dimensions={"cache": cold_label(facts)})
+    runner = Runner(
+        run=intent.run,
+        scenario=intent.scenario,
+        entrants=intent.entrants,
+        spec=intent.spec,
+        plan=plan,
+        store=store,
+        host=facts,
+        progress=progress,
+        steal=steal,
+    )
+    return runner.execute()
+
+
+def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
+    driver: Driver | None = None
+    info: Info | None = None
+    try:
+        driver = make_driver(target, context)
+    except DriverError as error:
+        return Entrant(target=target, driver=None, info=None, record=_skipped(target, None, error))
+    try:
+        info = driver.info()
+        missing = scenario.requires - info.features
+        if missing:
+            raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
+        if isinstance(scenario, Needs):
+            scenario.look()
+    except LabError as error:
+        record = _skipped(target, info, error)
+        return Entrant(target=target, driver=driver, info=info, record=record, bad_input=isinstance(error, BadInput))
+    record = TargetRecord(target=str(target), outcome=Outcome.OK, info=info_json(info))
+    return Entrant(target=target, driver=driver, info=info, record=record)
+
+
+def _skipped(target: Target, info: Info | None, error: LabError) -> TargetRecord:
+    return TargetRecord(
+        target=str(target), outcome=Outcome.SKIPPED, reason=error.brief, remedy=error.resolution, info=info_json(info)
+    )
+
+
+def _make_cold(driver: Driver, spec: Spec) -> Mapping[str, Any]:
+    if not isinstance(driver, Coldable):
+        raise Unsupported(f"{driver.name} does not tell which files a launch reads, so none can be called cold")
+    return {"cold": make_cold(driver.launch_files(spec)).to_json()}
+
+
+def _refuse_cold_among_others(context: Context) -> None:
+    """Every engine of this host is asked, since dropping its cache slows all of them. Raises BadInput."""
+    require_cold()
+    others: list[str] = []
+    for name in driver_names():
+        with contextlib.suppress(DriverUnavailable), contextlib.closing(make_driver(Target(name), context)) as driver:
+            if isinstance(driver, Coldable):
+                others += [f"{name} runs {other}" for other in driver.others_running()]
+    if others:
+        raise BadInput(
+            f"--cold would slow what is not the lab's: {'; '.join(others)}",
+            resolution="stop that first, or leave --cold",
+        )
+
+
+def _spec_json(spec: Spec) -> dict[str, Any]:
+    return {
+        "image": spec.image,
+        "port": spec.port,
+        "ready_path": spec.ready_path,
+        "command": list(spec.command) if spec.command else None,
+        "environment": dict(spec.environment),
+        "cpus": spec.cpus,
+        "memory_bytes": spec.memory_bytes,
+        "pids": spec.pids,
+        "scratch_bytes": spec.scratch_bytes,
+    }

@@ -1,0 +1,118 @@
+"""What a comparison of two runs comes to: its rows, each with a verdict, and the conditions that differed."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lab.figures import stats
+from lab.figures.series import COUNTED
+from lab.units import RATIO
+
+_LARGER_IS_WORSE = frozenset({"s", "bytes", RATIO})
+_SMALLER_IS_WORSE = frozenset({"bytes/s", "requests/s", "share"})
+_FAILURES = frozenset({"requests_failed", "failed_replicas"})
+"""Metrics that count what went wrong: larger is worse, which their units do not tell."""
+
+
+class Verdict(enum.StrEnum):
+    """What B is against A. `HIGHER` and `LOWER` stand for slower and faster where the unit is no time."""
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    HIGHER = "higher"
+    LOWER = "lower"
+    SAME = "no difference seen"
+    FAILS = "fails in B"
+    NOT_COMPARED = "not compared"
+
+
+_DIFFERENT = frozenset({Verdict.SLOWER, Verdict.FASTER, Verdict.HIGHER, Verdict.LOWER})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of both runs. `p` is the test's own, `p_corrected` Holm's; `reason` says why nothing was compared.
+
+    The shares are of a COUNTED metric, which is compared by them: of 0s and 1s, a median tells little.
+    """
+
+    target: str
+    metric: str
+    name: str
+    unit: str
+    dimensions: Mapping[str, str]
+    can_alarm: bool
+    a: stats.Estimate | None
+    b: stats.Estimate | None
+    failed_a: int
+    failed_b: int
+    share_a: float | None = None
+    share_b: float | None = None
+    ratio: stats.Ratio | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+    verdict: Verdict = Verdict.NOT_COMPARED
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A fact of host, spec, version or parameters in which the runs differ; None is absent."""
+
+    fact: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunComparison:
+    """B against A."""
+
+    a: str
+    b: str
+    scenario: str
+    alpha: float
+    rows: Sequence[Row]
+    differences: Sequence[Difference]
+    warnings: Sequence[str]
+    """What of either host, while its run lasted, can make a difference of its own."""
+
+    @property
+    def alarms(self) -> list[Row]:
+        """The totals that differ, either way."""
+        return [row for row in self.rows if row.can_alarm and row.verdict in _DIFFERENT]
+
+    @property
+    def regressions(self) -> list[Row]:
+        """The totals that are worse in B, as their unit or metric tells, or whose target does not run any more."""
+        return [row for row in self.rows if row.can_alarm and _worse(row)]
+
+    def title(self, row: Row) -> str:
+        """How a total is called: by its target, and by its metric as well where there are several."""
+        metrics = {one.metric for one in self.rows if one.can_alarm and one.metric}
+        return f"{row.target} {row.name}" if len(metrics) > 1 and row.metric else row.target
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `lab compare --json`."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "scenario": self.scenario,
+            "alpha": self.alpha,
+            "alarm": bool(self.alarms),
+            "regression": bool(self.regressions),
+            "rows": [asdict(row) for row in self.rows],
+            "differences": [asdict(difference) for difference in self.differences],
+            "warnings": list(self.warnings),
+        }
+
+
+def _worse(row: Row) -> bool:
+    return (
+        row.verdict in {Verdict.SLOWER, Verdict.FAILS}
+        or (row.verdict is Verdict.HIGHER and (row.unit in _LARGER_IS_WORSE or row.metric in _FAILURES))
+        or (row.verdict is Verdict.LOWER and (row.unit in _SMALLER_IS_WORSE or row.metric in COUNTED))
+    )

@@ -1,0 +1,235 @@
+"""Whether run B differs from run A, and how much: ratios of medians, permutation tests corrected for their number.
+
+Two families of tests, each corrected on its own by Holm's method. The totals (every metric that answers the scenario's
+question, `boot_s` for `boot`) are the family that can alarm: of comparisons of a run with its equal, at most `alpha`
+alarm at all, slower or faster. Phases and the like explain a total; there are many of them, and in one family with the
+totals they would only hide what is there.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lab.errors import IncomparableRuns
+from lab.figures import notes, series, stats
+from lab.figures.compared import Difference, Row, RunComparison, Verdict
+from lab.figures.series import COUNTED, EXPLAINING, Series
+from lab.store.record import Outcome, RunRecord, TargetRecord
+
+ALPHA = 0.05
+EQUAL_SPEC = ("image", "cpus", "memory_bytes")
+"""What of the spec must be equal: declared sizes and the service itself (METHOD.md, rule 11)."""
+
+VOLATILE_WORDS = frozenset(
+    {"available", "free", "load", "loadavg", "steal", "time", "uptime", "used", "volatile", "warnings"}
+)
+"""A fact with such a word in its path changes from minute to minute, and is no difference between hosts."""
+
+NOT_CONDITIONS = frozenset(
+    {"rounds", "warmup", "seed", "until_ci", "max_time", "timeout", "targets", "stopped_by", "steal_fraction", "spec"}
+    # These are in the spec as well.
+    | {"image", "port", "ready_path", "command", "env", "cpus", "memory", "pids", "scratch"}
+)
+"""A run's parameters that say how often, and not under which conditions, it measured."""
+
+_IGNORED_IN_SPEC = frozenset({"labels", "nonce"})
+
+
+def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComparison:
+    """B against A, every row; warm-up left out, failed launches counted beside.
+
+    Raises IncomparableRuns for another scenario, image, CPUs or memory, without a row in common, and where a run has
+    no complete launch.
+    """
+    _check(a, b)
+    rows_a = {row.key: row for row in series.series_of(a)}
+    rows_b = {row.key: row for row in series.series_of(b)}
+    rows = [
+        _tested(_row(row, rows_a.get(key), rows_b.get(key), a, b), rows_a.get(key), rows_b.get(key), alpha)
+        for key, row in {**rows_a, **rows_b}.items()
+    ]
+    if not set(rows_a) & set(rows_b):
+        why = next((f"{row.target}: {row.reason}" for row in rows if row.can_alarm), "they measured different things")
+        raise IncomparableRuns(f"runs {a.run.id} and {b.run.id} have no row in common: {why}")
+    rows += [row for target in a.targets for row in _lost(target, a, b)]
+    rows = _corrected(rows, alpha)
+    return RunComparison(
+        a=a.run.id,
+        b=b.run.id,
+        scenario=a.run.scenario,
+        alpha=alpha,
+        rows=sorted(rows, key=lambda row: not row.can_alarm),
+        differences=list(_differences(a, b)),
+        warnings=[f"{name}: {text}" for name, run in (("A", a), ("B", b)) for text in notes.passing_warnings(run)],
+    )
+
+
+def _check(a: RunRecord, b: RunRecord) -> None:
+    pair = f"runs {a.run.id} and {b.run.id}"
+    if a.run.scenario != b.run.scenario:
+        raise IncomparableRuns(f"{pair} are of different scenarios: {a.run.scenario} and {b.run.scenario}")
+    spec_a, spec_b = _spec(a), _spec(b)
+    for key in EQUAL_SPEC:
+        if spec_a.get(key) != spec_b.get(key):
+            what = key.removesuffix("_bytes")
+            raise IncomparableRuns(
+                f"{pair} differ in {what}: {spec_a.get(key)} and {spec_b.get(key)}",
+                resolution=f"run both with the same --{what}",
+            )
+    for record in (a, b):
+        if not any(not sample.warmup for sample in record.samples):
+            raise IncomparableRuns(
+                f"run {record.run.id} has no complete launch", resolution=f"lab show {record.run.id}"
+            )
+    names_a, names_b = ([target.target for target in record.targets] for record in (a, b))
+    if not set(names_a) & set(names_b):
+        raise IncomparableRuns(f"{pair} have no target in common: {', '.join(names_a)}; {', '.join(names_b)}")
+
+
+def _row(known: Series, in_a: Series | None, in_b: Series | None, a: RunRecord, b: RunRecord) -> Row:
+    """The row of `known`, which is one of the two, not yet tested."""
+    row = Row(
+        target=known.label,
+        metric=known.metric,
+        name=known.name,
+        unit=known.unit,
+        dimensions=dict(known.dimensions),
+        can_alarm=known.metric not in EXPLAINING,
+        a=stats.estimate(in_a.values) if in_a else None,
+        b=stats.estimate(in_b.values) if in_b else None,
+        failed_a=len(series.failures(a, known.target)),
+        failed_b=len(series.failures(b, known.target)),
+        share_a=_share(in_a),
+        share_b=_share(in_b),
+    )
+    if in_a is None:
+        return replace(row, reason=_why_absent(known, a, "A"))
+    if in_b is None:
+        fails = row.can_alarm and _failed(b, known.target)
+        verdict = Verdict.FAILS if fails else Verdict.NOT_COMPARED
+        return replace(row, verdict=verdict, reason=_why_absent(known, b, "B"))
+    return row if known.metric in COUNTED else replace(row, ratio=series.ratio_of(in_a, in_b))
+
+
+def _share(row: Series | None) -> float | None:
+    return statistics.fmean(row.values) if row is not None and row.metric in COUNTED else None
+
+
+def _tested(row: Row, in_a: Series | None, in_b: Series | None, alpha: float) -> Row:
+    if in_a is None or in_b is None:
+        return row
+    n_a, n_b = len(in_a.values), len(in_b.values)
+    if 2 / math.comb(n_a + n_b, n_a) > alpha:
+        return replace(row, reason=f"no test of {n_a} and {n_b} values can reach {alpha:.0%}")
+    return replace(row, p=stats.permutation_test(in_a.values, in_b.values))
+
+
+def _lost(target: TargetRecord, a: RunRecord, b: RunRecord) -> Iterator[Row]:
+    """A target that both runs tried and neither measured still has its row."""
+    measured = {sample.target for record in (a, b) for sample in record.samples if not sample.warmup}
+    there = next((other for other in b.targets if other.target == target.target), None)
+    if target.target not in measured and there is not None:
+        yield Row(
+            target=target.target,
+            metric="",
+            name="",
+            unit="",
+            dimensions={},
+            can_alarm=False,
+            a=None,
+            b=None,
+            failed_a=len(series.failures(a, target.target)),
+            failed_b=len(series.failures(b, target.target)),
+            reason=f"no complete launch in either ({there.reason or target.reason})",
+        )
+
+
+def _corrected(rows: Sequence[Row], alpha: float) -> list[Row]:
+    done = list(rows)
+    for can_alarm in (True, False):
+        family = [place for place, row in enumerate(rows) if row.p is not None and row.can_alarm is can_alarm]
+        p_values = [p for place in family if (p := rows[place].p) is not None]
+        for place, p in zip(family, stats.holm(p_values), strict=True):
+            done[place] = replace(rows[place], p_corrected=p, verdict=_verdict(rows[place], p, alpha))
+    return done
+
+
+def _verdict(row: Row, p: float, alpha: float) -> Verdict:
+    change = _change(row)
+    if p > alpha or change == 0:
+        return Verdict.SAME
+    larger = change > 0
+    if row.unit == "s":
+        return Verdict.SLOWER if larger else Verdict.FASTER
+    return Verdict.HIGHER if larger else Verdict.LOWER
+
+
+def _change(row: Row) -> float:
+    if row.share_a is not None and row.share_b is not None:
+        return row.share_b - row.share_a
+    return 0.0 if row.a is None or row.b is None else row.b.median - row.a.median
+
+
+def _failed(record: RunRecord, target: str) -> bool:
+    """Whether the run tried `target` and it did not come up; one that was skipped was not tried."""
+    about = next((other for other in record.targets if other.target == target), None)
+    if about is None or about.outcome is Outcome.SKIPPED:
+        return False
+    return about.outcome is Outcome.FAILED or (
+        bool(series.failures(record, target)) and not any(s.target == target and not s.warmup for s in record.samples)
+    )
+
+
+def _why_absent(row: Series, record: RunRecord, name: str) -> str:
+    about = next((target for target in record.targets if target.target == row.target), None)
+    if about is None:
+        return f"not in {name}"
+    if about.outcome is not Outcome.OK:
+        return f"{about.outcome} in {name}: {about.reason}"
+    if series.label(about) != row.label:
+        return f"{name} ran {series.label(about)}"
+    others = [other for other in series.series_of(record) if (other.label, other.metric) == (row.label, row.metric)]
+    if row.metric in EXPLAINING or not others:
+        complete = any(sample.target == row.target and not sample.warmup for sample in record.samples)
+        return f"not seen in {name}" if complete or row.metric in EXPLAINING else f"no complete launch in {name}"
+    told = ", ".join(f"{key}={value}" for key, value in others[0].dimensions.items())
+    return f"{name} has it with {told or 'no dimensions'}"
+
+
+def _differences(a: RunRecord, b: RunRecord) -> Iterator[Difference]:
+    yield from _differing("", {"lab_version": a.run.lab_version}, {"lab_version": b.run.lab_version})
+    yield from _differing("host.", a.host, b.host)
+    yield from _differing("spec.", *(_without(_spec(record), _IGNORED_IN_SPEC) for record in (a, b)))
+    yield from _differing("run.", *(_without(record.run.parameters, NOT_CONDITIONS) for record in (a, b)))
+    infos = {target.target: target.info for target in b.targets}
+    for target in a.targets:
+        if target.info and infos.get(target.target):
+            yield from _differing(f"{target.target}.", target.info, infos[target.target])
+
+
+def _differing(prefix: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
+    flat_a, flat_b = dict(_flat(a)), dict(_flat(b))
+    for path in {**flat_a, **flat_b}:
+        words = {word for part in path.split(".") for word in part.split("_")}
+        if flat_a.get(path) != flat_b.get(path) and not words & VOLATILE_WORDS:
+            yield Difference(prefix + path, flat_a.get(path), flat_b.get(path))
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _spec(record: RunRecord) -> Mapping[str, Any]:
+    return dict(record.run.parameters.get("spec") or {})
+
+
+def _without(values: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}

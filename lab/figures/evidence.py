@@ -1,0 +1,115 @@
+"""What a scenario about isolation saw: facts in words beside its figures, each from inside an instance or outside it.
+
+A fact is a sample like any other (metric `fact`, value 1): what was looked at is its dimension `probe`, what was found
+`said`. A figure tells by the dimension `seen` from which side it was read, the same for all of a metric; without it, it
+is of both sides, or of neither.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from lab.figures import series
+from lab.figures.series import FACT, SEEN
+from lab.scenario import Bench
+from lab.store.record import RunRecord
+
+
+class Seen(StrEnum):
+    """From where something was read."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a probe looks at, why a difference in it matters, and the page of the kernel's (or engine's) documentation
+    that says so."""
+
+    what: str
+    why: str
+    page: str
+
+
+@runtime_checkable
+class Claims(Protocol):
+    """A scenario that tests a claim: its report reads like evidence."""
+
+    claim: str  # in the words of those who make it
+    caveats: Sequence[str]  # what stands beside its figures, a sentence or two each
+    meanings: Mapping[str, Meaning]  # of its facts, by probe, or by what stands before a colon in its name
+
+    @property
+    def done(self) -> Sequence[str]:
+        """What the lab did, a sentence each, with the parameters as they were given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one probe found on every target that was looked at, by its label; in the run's order of targets."""
+
+    seen: Seen
+    probe: str
+    said: Mapping[str, str]
+
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """What was found, each with the targets that agree in it."""
+        found: dict[str, list[str]] = {}
+        for label, said in self.said.items():
+            found.setdefault(said, []).append(label)
+        return found
+
+    def against(self, references: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """The targets that differ from any of `references`, each with those that it differs from."""
+        known = {name: self.said[name] for name in references if name in self.said}
+        found = {
+            label: [name for name, told in known.items() if name != label and told != said]
+            for label, said in self.said.items()
+        }
+        return {label: names for label, names in found.items() if names}
+
+
+def tell(bench: Bench, seen: Seen, probe: str, said: str) -> None:
+    """Keep a fact of this target and round."""
+    bench.emit(FACT, 1, "", probe=probe, said=said, **{SEEN: seen})
+
+
+def findings(record: RunRecord) -> list[Finding]:
+    """All facts, warm-up left out: those from inside first, else as they were first told. Where rounds differ, each
+    finding is told with the number of rounds that had it."""
+    told: dict[tuple[Seen, str], dict[str, Counter[str]]] = {}
+    for sample in record.samples:
+        if sample.metric == FACT and not sample.warmup:
+            key = Seen(sample.dimensions[SEEN]), sample.dimensions["probe"]
+            each = told.setdefault(key, {}).setdefault(sample.target, Counter())
+            each[sample.dimensions["said"]] += 1
+    labels = {target.target: series.label(target) for target in record.targets}
+    return [
+        Finding(
+            seen=seen,
+            probe=probe,
+            said={labels[name]: _joined(each[name]) for name in labels if name in each},
+        )
+        for (seen, probe), each in sorted(told.items(), key=lambda item: item[0][0])
+    ]
+
+
+def references(record: RunRecord) -> list[str]:
+    """The targets that others are told against: the control, and a plain Docker container."""
+    return [series.label(target) for target in record.targets if target.target in (series.CONTROL, "docker")]
+
+
+def meaning(claims: Claims, probe: str) -> Meaning | None:
+    """What the scenario has to say of a probe."""
+    return claims.meanings.get(probe) or claims.meanings.get(probe.partition(":")[0])
+
+
+def _joined(counts: Counter[str]) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{said} ({count} of {counts.total()})" for said, count in counts.most_common())

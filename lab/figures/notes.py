@@ -1,0 +1,239 @@
+"""The words beside a run's and a comparison's figures: what a reader must know to read them right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lab.figures import density, series, stats
+from lab.figures.compared import RunComparison
+from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
+from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
+from lab.store.record import Run, RunRecord, RunStatus
+
+TCG = (
+    "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
+)
+_PASSING = frozenset(
+    {
+        WarningCode.BATTERY,
+        WarningCode.LOAD,
+        WarningCode.LOW_MEMORY,
+        WarningCode.STEAL,
+        WarningCode.SWAP,
+        WarningCode.THROTTLED,
+    }
+)
+_STOPPED = {
+    "precision": "The run stopped itself when all intervals were as narrow as --until-ci asked.",
+    "time": "The run stopped itself when its time (--max-time) was over.",
+    "the user": "The run was interrupted by the user.",
+    "no target left": "The run ended early, because no target was left to measure.",
+}
+
+
+def headline(record: RunRecord) -> str:
+    """The run in one line."""
+    run = record.run
+    warmup = run.parameters.get("warmup")
+    rounds = len(run.order) - (warmup if isinstance(warmup, int) else 0)
+    parts = [run.scenario, f"run {run.id}", run.started_at.replace("T", " ")[:16] + " UTC", f"{max(rounds, 0)} rounds"]
+    if warmup:
+        parts.append(f"after {warmup} of warm-up")
+    if run.parameters.get("cold"):
+        parts.append("cold")
+    return ", ".join([*parts, run.status.value])
+
+
+def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
+    """All that a reader must know, one sentence or two each; the host's warnings last."""
+    told = [
+        *_ending(record.run),
+        *_unequal(record),
+        *_absent(record, rows),
+        *_unmeasured(record),
+        *_censored(rows),
+        *_figures(rows),
+        *_memory(rows),
+        *_guests(rows),
+        *_density(rows),
+        *_waiting(rows),
+    ]
+    if any(_accel(target.info) == "tcg" for target in record.targets):
+        told.append(TCG)
+    return [*told, *warnings(record)]
+
+
+def warnings(record: RunRecord) -> list[str]:
+    """What of the host makes the figures weak: as found when the run began, else from its stored facts."""
+    return [f"Host: {_with_remedy(found)}" for found in _warnings(record)]
+
+
+def passing_warnings(record: RunRecord) -> list[str]:
+    """Those of them that may be different in the next run on the same host."""
+    return [_with_remedy(found) for found in _warnings(record) if found.get("code") in _PASSING]
+
+
+def conclusion(comparison: RunComparison) -> str:
+    """The comparison's outcome in one line."""
+    if not comparison.alarms and not comparison.regressions:
+        tested = [row for row in comparison.rows if row.can_alarm and row.p is not None]
+        return "No difference seen in the totals." if tested else "No total could be tested."
+    rows = [*comparison.alarms, *(row for row in comparison.regressions if row not in comparison.alarms)]
+    verdicts = dict.fromkeys(row.verdict for row in rows)
+    told = (
+        f"{verdict}: {', '.join(comparison.title(row) for row in rows if row.verdict is verdict)}"
+        for verdict in verdicts
+    )
+    return "B against A: " + "; ".join(told) + "."
+
+
+def probability(p: float) -> str:
+    """A p-value with the digits that resampling can tell."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _ending(run: Run) -> Iterator[str]:
+    stopped_by = run.parameters.get("stopped_by")
+    if isinstance(stopped_by, str) and stopped_by in _STOPPED:
+        yield _STOPPED[stopped_by]
+    elif stopped_by == "rounds" and run.parameters.get("until_ci") is not None:
+        asked = f"± {run.parameters['until_ci']:.0%}"
+        yield f"Not all intervals became as narrow as --until-ci asked ({asked}) in these rounds."
+    elif run.status is RunStatus.INTERRUPTED:
+        yield "The run was interrupted; what it had measured by then is shown."
+
+
+def _warnings(record: RunRecord) -> list[dict[str, Any]]:
+    stored = record.host.get("warnings")
+    found = [dict(warning) for warning in stored] if stored is not None else []
+    if stored is None:
+        found = [{"code": w.code, "text": w.text, "remedy": w.remedy} for w in host_warnings(record.host)]
+    steal = record.run.parameters.get("steal_fraction")
+    if isinstance(steal, float) and steal >= HIGH_STEAL_FRACTION:
+        text = f"a hypervisor took {steal:.1%} of the CPU time while the run lasted"
+        found.append({"code": WarningCode.STEAL, "text": text, "remedy": ""})
+    return found
+
+
+def _with_remedy(found: Mapping[str, Any]) -> str:
+    return f"{found['text']} ({found['remedy']})" if found.get("remedy") else str(found["text"])
+
+
+def _unequal(record: RunRecord) -> Iterator[str]:
+    """Where a target could not have what the others had (METHOD.md, rule 11)."""
+    for target in record.targets:
+        limits = (target.info.get("facts") or {}).get("limits") or {}
+        lacking = [
+            f"{name} ({text.removeprefix('not set').lstrip(': ')})"
+            for name, text in limits.items()
+            if text.startswith("not set")
+        ]
+        if lacking:
+            yield f"{series.label(target)} ran without these limits, which others had: {'; '.join(lacking)}."
+
+
+def _absent(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    """The targets that have nothing but what explains, and of which nothing else says why."""
+    totals = {row.target for row in rows if row.metric not in EXPLAINING} | {of for of, _ in series.absences(record)}
+    others = [label for target, label in {row.target: row.label for row in rows}.items() if target not in totals]
+    if totals and others:
+        yield f"{', '.join(others)} has no total, because its end was not seen (without a network there is no 'ready')."
+
+
+def _unmeasured(record: RunRecord) -> Iterator[str]:
+    labels = {target.target: series.label(target) for target in record.targets}
+    metrics: dict[tuple[str, str], list[str]] = {}
+    for (target, metric), why in series.absences(record).items():
+        metrics.setdefault((target, why), []).append(metric)
+    for (target, why), names in metrics.items():
+        yield f"{labels.get(target, target)} has no {', '.join(names)}, or not of every round: {why}."
+
+
+def _censored(rows: Sequence[Series]) -> Iterator[str]:
+    for row in rows:
+        if row.metric in series.COUNTED and not all(row.values):
+            limit = row.dimensions.get("censored_at")
+            within = f" within {limit}" if limit else ""
+            which = " ".join(f"{key}={row.dimensions[key]}" for key in ("restart", "policy") if key in row.dimensions)
+            yield (
+                f"{' '.join(filter(None, [row.label, which]))}: {series.counted(row)} {row.metric.replace('_', ' ')}"
+                f"{within}; medians of the time are of those alone, and say nothing of the others."
+            )
+
+
+def _figures(rows: Sequence[Series]) -> Iterator[str]:
+    if any(stats.estimate(row.values).low is None for row in rows if row.metric not in EXPLAINING):
+        yield "Fewer than 6 values have no 95 % interval; their range covers the median less surely than that."
+    if any(row.dimensions.get("chain") == series.ENGINE for row in rows):
+        yield (
+            "'engine' is what the engine says of itself, beside the service's own chain and no part of it; "
+            "'between' is signed: negative where the service ran before its engine said so."
+        )
+    related = [row for row in rows if row.metric not in EXPLAINING and series.beside(rows, row)]
+    if any(row.unit == "bytes" for row in related):
+        yield (
+            f"'over {series.CONTROL}' is the difference from the bare process's median: the platform's overhead, "
+            "with its 95 % bootstrap interval."
+        )
+    if any(row.unit != "bytes" for row in related):
+        yield f"'x {series.CONTROL}' is the ratio to the bare process's median, with its 95 % bootstrap interval."
+
+
+def _memory(rows: Sequence[Series]) -> Iterator[str]:
+    crowded = [row.label for row in rows if row.metric == "others_running" and any(row.values)]
+    if crowded:
+        yield (
+            f"The engine of {', '.join(crowded)} ran other instances, which share pages with the measured one: its PSS "
+            "is smaller than it would be alone."
+        )
+
+
+def _guests(rows: Sequence[Series]) -> Iterator[str]:
+    guests = {row.label: row.dimensions for row in rows if row.dimensions.get("part") == "declared"}
+    for label, told in guests.items():
+        back = f"balloon: {told.get('balloon')}, free-page reporting: {told.get('free_page_reporting')}"
+        yield (
+            f"{label}: its host keeps for a guest what that has touched once, unless it is given back ({back}); memory "
+            "that the guest takes anew from what it touched before does not show on the host."
+        )
+
+
+def _density(rows: Sequence[Series]) -> Iterator[str]:
+    slopes = [row for row in rows if row.metric == density.MARGINAL]
+    for row in slopes:
+        if not density.resolved(stats.estimate(row.values)):
+            yield (
+                f"{row.label}: the slope is not resolved, since half its 95 % interval is more than a quarter of it, "
+                f"or fewer than 6 walks were made ({len(row.values)}): more rounds, a higher max, or a quieter machine."
+            )
+    for row in rows:
+        if row.metric == "stopped_level":
+            why = "the floor of available memory" if row.dimensions.get("reason") == "floor" else "time"
+            least = min(row.values)
+            yield f"{row.label}: stopped itself at {least:g} instances, for {why}, and removed them."
+    if slopes:
+        yield (
+            "Instances per GiB and on this machine are extrapolations: they hold if the next ones cost as much as "
+            "these, and nothing else runs out first."
+        )
+        yield (
+            "Where the slope of used memory and the sum of PSS disagree: page tables, kernel memory, daemons that grow "
+            "and page cache that does not give way are in the slope alone; what the kernel shares or merges (KSM) "
+            "between instances makes the slope smaller than the cgroups' sum."
+        )
+
+
+def _waiting(rows: Sequence[Series]) -> Iterator[str]:
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        method = row.dimensions.get(WAIT_METHOD)
+        if method and row.metric not in EXPLAINING and row.label not in methods.setdefault(method, []):
+            methods[method].append(row.label)
+    if len(methods) > 1:
+        told = "; ".join(f"{method}: {', '.join(labels)}" for method, labels in methods.items())
+        yield f"Rows were waited for in different ways, which is part of their difference ({told})."
+
+
+def _accel(info: Any) -> Any:
+    return (info.get("qualifiers") or {}).get("accel")

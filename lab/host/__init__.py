@@ -1,0 +1,1 @@
+"""This machine: what it is, what runs on it, and what it gives."""

@@ -1,0 +1,1 @@
+"""The host's kernel, traced in an instance of the run's own."""

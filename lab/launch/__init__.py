@@ -1,0 +1,1 @@
+"""One launch and its instants."""

@@ -1,0 +1,276 @@
+"""One launch from `requested` to `deleted`: the port, the waiter, the marks, and the proof of the service's clock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from lab.driver import Driver, Info, Instance
+from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout, Unsupported
+from lab.features import Feature, Reports, Settles
+from lab.host.facts import boot_id, time_namespace
+from lab.launch.waiter import Answer, Waiter, reserve_port
+from lab.spec import Endpoint, Spec
+from lab.timeline import Clock, HostClock, MarkRecord, Phase, Source, Timeline
+
+_LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|main|listening) (\d{1,19})")
+_SLEPT_NS = 1_000_000_000
+_SETTLE_S = 10.0
+
+
+class Session:
+    """Launches `spec` once through `driver`, and keeps the instance until `delete`, which leaving the context calls.
+
+    After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
+    instance, `asked_at` where it was asked to answer. `beside` takes JSON values to keep with the launch's record, by
+    name. `spec` must be a launch's own (`Spec.for_launch`).
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        info: Info,
+        spec: Spec,
+        clock: HostClock,
+        *,
+        timeout_s: float = 60.0,
+        port: int | None = None,
+    ) -> None:
+        self.spec = spec
+        self.timeline = Timeline()
+        self.instance: Instance | None = None
+        self.answer: Answer | None = None
+        self.asked_at: Endpoint | None = None
+        self.beside: dict[str, Any] = {}
+        self._driver = driver
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._port = port
+        self._network = Feature.NETWORK in info.features
+        self._marker = spec.builtin and Feature.MARKER in info.features
+        self._marks = _Marks(self.timeline, spec, clock)
+        self._refused = _refused(spec, info)
+        self._waiter: Waiter | None = None
+        self._slept_before_ns = 0
+        self._logs = b""
+
+    @property
+    def wait_method(self) -> str:
+        """How `ready` was waited for; rows that differ in it are not compared without saying so."""
+        if not self._network:
+            return "none"
+        return "marker" if self._marker else "poll-20ms"
+
+    def launch(self) -> None:
+        """`ask`, then `await_ready`."""
+        self.ask()
+        self.await_ready()
+
+    def ask(self) -> None:
+        """Launch; returns when the engine has accepted it, a waiter being in place since before that was asked. The
+        calling thread must live until `await_ready` has returned: its CPU time does not count as waiting.
+
+        Raises LaunchError, DriverUnavailable, and Unsupported, before anything is made, for what the driver does not
+        honour; what was made is removed by `delete`.
+        """
+        if self._refused:
+            raise Unsupported(self._refused, resolution="leave this target out")
+        endpoint = self.asked_at = self._reserve() if self._network else None
+        waiter = self._waiter = Waiter(self.spec, self._clock)
+        self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
+        self._marks.on_failed = waiter.fail
+        self._slept_before_ns = self._slept_ns()
+        if self._network:
+            waiter.start(endpoint)
+        with self._explained():
+            self._marks(Phase.REQUESTED, source=Source.LAB)
+            self.instance = self._driver.launch(self.spec, endpoint, self._marks)
+            if self._network and self.instance.endpoint is None:
+                raise LaunchError("the engine gave the instance no address to answer at")
+            if self.instance.endpoint is not None and self.instance.endpoint != endpoint:
+                waiter.set_endpoint(self.instance.endpoint)
+            if not self._marker:
+                waiter.attempt()  # at the latest, where the driver has not marked `started`
+
+    def await_ready(self) -> None:
+        """Wait until the first served request of what was asked for (without a network: until the service listens).
+
+        Raises ReadyTimeout, MeasurementError, and what the engine says where it gives the launch up.
+        """
+        with self._explained():
+            if self._network and self._waiter is not None:
+                self.answer = self._waiter.wait(self._timeout_s)
+                self.timeline.add(
+                    MarkRecord(phase=Phase.READY, ns=self.answer.received_ns, clock=Clock.HOST, source=Source.LAB)
+                )
+            elif not self._marks.listening.wait(self._timeout_s):
+                raise ReadyTimeout(f"the service did not say within {self._timeout_s:g} s that it listens")
+            elif self._marks.failure is not None:
+                raise self._marks.failure
+        self._cancel_waiter()
+        if isinstance(self.instance, Settles):
+            self.instance.settle(timeout_s=_SETTLE_S)
+        if abs(self._slept_ns() - self._slept_before_ns) > _SLEPT_NS:
+            raise MeasurementError("the host slept during this launch")
+        self._read_service_clock()
+
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """Stop the instance, marking `stop_requested` and `stopped`. Raises DriverError."""
+        if self.instance is None:
+            return
+        self._keep_logs()
+        self._marks(Phase.STOP_REQUESTED, source=Source.LAB)
+        self.instance.stop(timeout_s=timeout_s)
+        self._marks(Phase.STOPPED, source=Source.RETURN)
+
+    def delete(self) -> None:
+        """Remove the instance, verified, marking `deleted`. Idempotent. Raises CleanupError."""
+        self._cancel_waiter()
+        if self.instance is None or Phase.DELETED in self.timeline:
+            return
+        self._keep_logs()
+        self.instance.delete()
+        self._marks(Phase.DELETED, source=Source.RETURN)
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the figures must know of this launch beside its marks; JSON values."""
+        endpoint = self.instance.endpoint if self.instance else None
+        found: dict[str, Any] = {"wait_method": self.wait_method, "address": endpoint.host if endpoint else None}
+        if self.answer is not None:
+            found["attempts"] = self.answer.attempts
+        if isinstance(self.instance, Reports):
+            found["reported"] = dict(self.instance.reported())
+        return found | self.beside
+
+    def logs(self) -> bytes:
+        """The end of what the instance wrote, also after it is gone."""
+        return self._logs
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.delete()
+        except DriverError as failed:
+            if not isinstance(error, LabError):
+                raise
+            # The launch's own error is the one to keep; what is left is found again by its labels at the run's end.
+            error.details = "\n".join(part for part in (error.details, f"and then: {failed}") if part)
+
+    def _reserve(self) -> Endpoint:
+        try:
+            return Endpoint("127.0.0.1", reserve_port(self._port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and self._port:
+                raise BadInput(
+                    f"port {self._port} on 127.0.0.1 is in use", resolution="give another --host-port, or none"
+                ) from error
+            raise LaunchError(f"no port can be had on 127.0.0.1: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Ends the waiting at an error, and puts what the instance wrote into its details."""
+        try:
+            yield
+        except LabError as error:
+            self._keep_logs()
+            error.details = "\n".join(part for part in (error.details, self.logs().decode(errors="replace")) if part)
+            self._cancel_waiter()
+            raise
+        except BaseException:
+            self._cancel_waiter()
+            raise
+
+    def _cancel_waiter(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
+
+    def _read_service_clock(self) -> None:
+        """Add the service's own marks, on the shared clock where this launch proves it and on a guest's elsewhere."""
+        told = self.answer.clock() if self.answer else None
+        if told is not None and self.answer is not None:
+            shared = _proves_shared(told, self.answer)
+            for phase, key in ((Phase.MAIN, "main_ns"), (Phase.LISTENING, "listening_ns")):
+                self._add_service_mark(phase, int(told[key]), shared=shared)
+        elif not self._network:
+            requested_ns = self.timeline.mark(Phase.REQUESTED).ns
+            for phase, (told_ns, arrived_ns) in self._marks.told.items():
+                self._add_service_mark(phase, told_ns, shared=requested_ns <= told_ns <= arrived_ns)
+
+    def _add_service_mark(self, phase: Phase, ns: int, *, shared: bool) -> None:
+        clock = Clock.SHARED if shared else Clock.GUEST
+        self.timeline.add(MarkRecord(phase=phase, ns=ns, clock=clock, source=Source.SERVICE))
+
+    def _keep_logs(self) -> None:
+        if self.instance is not None and not self._logs:
+            with contextlib.suppress(DriverError):  # evidence is kept where it can be had; its lack hides no failure
+                self._logs = self.instance.logs()
+
+    def _slept_ns(self) -> int:
+        return self._clock.boottime_ns() - self._clock.now_ns()
+
+
+class _Marks:
+    """The `Mark` that a driver is given: reads the clock first, then everything else."""
+
+    def __init__(self, timeline: Timeline, spec: Spec, clock: HostClock) -> None:
+        self.told: dict[Phase, tuple[int, int]] = {}
+        self.listening = threading.Event()
+        self.heard: dict[Phase, Callable[[], None]] = {}
+        self.failure: DriverError | None = None
+        self.on_failed: Callable[[DriverError], None] = lambda _: None
+        self._timeline = timeline
+        self._nonce = spec.nonce.encode()
+        self._clock = clock
+
+    def __call__(self, phase: Phase, *, source: Source) -> None:
+        self._hear(phase, self._clock.now_ns(), source)
+
+    def line(self, text: bytes, *, source: Source) -> None:
+        arrived_ns = self._clock.now_ns()
+        found = _LINE.search(text)
+        if found is None or found[1] != self._nonce:
+            return
+        phase = Phase(found[2].decode())
+        self.told.setdefault(phase, (int(found[3]), arrived_ns))
+        self._hear(phase, arrived_ns, source)
+        if phase is Phase.LISTENING:
+            self.listening.set()
+
+    def failed(self, error: DriverError) -> None:
+        self.failure = error
+        self.on_failed(error)
+        self.listening.set()
+
+    def _hear(self, phase: Phase, ns: int, source: Source) -> None:
+        self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
+        if phase in self.heard:
+            self.heard[phase]()
+
+
+def _refused(spec: Spec, info: Info) -> str:
+    """Why an instance of `spec` must not be launched there; empty where it may."""
+    if (spec.guest_panic or spec.guest_clock_offset_s) and Feature.OWN_KERNEL not in info.features:
+        return f"{info.engine} runs no guest with a kernel of its own, whose panic or clock would be its own alone"
+    if spec.cpuset and Feature.PINNING not in info.features:
+        return f"{info.engine} cannot hold an instance to CPUs here"
+    return ""
+
+
+def _proves_shared(told: Mapping[str, Any], answer: Answer) -> bool:
+    """Whether the service's clock is the lab's own (METHOD.md, rule 2): its `now` lies between the request's leaving
+    and the answer's arrival, and it runs in this kernel and this time namespace."""
+    return (
+        answer.sent_ns <= int(told["now_ns"]) <= answer.received_ns
+        and told.get("boot_id") == boot_id()
+        and told.get("time_namespace") == time_namespace() != ""
+    )

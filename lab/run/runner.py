@@ -1,0 +1,435 @@
+"""Runs a scenario over targets: interleaved rounds in a shuffled, stored order, each result committed as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from random import Random
+from types import FrameType
+from typing import Any, Protocol
+
+from lab.driver import Driver, Info
+from lab.errors import (
+    BadInput,
+    DriverError,
+    DriverUnavailable,
+    LabError,
+    MeasurementError,
+    StoreError,
+    Unsupported,
+)
+from lab.host.facts import Steal
+from lab.launch.session import Session
+from lab.run.clean import QUIET_S, sweep
+from lab.scenario import Launches, Scenario
+from lab.spec import Spec, Target
+from lab.store.database import Store
+from lab.store.record import LaunchRecord, Outcome, Run, RunStatus, TargetRecord
+from lab.store.sample import Sample
+from lab.timeline import HostClock, Phase, SystemClock, Timeline
+
+GIVE_UP_AFTER = 3
+"""A target whose launches fail this many times in a row is not tried again in this run."""
+
+FIRST_LOOK = 10
+"""An adaptive run may stop after this many rounds, after twice as many, and so on (METHOD.md, rule 9)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the user asked for. With `until_ci`, `rounds` is the cap; `max_s` bounds the measuring in seconds.
+
+    `before_launch` runs untimed before each launch and gives facts to keep with it; `dimensions` go to every sample.
+    """
+
+    rounds: int
+    warmup: int = 1
+    seed: int = 0
+    until_ci: float | None = None
+    max_s: float | None = None
+    timeout_s: float = 60.0
+    host_port: int | None = None
+    before_launch: Callable[[Driver, Spec], Mapping[str, Any]] | None = None
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Progress(Protocol):
+    """Who watches a run. One call at a time; `committed` only after the store has committed."""
+
+    def preparing(self, target: str) -> None: ...
+    def launching(self, target: str, iteration: int, warmup: bool) -> None: ...
+    def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None: ...
+    def target_changed(self, record: TargetRecord) -> None: ...
+    def cleaning(self) -> None: ...
+    def problem(self, text: str) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Entrant:
+    """One target in the run: its driver (None when it could not even be made) and what became of it; `bad_input`
+    where it was skipped because of what the user gave."""
+
+    target: Target
+    driver: Driver | None
+    info: Info | None
+    record: TargetRecord
+    failures_in_a_row: int = 0
+    bad_input: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.record.outcome is Outcome.OK
+
+    def learn(self, info: Info) -> None:
+        """What its engine says of itself."""
+        self.info = info
+        self.record = replace(self.record, info=info_json(info))
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """One run. `run` must carry the id; `spec` the run's labels, which every object made gets."""
+
+    run: Run
+    scenario: Scenario
+    entrants: Sequence[Entrant]
+    spec: Spec
+    plan: Plan
+    store: Store
+    host: Mapping[str, Any]
+    progress: Progress
+    steal: Steal = field(default_factory=Steal)
+    clock: HostClock = field(default_factory=SystemClock)
+    _values: dict[str, list[float]] = field(default_factory=dict)
+
+    def execute(self) -> RunStatus:
+        """Measure everything, then remove all that the run made.
+
+        One Ctrl-C (or SIGTERM) ends the measuring, keeps what was measured and cleans up; further ones do not
+        disturb the cleaning. Raises StoreError, after cleaning up, where results cannot be kept.
+        """
+        self.store.begin(self.run, self.host)
+        for entrant in self.entrants:
+            self.store.set_target(self.run.id, entrant.record)
+        status, stopped_by = RunStatus.INTERRUPTED, "an error"
+        with _Interrupts(self.progress) as interrupts:
+            try:
+                self._prepare(interrupts)
+                stopped_by = self._rounds(interrupts)
+                status = RunStatus.DONE
+            except KeyboardInterrupt:
+                stopped_by = "the user"
+            finally:
+                interrupts.hold()
+                self._clean(calm=status is RunStatus.DONE)
+                self.store.finish(self.run.id, status, now_iso(), self._ending(stopped_by))
+        return status
+
+    def _prepare(self, interrupts: _Interrupts) -> None:
+        for entrant in self.entrants:
+            if entrant.driver is None or not entrant.running:
+                continue
+            self.progress.preparing(str(entrant.target))
+            try:
+                entrant.driver.prepare(replace(self.spec, labels=self._labels(entrant)))
+                entrant.learn(entrant.driver.info())  # again: what was prepared can be part of what it is
+                self.store.set_target(self.run.id, entrant.record)
+            except StoreError:
+                raise
+            except LabError as error:
+                entrant.bad_input = isinstance(error, BadInput)
+                self._end_target(entrant, Outcome.SKIPPED, error)
+            interrupts.check()
+
+    def _rounds(self, interrupts: _Interrupts) -> str:
+        shuffle = Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
+        started = time.monotonic()
+        total = self.plan.warmup + self.plan.rounds
+        for iteration in range(total):
+            order = [entrant for entrant in self.entrants if entrant.running]
+            if not order:
+                return "no target left"
+            shuffle.shuffle(order)
+            self.store.add_round(self.run.id, iteration, [str(entrant.target) for entrant in order])
+            for entrant in order:
+                self._measure(entrant, iteration)
+                interrupts.check()
+            if self._precise_enough(iteration + 1 - self.plan.warmup):
+                return "precision"
+            if self.plan.max_s is not None and time.monotonic() - started > self.plan.max_s and iteration + 1 < total:
+                return "time"
+        return "rounds"
+
+    def _measure(self, entrant: Entrant, iteration: int) -> None:
+        warmup = iteration < self.plan.warmup
+        self.progress.launching(str(entrant.target), iteration, warmup)
+        bench = _Bench(self, entrant, iteration, warmup)
+        try:
+            self.scenario.measure(bench)
+        except BadInput:
+            raise
+        except (DriverError, MeasurementError) as error:
+            bench.record(error)
+            entrant.failures_in_a_row += 1
+            hopeless = isinstance(error, DriverUnavailable | Unsupported)
+            if hopeless or entrant.failures_in_a_row >= GIVE_UP_AFTER:
+                self._end_target(entrant, Outcome.FAILED, error)
+        else:
+            entrant.failures_in_a_row = 0
+            bench.commit_rest()
+            if not warmup:
+                self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)
+
+    def _precise_enough(self, measured: int) -> bool:
+        if self.plan.until_ci is None or not _is_look(measured):
+            return False
+        from lab.figures.stats import estimate  # SciPy takes long to import: only where it is needed
+
+        running = [self._values.get(str(entrant.target), []) for entrant in self.entrants if entrant.running]
+        widths = [estimate(values).relative_half_width if values else None for values in running]
+        return bool(widths) and all(width is not None and width <= self.plan.until_ci for width in widths)
+
+    def _end_target(self, entrant: Entrant, outcome: Outcome, error: LabError) -> None:
+        entrant.record = replace(entrant.record, outcome=outcome, reason=error.brief, remedy=error.resolution)
+        self.store.set_target(self.run.id, entrant.record)
+        self.progress.target_changed(entrant.record)
+
+    def _clean(self, *, calm: bool) -> None:
+        """With `calm`, nothing was broken off that a daemon could still be finishing."""
+        self.progress.cleaning()
+        drivers = {e.target.driver: e.driver for e in self.entrants if e.driver is not None and e.info is not None}
+        swept = sweep(list(drivers.values()), {"lab.run": self.run.id}, owned=True, quiet_s=0.0 if calm else QUIET_S)
+        for problem in (
+            *swept.problems,
+            *(f"{name} could not be looked at: {why}" for name, why in swept.absent.items()),
+        ):
+            self.progress.problem(problem)
+        for entrant in self.entrants:
+            if entrant.driver is not None:
+                entrant.driver.close()
+
+    def _ending(self, stopped_by: str) -> dict[str, Any]:
+        return {"stopped_by": stopped_by, "steal_fraction": self.steal.stop()}
+
+    def _labels(self, entrant: Entrant) -> dict[str, str]:
+        return {**self.spec.labels, "lab.target": str(entrant.target)}
+
+
+class _Bench:
+    """The `Bench` of one target in one round."""
+
+    def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool) -> None:
+        assert entrant.info is not None and entrant.driver is not None  # noqa: S101  running entrants have both
+        self.headline_values: list[float] = []
+        self.driver = entrant.driver
+        self.spec = replace(runner.spec, labels=runner._labels(entrant))
+        self.info = entrant.info
+        self.clock = runner.clock
+        self._runner = runner
+        self._entrant = entrant
+        self._iteration = iteration
+        self._warmup = warmup
+        self._samples: list[Sample] = []
+        self._recorded_error: LabError | None = None
+        self._lock = threading.RLock()
+
+    def random(self) -> Random:
+        return Random(f"{self._runner.plan.seed} {self._entrant.target} {self._iteration}")  # noqa: S311  as above
+
+    def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
+        sample = Sample(
+            target=str(self._entrant.target),
+            metric=metric,
+            value=value,
+            unit=unit,
+            iteration=self._iteration,
+            warmup=self._warmup,
+            dimensions={
+                **self.info.qualifiers,
+                **self._runner.plan.dimensions,
+                **{key: str(text) for key, text in dimensions.items()},
+            },
+        )
+        with self._lock:
+            self._samples.append(sample)
+            if metric == self._runner.scenario.headline:
+                self.headline_values.append(value)
+
+    @contextlib.contextmanager
+    def session(self, *, port: int | None = None, **changes: Any) -> Iterator[Session]:
+        with self._recorded(port, changes) as session:
+            session.launch()
+            yield session
+
+    @contextlib.contextmanager
+    def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> Iterator[Launches]:
+        with contextlib.ExitStack() as stack:
+            own = [stack.enter_context(contextlib.ExitStack()) for _ in range(count)]
+            begun = [each.enter_context(self._recorded(None, changes)) for each in own]
+            with ThreadPoolExecutor(parallel, thread_name_prefix="lab-launch") as pool:
+                asked = [pool.submit(session.ask) for session in begun]
+                try:
+                    served = [_served(*launch) for launch in zip(begun, own, asked, strict=True)]
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)  # one under way ends first: it must be removed
+                    raise
+            requested = [one.timeline.mark(Phase.REQUESTED).ns for one in begun if Phase.REQUESTED in one.timeline]
+            yield Launches(
+                sessions=[session for session, good in zip(begun, served, strict=True) if good],
+                failed=served.count(False),
+                requested_ns=min(requested, default=self.clock.now_ns()),
+            )
+
+    def record(self, error: LabError) -> None:
+        """Commit a failure that happened outside every launch; one of a launch's is committed already."""
+        with self._lock:
+            if error is not self._recorded_error:
+                self._add(
+                    LaunchRecord(**self._place(), outcome=Outcome.FAILED, timeline=Timeline(), **_said(error)), []
+                )
+
+    def commit_rest(self) -> None:
+        """Commit the samples that no launch took along."""
+        with self._lock:
+            samples, self._samples = self._samples, []
+            if samples:
+                self._runner.store.add_samples(self._runner.run.id, samples)
+
+    @contextlib.contextmanager
+    def _recorded(self, port: int | None, changes: Mapping[str, Any]) -> Iterator[Session]:
+        """A session not yet launched, whose record is committed at the end, whatever that is."""
+        runner = self._runner
+        spec = replace(self.spec, **changes).for_launch()
+        facts: Mapping[str, Any] = {}
+        session = Session(
+            self.driver,
+            self.info,
+            spec,
+            runner.clock,
+            timeout_s=runner.plan.timeout_s,
+            port=port or runner.plan.host_port,
+        )
+        try:
+            with session:
+                if runner.plan.before_launch is not None:
+                    facts = runner.plan.before_launch(self.driver, spec)
+                yield session
+        except BadInput:
+            raise
+        except LabError as error:
+            self._commit(session, facts, error)
+            raise
+        self._commit(session, facts, None)
+
+    def _commit(self, session: Session, facts: Mapping[str, Any], error: LabError | None) -> None:
+        with self._lock:
+            samples: list[Sample] = []
+            if error is None:
+                samples, self._samples = self._samples, []
+            elif error is self._recorded_error:  # on its way out it passes sessions that are not to blame for it
+                error = None
+            else:
+                self._recorded_error = error
+            launch = LaunchRecord(
+                **self._place(),
+                outcome=Outcome.FAILED if error else Outcome.OK,
+                timeline=session.timeline,
+                facts={**session.facts(), **facts},
+                **(_said(error, session.logs()) if error else {}),
+            )
+            self._add(launch, samples)
+
+    def _place(self) -> dict[str, Any]:
+        return {"target": str(self._entrant.target), "iteration": self._iteration, "warmup": self._warmup}
+
+    def _add(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
+        self._runner.store.add_launch(self._runner.run.id, launch, samples)
+        self._runner.progress.committed(launch, samples)
+
+
+def _said(error: LabError, logs: bytes = b"") -> dict[str, Any]:
+    return {"error": str(error), "logs": error.details or logs.decode(errors="replace")}
+
+
+def _is_look(measured: int) -> bool:
+    doublings, rest = divmod(measured, FIRST_LOOK)
+    return measured > 0 and rest == 0 and doublings.bit_count() == 1
+
+
+def _served(session: Session, own: contextlib.ExitStack, asked: Future[None]) -> bool:
+    """Whether a launch that was asked for became ready; where it did not, its record is committed."""
+    try:
+        asked.result()
+        session.await_ready()
+    except BadInput:
+        raise
+    except LabError as error:
+        own.__exit__(type(error), error, error.__traceback__)
+        return False
+    return True
+
+
+class _Interrupts:
+    """SIGINT and SIGTERM: the first raises KeyboardInterrupt, unless the cleaning has begun; later ones only speak."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._held = False
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def hold(self) -> None:
+        """From now on nothing interrupts."""
+        self._held = True
+
+    def check(self) -> None:
+        """Raise again what an error on its way out has taken the place of."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
+        if self._held:
+            self._progress.cleaning()
+            return
+        self._held = self._asked = True
+        raise KeyboardInterrupt
+
+
+def info_json(info: Info | None) -> dict[str, Any]:
+    """An Info as JSON values; empty for None."""
+    if info is None:
+        return {}
+    return {
+        "engine": info.engine,
+        "version": info.version,
+        "isolation": info.isolation,
+        "features": sorted(feature.value for feature in info.features),
+        "facts": dict(info.facts),
+        "qualifiers": dict(info.qualifiers),
+    }
+
+
+def new_run_id() -> str:
+    """Sortable by time, unique, short enough for names of engine objects."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def now_iso() -> str:
+    """The time in UTC by ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Figures for a reader: tables, charts, reports."""

@@ -1,0 +1,360 @@
+"""A run as one HTML file that opens without a network: nothing in it is loaded from anywhere.
+
+Every word that came from outside this file (names, logs, facts) is escaped. Plotly's script is written into the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import units
+from lab.errors import BadInput, LabError
+from lab.figures import density, notes, series, stats
+from lab.figures.evidence import Claims
+from lab.figures.series import EXPLAINING, SEEN, Series
+from lab.registry import make_scenario
+from lab.show import charts_memory, report_evidence, table_memory
+from lab.show.charts import distributions, growth, phases
+from lab.store.record import Outcome, RunRecord
+
+METHOD = (
+    "Every launch of a round visits all targets in an order shuffled anew; warm-up rounds are measured and left out.",
+    "Medians have 95 % intervals by order statistics, which hold whatever the distribution. A quantile is shown only "
+    "where n is large enough for its own interval (72 for p95, 368 for p99, 3,688 for p99.9), and the range elsewhere.",
+    "Ratios are of medians, with 95 % percentile-bootstrap intervals.",
+    "Each time is between two instants read from one clock. The service's chain (requested, kernel, init, main, "
+    "listening, ready) and the engine's (requested, created, started) are apart, and never stacked together.",
+    "A failed launch is counted and listed, never dropped.",
+)
+
+
+def write_html(record: RunRecord, path: Path) -> None:
+    """Write the report of `record` to `path`, whole or not at all. Raises BadInput where it cannot be written."""
+    text = render(record)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def render(record: RunRecord) -> str:
+    """The report as a page."""
+    rows = series.series_of(record)
+    claims = report_evidence.claims_of(record)
+    title = f"{record.run.scenario}: run {record.run.id}"
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        *_lead(record),
+        *_claim(claims),
+        *_sides(record, rows),
+        *_lessons(record, claims),
+        *_totals(record, rows),
+        *_list("What a reader must know", notes.of_run(record, rows)),
+        *_where(record, rows),
+        *_memory(record, rows),
+        *_density(record, rows),
+        *_growth(record, rows),
+        *_spread(rows),
+        *_rest(rows),
+        *_failures(record),
+        *_list("How it was measured", METHOD),
+        *_facts("Parameters of the run", record.run.parameters),
+        *_targets(record),
+        *_facts("Facts of the host", record.host),
+    ]
+    return _PAGE.format(title=_text(title), plotly=_plotly(), body="\n".join(body))
+
+
+def _unwritable(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"{path} cannot be written: {error.strerror}", resolution="name a file in a directory of yours")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    # No script may hold the text that ends a script.
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+def _lead(record: RunRecord) -> Iterator[str]:
+    # The scenario may be one that only the lab which measured it had: its figures are shown all the same.
+    with contextlib.suppress(LabError):
+        yield f'<p class="question">{_text(make_scenario(record.run.scenario).question)}</p>'
+    yield f"<p>{_text(notes.headline(record))}; Stratalab {_text(record.run.lab_version)}</p>"
+
+
+def _claim(claims: Claims | None) -> Iterator[str]:
+    if claims is not None:
+        yield f"<h2>The claim</h2><p>{_text(claims.claim)}</p>"
+        yield from _list("What was done", claims.done)
+        yield from _list("What to keep in mind", claims.caveats)
+
+
+def _sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    for side in report_evidence.sides(record, rows):
+        yield f"<h2>{_text(side.title)}</h2>"
+        if side.facts:
+            yield "<p>What differs from the first target is marked.</p>" if side.marked else ""
+            yield _table(side.headings, side.facts, figures_from=len(side.headings), marked=side.marked)
+        if side.figures:
+            body = [[row.label, row.name, *_figures(row)] for row in side.figures]
+            yield _table(["target", "metric", "median", "95 % interval", "range or quantiles", "n"], body)
+
+
+def _lessons(record: RunRecord, claims: Claims | None) -> Iterator[str]:
+    found = list(report_evidence.lessons(record, claims)) if claims is not None else []
+    if found:
+        yield "<h2>What the differences mean</h2>"
+    for lesson in found:
+        differs = "".join(f"<li>{_text(one)}</li>" for one in lesson.differs)
+        words = f"<p>{_text(lesson.words)} See {_text(lesson.page)}.</p>"
+        yield _details(lesson.title, f"{words}<ul>{differs}</ul>", opened=True)
+
+
+def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    answers = [row for row in rows if row.metric not in EXPLAINING]
+    shown = [row for row in answers if SEEN not in row.dimensions]
+    body = []
+    for row in shown:
+        base = series.beside(rows, row) if row.metric not in series.COUNTED else None
+        failed = len(series.failures(record, row.target))
+        body.append([row.label, row.name, *_figures(row), failed or "", series.against(base, row)])
+    for target in record.targets:
+        if target.outcome is not Outcome.OK:
+            told = f"{target.outcome}: {target.reason}" + (f" ({target.remedy})" if target.remedy else "")
+            body.append([series.label(target), told])
+        elif not any(row.target == target.target for row in answers):
+            body.append([series.label(target), "no total: its end was not seen"])
+    headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n", "failed"]
+    if body:
+        yield _table([*headings, f"against {series.CONTROL}"], body)
+
+
+def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    names = [target.target for target in record.targets if series.chain(rows, target.target, series.SERVICE)]
+    if not names:
+        return
+    yield "<h2>Where the time goes</h2>"
+    yield "<p>Medians of each step of the service's own chain, each bar one target's own whole.</p>"
+    yield _chart("phases", phases(rows, names))
+    body = []
+    for row in rows:
+        if row.metric in ("phase_s", "lead_s"):
+            kind = "between the chains" if row.metric == "lead_s" else row.dimensions.get("chain", "")
+            body.append([row.label, kind, row.name, *_figures(row)])
+    yield _details(
+        "All phases",
+        _table(["target", "chain", "phase", "median", "95 % interval", "range or quantiles", "n"], body),
+        opened=True,
+    )
+
+
+def _growth(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    if any(row.metric == "kth_ready_s" for row in rows):
+        yield "<h2>From one replica to N</h2>"
+        yield (
+            "<p>Medians, with their 95 % intervals where there are any, of the time from asking for more than one "
+            "until the k-th replica served its first request; the first was asked for by itself.</p>"
+        )
+        yield _chart("growth", growth(rows, [target.target for target in record.targets]))
+
+
+def _memory(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    for after in dict.fromkeys(row.dimensions["after"] for row in rows if row.metric == "role_pss_bytes"):
+        yield f"<h2>Memory by role, after {_text(after)}</h2>"
+        if after == "ready":
+            yield (
+                "<p>Medians of PSS, which counts a page that n processes map as 1/n in each. Daemons are there before "
+                "the first instance, and are not in it.</p>"
+            )
+        yield _chart(f"roles-{after}", charts_memory.roles(record, rows, after))
+
+
+def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    shown = [row for row in rows if row.metric == density.MARGINAL]
+    if not shown:
+        return
+    yield "<h2>Used memory by number of instances</h2>"
+    yield (
+        "<p>Each point is one reading, against the same walk without instances, less what the lab itself took. The "
+        "line is the median of the walks' slopes, and the band its 95 % interval.</p>"
+    )
+    yield _chart("density", charts_memory.curves(record, shown))
+    body = [[row.label, *table_memory.capacity(record, row)] for row in shown]
+    yield "<p>Extrapolated, as if nothing else ran out first:</p>"
+    yield _table(["target", "instances per GiB", "on this machine"], body, figures_from=1)
+
+
+def _spread(rows: Sequence[Series]) -> Iterator[str]:
+    shared = {row.metric for row in rows if row.metric in EXPLAINING | series.COUNTED or "k" in row.dimensions}
+    # What was found by different methods never shares a chart.
+    kinds = dict.fromkeys((row.metric, row.dimensions.get("method")) for row in rows if row.metric not in shared)
+    for number, (metric, method) in enumerate(kinds):
+        shown = [row for row in rows if (row.metric, row.dimensions.get("method")) == (metric, method)]
+        what = "walk" if metric == density.MARGINAL else "launch"
+        yield f"<h2>Every {what}: {_text(metric)}</h2>"
+        yield (
+            f"<p>Each point is one {what}; the box spans the quartiles, and its line is the median. "
+            "Targets that are far apart have an axis each.</p>"
+        )
+        yield _chart(f"spread-{number}", distributions(shown))
+
+
+def _rest(rows: Sequence[Series]) -> Iterator[str]:
+    shown = [row for row in rows if row.metric in EXPLAINING and row.metric not in ("phase_s", "lead_s")]
+    if shown:
+        yield "<h2>And then</h2>"
+        headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n"]
+        yield _table(headings, [[row.label, row.name, *_figures(row)] for row in shown])
+
+
+def _failures(record: RunRecord) -> Iterator[str]:
+    failed = [launch for launch in record.launches if launch.outcome is Outcome.FAILED]
+    if failed:
+        yield f"<h2>Failed launches ({len(failed)})</h2>"
+    for launch in failed:
+        warmup = " (warm-up)" if launch.warmup else ""
+        title = f"{launch.target}, round {launch.iteration}{warmup}: {launch.error}"
+        yield _details(title, f"<pre>{_text(launch.logs) or 'It wrote nothing.'}</pre>")
+
+
+def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"<h2>{_text(title)}</h2><ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
+
+
+def _targets(record: RunRecord) -> Iterator[str]:
+    for target in record.targets:
+        if target.info:
+            yield from _facts(f"Facts of {series.label(target)}", target.info)
+
+
+def _facts(title: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    body = [[path, _value(value)] for path, value in _flat(facts) if not path.startswith("warnings")]
+    if body:
+        yield _details(title, _table(["fact", "value"], body, figures_from=2))
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not known"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _figures(row: Series) -> list[str]:
+    """Median, interval, range or quantiles, n."""
+    if row.metric in series.COUNTED:
+        return [series.counted(row), "", "", str(len(row.values))]
+    found = stats.estimate(row.values)
+    interval = "n < 6"
+    if found.low is not None and found.high is not None:
+        interval = units.span(found.low, found.high, row.unit, like=found.median)
+    known = [stats.quantile(row.values, q) for q in (0.95, 0.99, 0.999)]
+    told = [f"p{100 * q.q:g} {units.quantity(q.value, row.unit)}" for q in known if q is not None]
+    spread = ", ".join(told) or units.span(found.minimum, found.maximum, row.unit, like=found.median)
+    return [series.median(row, found), interval, spread, str(found.n)]
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    figures_from: int = 2,
+    marked: frozenset[tuple[int, int]] = frozenset(),
+) -> str:
+    """A table; `marked` are the cells (row, column) that a reader is to see first."""
+    head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
+    body = []
+    for line, row in enumerate(rows):
+        cells = [
+            f"<td{_class(place >= figures_from, (line, place) in marked)}>{_text(str(cell))}</td>"
+            for place, cell in enumerate(row)
+        ]
+        if len(row) < len(headings):  # words instead of figures
+            cells[-1] = f'<td class="why" colspan="{len(headings) - len(row) + 1}">{_text(str(row[-1]))}</td>'
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _class(figure: bool, marked: bool) -> str:
+    return " class=n" if figure else " class=marked" if marked else ""
+
+
+def _details(title: str, inside: str, *, opened: bool = False) -> str:
+    return f"<details{' open' if opened else ''}><summary>{_text(title)}</summary>{inside}</details>"
+
+
+def _chart(name: str, figure: Any) -> str:
+    # Plotly draws labels as its own markup; `charts` escapes them, and this keeps the data from ending the script.
+    data = figure.to_json().replace("<", "\\u003c").replace("&", "\\u0026")
+    return (
+        f'<div id="{name}" class="chart"></div><script>{{const f = {data};'
+        f'Plotly.newPlot("{name}", f.data, f.layout, {{responsive: true, displayModeBar: false}});}}</script>'
+    )
+
+
+def _text(text: str) -> str:
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return html.escape(shown)
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2330; background: #fff; max-width: 1080px; margin: 2rem auto;
+  padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; margin-bottom: .25rem; }}
+h2 {{ font-size: 1.15rem; margin: 2rem 0 .25rem; }}
+p {{ margin: .25rem 0 .75rem; }}
+.question {{ font-size: 1.1rem; color: #44506a; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e7ee; vertical-align: top; }}
+th {{ border-bottom: 2px solid #b9c2d0; font-weight: 600; white-space: nowrap; }}
+td.n {{ white-space: nowrap; }}
+td.marked {{ background: #fff4d6; }}
+td.why {{ color: #9a3412; }}
+td {{ overflow-wrap: anywhere; min-width: 3rem; }}
+td:first-child {{ min-width: 9rem; }}
+details {{ margin: .5rem 0; }}
+summary {{ cursor: pointer; overflow-wrap: anywhere; }}
+pre {{ background: #f5f7fa; padding: .75rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }}
+</style>
+<script>{plotly}</script>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

@@ -1,0 +1,117 @@
+"""One execution of a scenario over targets, as it is stored, exported, reported and compared."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lab.store.sample import Sample
+from lab.timeline import Timeline
+
+
+class RunStatus(enum.StrEnum):
+    """`running` is shown as `interrupted` once its owner is dead."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+
+
+class Outcome(enum.StrEnum):
+    """How a target, or one launch, ended."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The run's own row. Times are ISO 8601 in UTC. `parameters` holds the user's choices, the shuffle's `seed`, the
+    spec and, once ended, `stopped_by`; `order` the targets of each round as they were visited."""
+
+    id: str
+    scenario: str
+    started_at: str
+    ended_at: str | None
+    status: RunStatus
+    owner: str
+    lab_version: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    order: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRecord:
+    """One target of a run: its outcome (with `reason` and `remedy` unless ok) and what `info()` and the spec said.
+
+    `info` has the keys engine, version, isolation, features, facts, qualifiers; it is empty when unavailable.
+    """
+
+    target: str
+    outcome: Outcome
+    reason: str = ""
+    remedy: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRecord:
+    """One launch: its marks and, when it failed, the error and the end of its logs."""
+
+    target: str
+    iteration: int
+    warmup: bool
+    outcome: Outcome
+    timeline: Timeline
+    error: str = ""
+    logs: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """Everything known of a run."""
+
+    run: Run
+    host: Mapping[str, Any]
+    targets: Sequence[TargetRecord]
+    samples: Sequence[Sample]
+    launches: Sequence[LaunchRecord]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `lab export --format json`: `run`, `host`, `targets`, `samples`, `timelines`."""
+        return {
+            "run": asdict(self.run),
+            "host": dict(self.host),
+            "targets": [asdict(target) for target in self.targets],
+            "samples": [sample_to_json(sample) for sample in self.samples],
+            "timelines": [
+                {
+                    "target": launch.target,
+                    "iteration": launch.iteration,
+                    "warmup": launch.warmup,
+                    "outcome": launch.outcome,
+                    "error": launch.error,
+                    "logs": launch.logs,
+                    "facts": dict(launch.facts),
+                    "marks": launch.timeline.to_json(),
+                }
+                for launch in self.launches
+            ],
+        }
+
+
+def sample_to_json(sample: Sample) -> dict[str, Any]:
+    """A sample as a JSON object."""
+    return {
+        "target": sample.target,
+        "metric": sample.metric,
+        "value": sample.value,
+        "unit": sample.unit,
+        "iteration": sample.iteration,
+        "warmup": sample.warmup,
+        "dimensions": dict(sample.dimensions),
+    }

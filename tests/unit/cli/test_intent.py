@@ -1,0 +1,100 @@
+"""What the plan tells a user before a run: how long, how much memory, and what it does to this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.cli.options import RunOptions
+from lab.cli.start import Intent, intent
+from lab.driver import Context
+from lab.errors import BadInput
+from lab.registry import make_scenario
+from lab.run.runner import Entrant
+from lab.spec import Target
+from lab.store.record import Outcome, Run, RunStatus, TargetRecord
+from lab.units import MIB
+
+
+def intent_of(scenario: str, *targets: str, skipped: str = "", **parameters: str) -> Intent:
+    """Of a run of a warm-up and two rounds."""
+    options = RunOptions(targets=list(targets), rounds=2, warmup=1)
+    run = Run(
+        id="r1", scenario=scenario, started_at="", ended_at=None, status=RunStatus.RUNNING, owner="", lab_version="0"
+    )
+    return Intent(
+        run=run,
+        scenario=make_scenario(scenario, parameters),
+        options=options,
+        spec=options.spec({}),
+        entrants=[
+            Entrant(
+                target=Target.parse(name),
+                driver=None,
+                info=None,
+                record=TargetRecord(target=name, outcome=Outcome.SKIPPED if name == skipped else Outcome.OK),
+            )
+            for name in targets
+        ],
+        context=Context(run_dir=Path("/nowhere"), cache_dir=Path("/nowhere")),
+    )
+
+
+def test_a_boot_takes_what_its_launches_take() -> None:
+    plan = intent_of("boot", "docker", "process", skipped="process")
+    assert (plan.launches, plan.peak_memory_bytes) == (3, 128 * MIB)
+    assert plan.likely_s == pytest.approx(3.0)
+    [only] = plan.changes()
+    assert "one at a time" in only
+
+
+def test_a_cluster_is_neither_small_nor_quick_and_the_plan_says_what_it_is() -> None:
+    plan = intent_of("cluster", "kubernetes")
+    assert plan.peak_memory_bytes > 1024 * MIB
+    assert plan.likely_s > 3 * 60
+    assert any("makes a cluster of its own in each round" in change for change in plan.changes())
+
+
+@pytest.mark.parametrize(
+    ("scenario", "parameters", "seconds"),
+    [
+        ("rollout", {"seconds": "20"}, 40.0),
+        ("recover", {"within": "60"}, 60.0),
+        ("density", {"max": "8", "settle": "2"}, 40.0),
+    ],
+)
+def test_windows_and_waits_are_in_the_likely_time(scenario: str, parameters: dict[str, str], seconds: float) -> None:
+    plan = intent_of(scenario, "process", **parameters)
+    assert seconds * 3 < plan.likely_s < seconds * 3 + 10
+
+
+@pytest.mark.parametrize(
+    ("scenario", "given", "rounds"),
+    [
+        ("boot", {}, (10, 1)),
+        ("surface", {}, (1, 0)),
+        ("containment", {}, (3, 0)),
+        ("containment", {"rounds": 7}, (7, 0)),
+        ("surface", {"warmup": 2}, (1, 2)),
+        ("surface", {"until_ci": "5%"}, (160, 0)),
+    ],
+)
+def test_a_run_that_is_not_told_how_many_rounds_has_those_that_its_scenario_asks_for(
+    scenario: str, given: dict[str, object], rounds: tuple[int, int]
+) -> None:
+    with intent(make_scenario(scenario), RunOptions(targets=["process"], **given), {}) as planned:
+        plan = planned.options.plan(seed=1)
+        assert (plan.rounds, plan.warmup) == rounds
+        assert planned.run.parameters["warmup"] == rounds[1]  # what a report shows
+
+
+@pytest.mark.parametrize("scenario", ["surface", "hostkernel", "containment", "neighbour", "overhead", "rollout"])
+def test_an_image_that_the_scenario_cannot_ask_is_bad_input(scenario: str) -> None:
+    options = RunOptions(targets=["process"], image="nginx:alpine")
+    with (
+        pytest.raises(BadInput, match="leave out --image") as raised,
+        intent(make_scenario(scenario), options, {}),
+    ):
+        pass
+    assert "nginx:alpine" in raised.value.brief

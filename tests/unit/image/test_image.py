@@ -1,0 +1,543 @@
+"""Images without an engine: made, read, flattened, and their process resolved."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import socketserver
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.errors import BadInput, DriverUnavailable, LabError, Unsupported
+from lab.image import (
+    DEFAULT_PATH,
+    fetch_image,
+    open_image,
+    process_of,
+    resolve_user,
+    service_archive,
+)
+from lab.image.archive import machine_architecture
+from lab.image.layers import Kind
+
+CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff"
+
+
+def member(name: str, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    """A tar member: `content`, or `type` and what goes with it; `xattrs` as bytes."""
+    info = tarfile.TarInfo(name)
+    content = fields.pop("content", b"")
+    info.pax_headers = {
+        f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape")
+        for key, value in fields.pop("xattrs", {}).items()
+    }
+    for key, value in fields.items():
+        setattr(info, key, value)
+    info.size = len(content)
+    return info, content
+
+
+def directory(name: str, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, **{"type": tarfile.DIRTYPE, "mode": 0o755, **fields})
+
+
+def layer(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape") as archive:
+        for info, content in members:
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def config_json(layers: Sequence[bytes], run: Mapping[str, Any]) -> bytes:
+    return json.dumps(
+        {
+            "architecture": machine_architecture(),
+            "os": "linux",
+            "config": dict(run),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(content)}" for content in layers]},
+        }
+    ).encode()
+
+
+def docker_archive(path: Path, layers: Sequence[bytes], *, compress: bool = False, **run: Any) -> Path:
+    config = config_json(layers, run)
+    names = [f"{index}/layer.tar" for index in range(len(layers))]
+    manifest = json.dumps([{"Config": f"{sha256(config)}.json", "RepoTags": ["x:y"], "Layers": names}]).encode()
+    blobs = [gzip.compress(content) if compress else content for content in layers]
+    files = {f"{sha256(config)}.json": config, "manifest.json": manifest, **dict(zip(names, blobs, strict=True))}
+    path.write_bytes(layer(*(member(name, content=content) for name, content in files.items())))
+    return path
+
+
+def oci_archive(path: Path, layers: Sequence[bytes], *, nested: bool = False, **run: Any) -> Path:
+    blobs: dict[str, bytes] = {}
+
+    def add(content: bytes, **more: Any) -> dict[str, Any]:
+        blobs[f"blobs/sha256/{sha256(content)}"] = content
+        return {"digest": f"sha256:{sha256(content)}", "size": len(content), **more}
+
+    manifest = {
+        "schemaVersion": 2,
+        "config": add(config_json(layers, run)),
+        "layers": [add(gzip.compress(content, mtime=0)) for content in layers],
+    }
+    here = {"platform": {"architecture": machine_architecture(), "os": "linux"}}
+    descriptors = [add(json.dumps(manifest).encode(), **here)]
+    if nested:
+        other = add(b"{}", platform={"architecture": "s390x", "os": "linux"})
+        unknown = add(b"{ }", platform={"architecture": "unknown", "os": "unknown"})
+        descriptors = [add(json.dumps({"manifests": [other, *descriptors, unknown]}).encode())]
+    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": descriptors}).encode()
+    blobs["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    path.write_bytes(layer(*(member(name, content=content) for name, content in blobs.items())))
+    return path
+
+
+def names(path: Path) -> list[str]:
+    with open_image(path) as image:
+        return [entry.path for entry in image.entries()]
+
+
+def content_of(path: Path, name: str) -> bytes:
+    with open_image(path) as image:
+        entry = image.find(name)
+        assert entry is not None
+        return image.open(entry).read()
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    return tmp_path / "image.tar"
+
+
+# The lab's own image.
+
+
+@pytest.fixture
+def service_tar(tmp_path: Path) -> bytes:
+    (tmp_path / "service").write_bytes(b"\x7fELF service")
+    return service_archive(tmp_path / "service", tag="stratalab/service:1", labels={"b": "2", "a": "1"})
+
+
+def test_the_services_image_is_the_same_bytes_each_time(service_tar: bytes, tmp_path: Path) -> None:
+    again = service_archive(tmp_path / "service", tag="stratalab/service:1", labels={"a": "1", "b": "2"})
+    assert again == service_tar
+
+
+def test_the_services_image_holds_the_service_and_tmp_alone(service_tar: bytes, tar: Path) -> None:
+    tar.write_bytes(service_tar)
+    with open_image(tar) as image:
+        found = {entry.path: (entry.kind, entry.mode, entry.uid) for entry in image.entries()}
+        assert found == {"service": (Kind.FILE, 0o755, 0), "tmp": (Kind.DIRECTORY, 0o1777, 0)}
+        assert image.config.entrypoint == ("/service",)
+        assert image.config.labels == {"a": "1", "b": "2"}
+        assert image.config.architecture == machine_architecture()
+        assert process_of(image).argv == ("/service",)
+    assert content_of(tar, "/service") == b"\x7fELF service"
+
+
+def test_the_services_image_names_its_tag(service_tar: bytes) -> None:
+    with tarfile.open(fileobj=io.BytesIO(service_tar)) as archive:
+        manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+    assert manifest[0]["RepoTags"] == ["stratalab/service:1"]
+
+
+# Reading.
+
+
+@pytest.mark.parametrize("form", ["docker", "docker-gzip", "oci", "oci-nested", "gzip-outside"])
+def test_every_form_gives_config_and_files(tar: Path, form: str) -> None:
+    run = {
+        "Entrypoint": ["/bin/e"],
+        "Cmd": ["a", "b"],
+        "Env": ["PATH=/bin", "X=a=b"],
+        "User": "web",
+        "WorkingDir": "/srv",
+        "ExposedPorts": {"80/tcp": {}},
+        "StopSignal": "SIGQUIT",
+    }
+    layers = [layer(directory("bin"), member("bin/e", content=b"one", mode=0o4755)), layer(member("x", content=b"2"))]
+    if form.startswith("oci"):
+        oci_archive(tar, layers, nested=form == "oci-nested", **run)
+    else:
+        docker_archive(tar, layers, compress=form == "docker-gzip", **run)
+    if form == "gzip-outside":
+        tar.write_bytes(gzip.compress(tar.read_bytes()))
+    with open_image(tar) as image:
+        assert image.config.entrypoint == ("/bin/e",)
+        assert image.config.command == ("a", "b")
+        assert image.config.environment == {"PATH": "/bin", "X": "a=b"}
+        assert (image.config.user, image.config.working_dir) == ("web", "/srv")
+        assert image.config.exposed_ports == ("80/tcp",)
+        assert image.config.stop_signal == "SIGQUIT"
+        assert [(entry.path, entry.mode) for entry in image.entries()] == [
+            ("bin", 0o755),
+            ("bin/e", 0o4755),
+            ("x", 0o644),
+        ]
+    assert content_of(tar, "bin/e") == b"one"
+    assert content_of(tar, "x") == b"2"
+
+
+def test_owners_modes_xattrs_times_and_devices_are_kept(tar: Path) -> None:
+    everything = layer(
+        directory("d", mode=0o2750, uid=7, gid=8, mtime=5),
+        member(
+            "d/f", content=b"x" * 70_000, mode=0o6711, uid=2_000_000, gid=9, xattrs={"security.capability": CAPABILITY}
+        ),
+        member("d/l", type=tarfile.SYMTYPE, linkname="/d/f", mode=0o777),
+        member("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
+        member("pipe", type=tarfile.FIFOTYPE, mode=0o600),
+        member("ü", content=b"", xattrs={"user.a": b"b\nc"}),
+    )
+    with open_image(docker_archive(tar, [everything])) as image:
+        found = {entry.path: entry for entry in image.entries()}
+        assert (found["d"].mode, found["d"].uid, found["d"].gid, found["d"].mtime_s) == (0o2750, 7, 8, 5)
+        assert (found["d/f"].mode, found["d/f"].uid, found["d/f"].size) == (0o6711, 2_000_000, 70_000)
+        assert found["d/f"].xattrs == {"security.capability": CAPABILITY}
+        assert (found["d/l"].kind, found["d/l"].target) == (Kind.SYMLINK, "/d/f")
+        assert (found["null"].kind, found["null"].device) == (Kind.CHARACTER, (1, 3))
+        assert found["pipe"].kind is Kind.FIFO
+        assert found["ü"].xattrs == {"user.a": b"b\nc"}
+        assert image.open(image.find("d/l")).read() == b"x" * 70_000  # type: ignore[arg-type]
+        with pytest.raises(BadInput):
+            image.open(found["d"])
+
+
+# Flattening.
+
+
+def test_a_whiteout_takes_lower_files_and_trees(tar: Path) -> None:
+    lower = layer(directory("a"), member("a/x"), member("a/y"), directory("t"), directory("t/u"), member("t/u/v"))
+    upper = layer(member("a/.wh.x"), member(".wh.t"), member("a/.wh.never"))
+    assert names(docker_archive(tar, [lower, upper])) == ["a", "a/y"]
+
+
+def test_what_was_whited_out_may_come_back(tar: Path) -> None:
+    layers = [layer(member("f", content=b"1")), layer(member(".wh.f")), layer(member("f", content=b"3"))]
+    assert content_of(docker_archive(tar, layers), "f") == b"3"
+
+
+@pytest.mark.parametrize("opaque_first", [True, False])
+def test_an_opaque_directory_hides_lower_layers_only(tar: Path, opaque_first: bool) -> None:
+    lower = layer(directory("a"), member("a/old"), directory("a/d"), member("a/d/older"))
+    marks = [member("a/.wh..wh..opq")]
+    new = [member("a/new"), member("a/d/newer")]
+    upper = layer(directory("a", mode=0o700), *(marks + new if opaque_first else new + marks))
+    with open_image(docker_archive(tar, [lower, upper])) as image:
+        assert [entry.path for entry in image.entries()] == ["a", "a/d", "a/d/newer", "a/new"]
+        assert image.find("a").mode == 0o700  # type: ignore[union-attr]
+
+
+def test_other_aufs_names_are_left_out(tar: Path) -> None:
+    assert names(docker_archive(tar, [layer(directory(".wh..wh.plnk"), member("f"))])) == ["f"]
+
+
+def test_a_file_replaces_a_tree_and_a_tree_a_file(tar: Path) -> None:
+    lower = layer(directory("a"), member("a/x"), member("b", content=b"file"))
+    upper = layer(member("a", content=b"now a file"), directory("b"), member("b/y"))
+    assert names(docker_archive(tar, [lower, upper])) == ["a", "b", "b/y"]
+    assert content_of(tar, "a") == b"now a file"
+
+
+def test_a_directory_given_again_keeps_what_is_in_it(tar: Path) -> None:
+    layers = [layer(directory("a"), member("a/x")), layer(directory("a", uid=5))]
+    with open_image(docker_archive(tar, layers)) as image:
+        assert [(entry.path, entry.uid) for entry in image.entries()] == [("a", 5), ("a/x", 0)]
+
+
+def test_hard_links_share_content_and_inode_across_layers(tar: Path) -> None:
+    lower = layer(directory("a"), member("a/one", content=b"same", uid=3))
+    upper = layer(member("two", type=tarfile.LNKTYPE, linkname="a/one"), member("a/.wh.one"))
+    with open_image(docker_archive(tar, [lower])) as image:
+        first = image.find("a/one")
+    with open_image(docker_archive(tar, [lower, upper])) as image:
+        assert [entry.path for entry in image.entries()] == ["a", "two"]
+        second = image.find("two")
+        assert first is not None
+        assert second is not None
+        assert (second.inode, second.uid, image.open(second).read()) == (first.inode, 3, b"same")
+
+
+def test_a_hard_link_to_nothing_is_refused(tar: Path) -> None:
+    with pytest.raises(BadInput, match="not there"):
+        open_image(docker_archive(tar, [layer(member("l", type=tarfile.LNKTYPE, linkname="gone"))]))
+
+
+def test_directories_that_no_layer_names_are_there(tar: Path) -> None:
+    with open_image(docker_archive(tar, [layer(member("a/b/c"))])) as image:
+        assert [(entry.path, entry.kind) for entry in image.entries()] == [
+            ("a", Kind.DIRECTORY),
+            ("a/b", Kind.DIRECTORY),
+            ("a/b/c", Kind.FILE),
+        ]
+
+
+def test_a_later_layer_writes_through_a_link_inside_the_image(tar: Path) -> None:
+    lower = layer(directory("usr"), directory("usr/lib"), member("lib", type=tarfile.SYMTYPE, linkname="../../usr/lib"))
+    upper = layer(member("lib/x.so", content=b"so"))
+    assert names(docker_archive(tar, [lower, upper])) == ["lib", "usr", "usr/lib", "usr/lib/x.so"]
+    assert content_of(tar, "/lib/x.so") == b"so"
+
+
+# What must not be believed.
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/../x"])
+def test_names_that_lead_out_are_refused(tar: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="leads out"):
+        open_image(docker_archive(tar, [layer(member(name))]))
+
+
+def test_absolute_names_are_the_images_own(tar: Path) -> None:
+    assert names(docker_archive(tar, [layer(member("/etc/x"), member("./y"))])) == ["etc", "etc/x", "y"]
+
+
+def test_links_in_a_circle_are_refused(tar: Path) -> None:
+    circle = layer(
+        member("a", type=tarfile.SYMTYPE, linkname="b"), member("b", type=tarfile.SYMTYPE, linkname="a"), member("a/x")
+    )
+    with pytest.raises(BadInput, match="circle"):
+        open_image(docker_archive(tar, [circle]))
+
+
+@pytest.mark.parametrize("form", [docker_archive, oci_archive])
+def test_a_changed_layer_is_noticed(tar: Path, form: Any) -> None:
+    content = layer(member("f", content=b"wanted"))
+    form(tar, [content])
+    changed = tar.read_bytes()
+    old, new = (content, content.replace(b"wanted", b"forged"))
+    if form is oci_archive:
+        old, new = gzip.compress(old, mtime=0), gzip.compress(new, mtime=0)
+    assert old in changed
+    if len(old) != len(new):
+        pytest.skip("the two compress to different lengths")
+    tar.write_bytes(changed.replace(old, new))
+    with pytest.raises(BadInput, match="damaged"):
+        open_image(tar)
+
+
+def test_a_changed_config_is_noticed(tar: Path) -> None:
+    docker_archive(tar, [layer(member("f"))], User="one")
+    tar.write_bytes(tar.read_bytes().replace(b'"User": "one"', b'"User": "two"'))
+    with pytest.raises(BadInput, match="damaged"):
+        open_image(tar)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no tar",
+        b"\x1f\x8bbroken",
+        gzip.compress(b"x" * 5000)[:40],
+        layer(member("other")),
+        layer(member("manifest.json", content=b"nonsense")),
+        layer(member("manifest.json", content=b"[]")),
+        layer(member("manifest.json", content=b"[{}]")),
+        layer(member("manifest.json", content=b'[{"Config":"c","Layers":[]}]')),
+        layer(member("manifest.json", content=b'[{"Config":"c","Layers":[]}]'), member("c", content=b"[]")),
+        layer(member("manifest.json", content=b'[{"Config":"c","Layers":[]}]'), member("c", content=b"{}")),
+        layer(member("index.json", content=b'{"manifests":[]}')),
+        layer(member("index.json", content=b'{"manifests":[{"digest":"sha256:../../x"}]}')),
+        layer(member("index.json", content=b'{"manifests":["x"]}')),
+    ],
+)
+def test_what_is_no_image_is_one_clear_error(tar: Path, content: bytes) -> None:
+    tar.write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        open_image(tar)
+    assert "\n" not in caught.value.brief
+
+
+def test_an_absent_file_is_bad_input(tar: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        open_image(tar)
+
+
+def test_zstd_is_unsupported_clearly(tar: Path) -> None:
+    docker_archive(tar, [b"\x28\xb5\x2f\xfd" + b"0" * 600])
+    with pytest.raises(Unsupported, match="zstd"):
+        open_image(tar)
+
+
+# The process.
+
+PASSWD = (
+    b"root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/var/www:/bin/sh\n"
+    b"# comment\nbroken\nbad:x:a:b::/:\n77:x:5:6::/seven:\n"
+)
+GROUP = b"root:x:0:\nweb:x:102:\nlogs:x:200:web,root\nmore:x:300:other,web\n"
+
+
+def with_users(tar: Path, user: str, **run: Any) -> Path:
+    files = layer(directory("etc"), member("etc/passwd", content=PASSWD), member("etc/group", content=GROUP))
+    return docker_archive(tar, [files], User=user, **run)
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("", (0, 0, (0, 200), "/root")),
+        ("root", (0, 0, (0, 200), "/root")),
+        ("web", (101, 102, (102, 200, 300), "/var/www")),
+        ("101", (101, 102, (102, 200, 300), "/var/www")),
+        ("web:logs", (101, 200, (200,), "/var/www")),
+        ("web:5", (101, 5, (5,), "/var/www")),
+        ("4321", (4321, 0, (0,), "/")),
+        ("4321:logs", (4321, 200, (200,), "/")),
+        ("77", (77, 0, (0,), "/")),
+    ],
+)
+def test_users_are_resolved_as_docker_does(tar: Path, user: str, expected: tuple[Any, ...]) -> None:
+    with open_image(with_users(tar, user)) as image:
+        assert resolve_user(image) == expected
+
+
+@pytest.mark.parametrize("user", ["nobody", "web:nogroup", "bad"])
+def test_unknown_users_and_groups_are_refused(tar: Path, user: str) -> None:
+    with open_image(with_users(tar, user)) as image, pytest.raises(BadInput, match="is not in its"):
+        resolve_user(image)
+
+
+def test_an_image_without_users_runs_numbers(tar: Path) -> None:
+    with open_image(docker_archive(tar, [layer(member("x"))], User="65532:65532")) as image:
+        assert resolve_user(image) == (65532, 65532, (65532,), "/")
+
+
+def test_passwd_may_be_a_link(tar: Path) -> None:
+    files = layer(
+        member("etc/passwd", type=tarfile.SYMTYPE, linkname="/nix/passwd"), member("nix/passwd", content=PASSWD)
+    )
+    with open_image(docker_archive(tar, [files], User="web")) as image:
+        assert resolve_user(image)[0] == 101
+
+
+def test_the_process_joins_entrypoint_command_and_environment(tar: Path) -> None:
+    path = with_users(tar, "web", Entrypoint=["/e"], Cmd=["c"], Env=["A=image", "B=image"], WorkingDir="/srv")
+    with open_image(path) as image:
+        process = process_of(image, environment={"A": "given"})
+        assert process.argv == ("/e", "c")
+        assert process.cwd == "/srv"
+        assert process.environment == {"PATH": DEFAULT_PATH, "A": "given", "B": "image", "HOME": "/var/www"}
+        assert process_of(image, command=["x", "y"]).argv == ("/e", "x", "y")
+        assert process_of(image, command=[]).argv == ("/e",)
+
+
+def test_no_program_is_bad_input(tar: Path) -> None:
+    with open_image(docker_archive(tar, [layer(member("x"))])) as image, pytest.raises(BadInput, match="no program"):
+        process_of(image)
+
+
+# Fetching, from an engine that this test plays.
+
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    asked: list[str]
+    archive: bytes
+    complete: bool
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        archive, complete = self.server.archive, self.server.complete  # type: ignore[attr-defined]
+        if self.path == "/images/web:1/json":
+            body, status = json.dumps({"Id": "sha256:" + "a" * 64}).encode(), 200
+        elif self.path == "/images/web:1/get":
+            body, status = archive, 200
+        elif self.path.startswith("/images/failing"):
+            body, status = b'{"message":"it fails"}', 500
+        else:
+            body, status = b'{"message":"no such image"}', 404
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if complete or not self.path.endswith("/get") else body[: len(body) // 2])
+
+
+class EngineServer(socketserver.ThreadingUnixStreamServer):
+    asked: list[str]
+    archive: bytes
+    complete: bool
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineServer]:
+    path = tmp_path / "engine.sock"
+    with EngineServer(str(path), Engine) as server:
+        server.asked, server.archive, server.complete = [], b"an archive" * 1000, True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        yield server
+        server.shutdown()
+
+
+def test_a_file_is_taken_as_it_is(tar: Path, tmp_path: Path) -> None:
+    tar.write_bytes(b"x")
+    assert fetch_image(str(tar), tmp_path / "cache") == tar
+
+
+def test_an_image_is_saved_once_and_kept_by_its_id(engine: EngineServer, tmp_path: Path) -> None:
+    path = fetch_image("web:1", tmp_path)
+    assert path.read_bytes() == engine.archive
+    assert path.stat().st_mode & 0o777 == 0o600, "what is in an image is not for all"
+    assert "a" * 64 in path.name
+    assert fetch_image("web:1", tmp_path) == path
+    assert engine.asked.count("/images/web:1/get") == 1
+
+
+def test_an_absent_image_says_how_to_get_it(engine: EngineServer, tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        fetch_image("absent:2", tmp_path)
+    assert "docker pull absent:2" in caught.value.resolution
+
+
+def test_a_save_cut_short_leaves_nothing(engine: EngineServer, tmp_path: Path) -> None:
+    fetch_image("web:1", tmp_path / "other")
+    engine.complete = False
+    with pytest.raises(DriverUnavailable):
+        fetch_image("web:1", tmp_path)
+    assert not list((tmp_path / "images").glob("*"))
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "error"), [("tcp://127.0.0.1:1", Unsupported), ("unix:///absent.sock", DriverUnavailable)]
+)
+def test_no_engine_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, error: type[LabError]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with pytest.raises(error) as caught:
+        fetch_image("web:1", tmp_path)
+    assert "docker save" in caught.value.resolution
+
+
+@pytest.mark.parametrize("reference", ["", "-x", "a b", "../../x", "a?b", "x" * 300])
+def test_what_is_no_reference_is_never_asked_for(engine: EngineServer, tmp_path: Path, reference: str) -> None:
+    with pytest.raises(BadInput):
+        fetch_image(reference, tmp_path)
+    assert engine.asked == []
+
+
+def test_an_engines_failure_is_its_own_error(engine: EngineServer, tmp_path: Path) -> None:
+    with pytest.raises(DriverUnavailable):
+        fetch_image("failing", tmp_path)

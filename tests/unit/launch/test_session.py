@@ -1,0 +1,193 @@
+"""One launch, against the fake engine: the waiter, the marks, the proof of the clock, and what a failure leaves."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.driver import Context, Instance, Mark
+from lab.errors import BadInput, LaunchError, MeasurementError, ReadyTimeout
+from lab.features import Feature
+from lab.launch.session import Session
+from lab.launch.waiter import reserve_port
+from lab.spec import Endpoint, Spec
+from lab.testing import FakeDriver, FakeEngine, engine_of
+from lab.timeline import Clock, Phase, Source
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> FakeDriver:
+    return FakeDriver("", Context(run_dir=tmp_path, cache_dir=tmp_path))
+
+
+@pytest.fixture
+def engine(driver: FakeDriver, tmp_path: Path) -> Iterator[FakeEngine]:
+    engine = engine_of(Context(run_dir=tmp_path, cache_dir=tmp_path))
+    yield engine
+    assert not engine.instances, "a session left an instance behind"
+
+
+def session_of(driver: FakeDriver, timeout_s: float = 20, port: int | None = None, **spec: object) -> Session:
+    made = Spec(labels={"lab.run": "r"}, **spec).for_launch()  # type: ignore[arg-type]
+    return Session(driver, driver.info(), made, driver.engine.clock, timeout_s=timeout_s, port=port)
+
+
+def test_a_known_delay_is_measured_exactly(driver: FakeDriver, engine: FakeEngine) -> None:
+    engine.created_s, engine.started_s, engine.main_s = 0.1, 0.2, 0.3
+    engine.listening_s, engine.ready_s = 0.04, 0.005
+    with session_of(driver) as session:
+        session.launch()
+        assert session.timeline.duration_s(Phase.REQUESTED, Phase.READY) == 0.645
+        assert session.timeline.duration_s(Phase.LISTENING, Phase.READY) == 0.005
+        assert session.timeline.mark(Phase.MAIN).clock is Clock.SHARED
+        assert session.wait_method == "marker"
+        assert session.answer is not None and session.answer.attempts == 1
+
+
+def test_without_a_marker_it_polls_on_new_connections(driver: FakeDriver, engine: FakeEngine) -> None:
+    engine.features = frozenset({Feature.NETWORK})
+    late = threading.Event()
+
+    class Late(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            mark(Phase.STARTED, source=Source.EVENT)
+            late.wait(0.3)
+            return super().launch(spec, endpoint, mark)
+
+    slow = Late("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    slow.engine = engine
+    with session_of(slow) as session:
+        session.launch()
+        assert session.wait_method == "poll-20ms"
+        assert session.answer is not None and 5 < session.answer.attempts < 40
+
+
+def test_a_forwarder_that_accepts_early_is_not_ready(driver: FakeDriver, engine: FakeEngine) -> None:
+    """docker-proxy and slirp accept before the service listens; an accepted connection must not count, nor hold up."""
+    engine.features = frozenset({Feature.NETWORK})
+    port = reserve_port()
+    silent = socket.socket()
+    silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    silent.bind(("127.0.0.1", port))
+    silent.listen(64)
+
+    class Forwarder(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            mark(Phase.STARTED, source=Source.EVENT)
+            time.sleep(0.3)
+            silent.close()
+            return super().launch(spec, endpoint, mark)
+
+    forwarding = Forwarder("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    forwarding.engine = engine
+    session = session_of(forwarding)
+    session._reserve = lambda: Endpoint("127.0.0.1", port)  # type: ignore[method-assign]
+    with session:
+        session.launch()
+        assert session.answer is not None and session.answer.attempts > 3
+
+
+def test_no_attempt_precedes_what_the_engine_says_has_started(driver: FakeDriver, engine: FakeEngine) -> None:
+    """docker-proxy takes connections before the container has a network, which delays that one by up to a second."""
+    engine.features = frozenset({Feature.NETWORK})
+    early: list[str] = []
+
+    class Watched(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            assert endpoint is not None
+            with socket.socket() as proxy:
+                proxy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                proxy.bind((endpoint.host, endpoint.port))
+                proxy.listen(64)
+                proxy.settimeout(0.2)
+                mark(Phase.CREATED, source=Source.RETURN)
+                try:
+                    proxy.accept()[0].close()
+                    early.append("before `started`")
+                except TimeoutError:
+                    pass
+                mark(Phase.STARTED, source=Source.EVENT)
+                proxy.accept()[0].close()
+            return super().launch(spec, endpoint, mark)
+
+    watched = Watched("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    watched.engine = engine
+    with session_of(watched) as session:
+        session.launch()
+    assert not early
+
+
+def test_an_answer_without_this_launchs_nonce_is_not_ready(driver: FakeDriver, engine: FakeEngine) -> None:
+    engine.features = frozenset({Feature.NETWORK})
+
+    class Impostor(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            return super().launch(replace(spec, nonce="0" * 32), endpoint, mark)
+
+    impostor = Impostor("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    impostor.engine = engine
+    # /healthz is answered with 200 whatever the request's nonce.
+    with session_of(impostor, timeout_s=0.5, ready_path="/healthz") as session, pytest.raises(ReadyTimeout):
+        session.launch()
+    assert Phase.READY not in session.timeline
+
+
+def test_a_clock_that_is_not_the_hosts_is_kept_apart(
+    driver: FakeDriver, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.testing.boot_id", lambda: "another-kernel")
+    with session_of(driver) as session:
+        session.launch()
+        service = [mark for mark in session.timeline if mark.source is Source.SERVICE]
+        assert {mark.clock for mark in service} == {Clock.GUEST}
+        assert session.timeline.mark(Phase.MAIN).source is Source.LOG
+
+
+def test_without_a_network_ready_stays_absent_and_the_lines_clock_is_proven(
+    driver: FakeDriver, engine: FakeEngine
+) -> None:
+    engine.features = frozenset({Feature.MARKER})
+    with session_of(driver) as session:
+        session.launch()
+        assert Phase.READY not in session.timeline
+        assert session.timeline.mark(Phase.LISTENING).clock is Clock.SHARED
+
+
+def test_a_launch_during_which_the_host_slept_has_failed(driver: FakeDriver, engine: FakeEngine) -> None:
+    class Sleepy(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            self.engine.clock.sleep_host(90)
+            return super().launch(spec, endpoint, mark)
+
+    sleepy = Sleepy("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    sleepy.engine = engine
+    with session_of(sleepy) as session, pytest.raises(MeasurementError, match="slept"):
+        session.launch()
+
+
+def test_a_failed_launch_keeps_what_the_engine_said(driver: FakeDriver, engine: FakeEngine) -> None:
+    engine.fail_launches = 1
+    with session_of(driver) as session, pytest.raises(LaunchError) as raised:
+        session.launch()
+    assert "said so" in raised.value.details
+
+
+def test_a_wanted_port_in_use_is_bad_input(driver: FakeDriver, engine: FakeEngine) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with session_of(driver, port=port) as session, pytest.raises(BadInput, match=str(port)):
+            session.launch()
+
+
+def test_the_waiters_thread_and_sockets_end_with_the_launch(driver: FakeDriver, engine: FakeEngine) -> None:
+    for _ in range(3):
+        with session_of(driver) as session:
+            session.launch()
+    assert not [thread for thread in threading.enumerate() if thread.name == "lab-waiter"]

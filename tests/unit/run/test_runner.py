@@ -1,0 +1,397 @@
+"""Rounds, their order, failures, interrupts and what is kept, on the fake engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.driver import Context, Driver, Info, Instance, Mark
+from lab.errors import CleanupError, DriverUnavailable, LaunchError, MeasurementError, StoreError, Unsupported
+from lab.features import Feature
+from lab.host.ownership import Owner
+from lab.run.runner import Entrant, Plan, Runner, _is_look, now_iso
+from lab.scenario import Bench
+from lab.spec import Endpoint, Spec, Target
+from lab.store.database import Store
+from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.sample import Sample
+from lab.testing import FakeDriver
+from scenarios.boot import Boot
+
+
+class Watcher:
+    """Records what the runner says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.launches: list[LaunchRecord] = []
+        self.on_committed: Callable[[LaunchRecord], None] = lambda _: None
+
+    def preparing(self, target: str) -> None:
+        self.said.append(f"preparing {target}")
+
+    def launching(self, target: str, iteration: int, warmup: bool) -> None:
+        self.said.append(f"launching {target} {iteration} {'warmup' if warmup else ''}".strip())
+
+    def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
+        self.launches.append(launch)
+        self.on_committed(launch)
+
+    def target_changed(self, record: TargetRecord) -> None:
+        self.said.append(f"{record.target} {record.outcome} {record.reason}")
+
+    def cleaning(self) -> None:
+        self.said.append("cleaning")
+
+    def problem(self, text: str) -> None:
+        self.said.append(f"problem {text}")
+
+
+def a_run(
+    store: Store, drivers: dict[str, Driver], plan: Plan, watcher: Watcher, run_id: str = "r1", scenario: object = None
+) -> Runner:
+    labels = {"lab.run": run_id, "lab.scenario": "boot", "lab.owner": str(Owner.current())}
+    entrants = []
+    for name, driver in drivers.items():
+        target = Target.parse(name)
+        record = TargetRecord(target=name, outcome=Outcome.OK)
+        entrants.append(Entrant(target=target, driver=driver, info=driver.info(), record=record))
+    run = Run(
+        id=run_id,
+        scenario="boot",
+        started_at=now_iso(),
+        ended_at=None,
+        status=RunStatus.RUNNING,
+        owner=labels["lab.owner"],
+        lab_version="0",
+    )
+    return Runner(
+        run=run,
+        scenario=scenario or Boot(),  # type: ignore[arg-type]
+        entrants=entrants,
+        spec=Spec(labels=labels),
+        plan=plan,
+        store=store,
+        host={},
+        progress=watcher,
+        clock=drivers[next(iter(drivers))].engine.clock,  # type: ignore[attr-defined]
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "lab.db"))
+
+
+@pytest.fixture
+def drivers(tmp_path: Path) -> dict[str, Driver]:
+    context = Context(run_dir=tmp_path, cache_dir=tmp_path)
+    return {"a": FakeDriver("", context), "b": FakeDriver("", context), "c": FakeDriver("", context)}
+
+
+def run(store: Store, drivers: dict[str, Driver], **plan: object) -> tuple[RunRecord, Watcher, RunStatus]:
+    watcher = Watcher()
+    status = a_run(store, drivers, Plan(**plan), watcher).execute()  # type: ignore[arg-type]
+    return store.load("r1"), watcher, status
+
+
+def test_chance_within_a_round_is_the_seeds_and_each_rounds_and_targets_own(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Drawing(Boot):
+        def measure(self, bench: Bench) -> None:
+            drawn.append(bench.random().random())
+            again.append(bench.random().random())
+
+    drawn: list[float] = []
+    again: list[float] = []
+    for number, seed in enumerate((7, 7, 8)):
+        scenario = Drawing()
+        a_run(store, drivers, Plan(rounds=2, warmup=1, seed=seed), Watcher(), f"r{number}", scenario).execute()
+    assert drawn == again
+    first, second, other = drawn[:9], drawn[9:18], drawn[18:]
+    assert first == second
+    assert len({*first, *other}) == 18
+
+
+def test_each_round_runs_every_target_once_in_a_shuffled_stored_order(store: Store, drivers: dict[str, Driver]) -> None:
+    record, watcher, status = run(store, drivers, rounds=12, warmup=2, seed=7)
+    assert status is RunStatus.DONE
+    assert len(record.run.order) == 14
+    assert all(sorted(order) == ["a", "b", "c"] for order in record.run.order)
+    assert len({tuple(order) for order in record.run.order}) > 2
+    launched = [line.split()[1] for line in watcher.said if line.startswith("launching")]
+    assert launched == [target for order in record.run.order for target in order]
+    assert [launch.warmup for launch in record.launches[:7]] == [True] * 6 + [False]
+
+
+def test_the_same_seed_gives_the_same_order(tmp_path: Path, drivers: dict[str, Driver]) -> None:
+    orders = []
+    for seed, name in ((3, "x"), (3, "y"), (4, "z")):
+        store = Store.open(str(tmp_path / f"{name}.db"))
+        orders.append(run(store, drivers, rounds=8, warmup=0, seed=seed)[0].run.order)
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_raw_samples_are_kept_and_warmup_is_marked(store: Store, drivers: dict[str, Driver]) -> None:
+    record, _, _ = run(store, drivers, rounds=3, warmup=1)
+    totals = [sample for sample in record.samples if sample.metric == "boot_s" and sample.target == "a"]
+    assert [sample.warmup for sample in totals] == [True, False, False, False]
+    assert [sample.value for sample in totals] == [pytest.approx(0.0615)] * 4
+
+
+def test_a_failed_launch_is_kept_with_its_error_and_the_target_goes_on(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    drivers["a"].engine.fail_launches = 1  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": drivers["a"]}, rounds=3, warmup=0)
+    assert [launch.outcome for launch in record.launches] == [Outcome.FAILED, Outcome.OK, Outcome.OK]
+    assert "told to fail" in record.launches[0].error and "said so" in record.launches[0].logs
+    assert {sample.iteration for sample in record.samples} == {1, 2}
+    assert record.targets[0].outcome is Outcome.OK
+
+
+def test_an_engine_that_goes_away_ends_its_target_and_the_others_go_on(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Gone(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            raise DriverUnavailable("the engine has stopped", resolution="start it")
+
+    gone = Gone("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    gone.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, watcher, _ = run(store, {"a": drivers["a"], "gone": gone}, rounds=4, warmup=0)
+    outcome = {target.target: target for target in record.targets}
+    assert outcome["gone"].outcome is Outcome.FAILED and outcome["gone"].remedy == "start it"
+    assert sum(launch.target == "a" for launch in record.launches) == 4
+    assert sum(launch.target == "gone" for launch in record.launches) == 1
+    assert any("gone failed" in line for line in watcher.said)
+
+
+def test_what_a_target_cannot_do_is_not_asked_of_it_again(store: Store, drivers: dict[str, Driver]) -> None:
+    class Unable:
+        name, question, headline, requires = "unable", "?", "x_s", frozenset[Feature]()
+
+        def measure(self, bench: Bench) -> None:
+            raise Unsupported("no such thing here")
+
+    a_run(store, {"a": drivers["a"]}, Plan(rounds=5, warmup=0), Watcher(), scenario=Unable()).execute()
+    record = store.load("r1")
+    assert record.targets[0].outcome is Outcome.FAILED and "no such thing" in record.targets[0].reason
+    assert len(record.launches) == 1
+
+
+def test_three_failures_in_a_row_end_a_target(store: Store, drivers: dict[str, Driver]) -> None:
+    drivers["a"].engine.fail_launches = 100  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": drivers["a"]}, rounds=9, warmup=0)
+    assert len(record.launches) == 3
+    assert record.targets[0].outcome is Outcome.FAILED
+
+
+def test_an_adaptive_run_stops_all_targets_together_after_a_look_and_says_so(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    record, _, _ = run(store, drivers, rounds=40, warmup=1, until_ci=0.05)
+    assert len(record.run.order) == 11
+    assert record.run.parameters["stopped_by"] == "precision"
+
+
+def test_an_adaptive_run_that_is_not_precise_runs_to_its_cap(store: Store, drivers: dict[str, Driver]) -> None:
+    class Noisy(FakeDriver):
+        count = 0
+
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            Noisy.count += 1
+            self.engine.clock.advance(1.0 if Noisy.count % 2 else 0.0)
+            return super().launch(spec, endpoint, mark)
+
+    noisy = Noisy("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    noisy.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"noisy": noisy}, rounds=12, warmup=0, until_ci=0.05)
+    assert len(record.launches) == 12 and record.run.parameters["stopped_by"] == "rounds"
+
+
+def test_an_interrupt_keeps_what_was_measured_and_cleans_up(store: Store, drivers: dict[str, Driver]) -> None:
+    class Interrupted(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            instance = super().launch(spec, endpoint, mark)
+            if len(watcher.launches) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return instance
+
+    driver = Interrupted("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    watcher = Watcher()
+    before = signal.getsignal(signal.SIGINT)
+    status = a_run(store, {"a": driver}, Plan(rounds=5, warmup=0), watcher).execute()
+    record = store.load("r1")
+    assert status is RunStatus.INTERRUPTED is record.run.status
+    assert len(record.launches) == 2 and record.run.parameters["stopped_by"] == "the user"
+    assert not driver.engine.instances and not driver.engine.images
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interrupt_still_cleans_up(store: Store, drivers: dict[str, Driver]) -> None:
+    class Stubborn(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            super().launch(spec, endpoint, mark)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("unreachable")
+
+        def list_instances(self, labels):  # type: ignore[no-untyped-def]
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().list_instances(labels)
+
+    driver = Stubborn("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    watcher = Watcher()
+    status = a_run(store, {"a": driver}, Plan(rounds=5, warmup=0), watcher).execute()
+    assert status is RunStatus.INTERRUPTED
+    assert not driver.engine.instances
+    assert watcher.said.count("cleaning") > 1
+
+
+def test_an_interrupt_is_not_lost_where_removing_fails(store: Store, drivers: dict[str, Driver]) -> None:
+    class Stuck(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            instance = super().launch(spec, endpoint, mark)
+            delete = instance.delete
+
+            def fail_once() -> None:
+                instance.delete = delete  # type: ignore[method-assign]
+                raise CleanupError("it is busy")
+
+            instance.delete = fail_once  # type: ignore[method-assign]
+            os.kill(os.getpid(), signal.SIGINT)
+            return instance
+
+    driver = Stuck("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    status = a_run(store, {"a": driver}, Plan(rounds=5, warmup=0), Watcher()).execute()
+    assert status is RunStatus.INTERRUPTED
+    assert len(store.load("r1").launches) <= 1
+    assert not driver.engine.instances
+
+
+def test_a_failed_launch_keeps_its_own_error_where_removing_fails_too(
+    store: Store, drivers: dict[str, Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            instance = super().launch(spec, endpoint, mark)
+            delete = instance.delete
+
+            def fail_once() -> None:
+                instance.delete = delete  # type: ignore[method-assign]
+                raise CleanupError("it is busy")
+
+            instance.delete = fail_once  # type: ignore[method-assign]
+            return instance
+
+    def odd(*_: object) -> bool:
+        raise MeasurementError("odd clock")
+
+    monkeypatch.setattr("lab.launch.session._proves_shared", odd)
+    driver = Silent("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    run(store, {"a": driver}, rounds=1, warmup=0)
+    (launch,) = store.load("r1").launches
+    assert "odd clock" in launch.error and "it is busy" in launch.logs
+    assert not driver.engine.instances
+
+
+def test_what_is_asked_before_a_launch_and_fails_is_a_recorded_failure(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    def warm(_driver: Driver, _spec: Spec) -> dict[str, object]:
+        raise MeasurementError("a file is still warm")
+
+    record, _, _ = run(store, {"a": drivers["a"]}, rounds=2, warmup=0, before_launch=warm)
+    assert [launch.outcome for launch in record.launches] == [Outcome.FAILED] * 2
+    assert "still warm" in record.launches[0].error
+
+
+def test_info_is_asked_again_once_prepared(store: Store, drivers: dict[str, Driver]) -> None:
+    class Learning(FakeDriver):
+        def info(self) -> Info:
+            return replace(super().info(), version="2" if self.engine.images else "1")
+
+    driver = Learning("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": driver}, rounds=1, warmup=0)
+    assert record.targets[0].info["version"] == "2"
+
+
+@pytest.mark.parametrize("measured,looks", [(0, False), (5, False), (10, True), (20, True), (30, False), (1280, True)])
+def test_looks_are_ten_twenty_forty_and_so_on(measured: int, looks: bool) -> None:
+    assert _is_look(measured) is looks
+
+
+def test_everything_of_the_run_is_removed_at_its_end(store: Store, drivers: dict[str, Driver]) -> None:
+    run(store, drivers, rounds=2)
+    engine = drivers["a"].engine  # type: ignore[attr-defined]
+    assert not engine.instances and not engine.images
+
+
+def test_a_store_that_fails_ends_the_run_clean(
+    store: Store, drivers: dict[str, Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(store, "add_launch", full)
+    watcher = Watcher()
+    with pytest.raises(StoreError):
+        a_run(store, drivers, Plan(rounds=2), watcher).execute()
+    assert not drivers["a"].engine.instances  # type: ignore[attr-defined]
+    assert store.load("r1").run.status is RunStatus.INTERRUPTED
+
+
+def test_a_launch_that_fails_while_preparing_is_a_skipped_row(store: Store, drivers: dict[str, Driver]) -> None:
+    class Unprepared(FakeDriver):
+        def prepare(self, spec: Spec) -> None:
+            raise LaunchError("no image", resolution="bring one")
+
+    driver = Unprepared("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": drivers["a"], "x": driver}, rounds=2)
+    assert {t.target: t.outcome for t in record.targets} == {"a": Outcome.OK, "x": Outcome.SKIPPED}
+
+
+def test_a_failed_launch_is_removed_and_its_samples_are_not_kept(store: Store, drivers: dict[str, Driver]) -> None:
+    class Half:
+        name, question, headline, requires = "half", "?", "x_s", frozenset[Feature]()
+
+        def measure(self, bench: Bench) -> None:
+            with bench.session():
+                bench.emit("x_s", 1.0, "s")
+                raise LaunchError("broke in the middle")
+
+    watcher = Watcher()
+    a_run(store, {"a": drivers["a"]}, Plan(rounds=1, warmup=0), watcher, scenario=Half()).execute()
+    record = store.load("r1")
+    assert not record.samples and record.launches[0].outcome is Outcome.FAILED
+    assert not drivers["a"].engine.instances  # type: ignore[attr-defined]
+
+
+def test_a_failure_outside_every_launch_is_recorded_and_one_of_a_launch_once(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Outside:
+        name, question, headline, requires = "outside", "?", "x_s", frozenset[Feature]()
+
+        def measure(self, bench: Bench) -> None:
+            with bench.session():
+                pass
+            raise MeasurementError("the floor was reached", details="so much was left")
+
+    watcher = Watcher()
+    a_run(store, {"a": drivers["a"]}, Plan(rounds=1, warmup=0), watcher, scenario=Outside()).execute()
+    good, failed = store.load("r1").launches
+    assert good.outcome is Outcome.OK and failed.outcome is Outcome.FAILED
+    assert "floor" in failed.error and failed.logs == "so much was left"

@@ -1,0 +1,115 @@
+"""The pieces of `make accept` that need no engine: verdicts, requests by hand, and QEMU's arguments made one's own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lab.driver import Context
+from lab.launch.session import Session
+from lab.spec import Spec, new_nonce
+from lab.testing import FakeDriver
+from lab.timeline import SystemClock
+
+FOLDER = Path(__file__).parents[2] / "accept"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Imports a file of tests/accept as its scripts do."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(FOLDER) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.95, 1.05, "met"),
+        (0.85, 0.95, "inconclusive"),
+        (1.05, 1.2, "inconclusive"),
+        (0.5, 2.0, "inconclusive"),
+        (1.11, 1.2, "missed"),
+        (0.5, 0.89, "missed"),
+        (None, None, "inconclusive"),
+    ],
+)
+def test_a_verdict_is_given_only_where_the_whole_interval_agrees(
+    load: object, low: float | None, high: float | None, expected: str
+) -> None:
+    verdict = _module(load, "verdict")
+    assert verdict.SAME.judge(low, high) == expected
+
+
+def test_a_line_names_n_interval_and_verdict(load: object, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = _module(load, "verdict")
+    assert verdict.report("x", [0.2 + i / 100 for i in range(30)], "ms", verdict.UNDER_1_MS) == "met"
+    text = capsys.readouterr().out
+    assert "n = 30" in text and "95 % interval" in text and "goal under 1 ms -> met" in text
+    assert verdict.report("x", [], "ms", verdict.UNDER_1_MS) == "not run"
+
+
+def test_too_few_values_give_no_verdict(load: object) -> None:
+    verdict = _module(load, "verdict")
+    assert verdict.report("x", [0.1, 0.2], "ms", verdict.UNDER_1_MS) == "inconclusive"
+
+
+def test_qemus_arguments_are_taken_over_but_for_what_is_libvirts_own(load: object, tmp_path: Path) -> None:
+    pairs = _module(load, "qemu_pairs")
+    argv = [
+        "/usr/bin/qemu-system-x86_64", "-name", "guest=lab-q35-1,debug-threads=on", "-S",
+        "-object", '{"qom-type":"secret","id":"masterKey0","file":"/x/master-key.aes"}',
+        "-object", '{"qom-type":"memory-backend-ram","id":"pc.ram","size":134217728}',
+        "-uuid", "30a8469d", "-chardev", "socket,id=charmonitor,fd=30,server=on,wait=off",
+        "-mon", "chardev=charmonitor,id=monitor,mode=control", "-append", "console=ttyS0 lab.nonce=old",
+        "-chardev", "pipe,id=charserial0,path=/x/console",
+        "-netdev", "user,id=lab0,restrict=on,hostfwd=tcp:127.0.0.1:21241-:8080",
+    ]  # fmt: skip
+    found = pairs.adapted(
+        argv, port=20000, nonces=("old", "new"), monitor=tmp_path / "monitor", console=tmp_path / "console"
+    )
+    assert found == [
+        "/usr/bin/qemu-system-x86_64", "-S",
+        "-object", '{"qom-type":"memory-backend-ram","id":"pc.ram","size":134217728}',
+        "-chardev", f"socket,id=charmonitor,path={tmp_path}/monitor,server=on,wait=off",
+        "-mon", "chardev=charmonitor,id=monitor,mode=control", "-append", "console=ttyS0 lab.nonce=new",
+        "-chardev", f"pipe,id=charserial0,path={tmp_path}/console",
+        "-netdev", "user,id=lab0,restrict=on,hostfwd=tcp:127.0.0.1:20000-:8080",
+    ]  # fmt: skip
+
+
+def test_requests_by_hand_end_with_the_answer_of_this_launch_only(load: object, tmp_path: Path) -> None:
+    by_hand = _module(load, "requests_by_hand")
+    driver = FakeDriver("", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    with Session(driver, driver.info(), Spec(labels={"lab.run": "r"}).for_launch(), SystemClock()) as session:
+        session.launch()
+        assert session.instance is not None and session.instance.endpoint is not None
+        port, never = session.instance.endpoint.port, threading.Event()
+        begun_ns = SystemClock().now_ns()
+        ended_ns, tries = by_hand.first_answer(port, session.spec.nonce, timeout_s=10, failed=never)
+        assert begun_ns < ended_ns and tries >= 1
+        with pytest.raises(TimeoutError):
+            by_hand.first_answer(port, new_nonce(), timeout_s=0.2, failed=never)
+
+
+@pytest.mark.parametrize("program", ["docker_by_hand.py", "qemu_by_hand.py", "requests_by_hand.py"])
+def test_the_separate_programs_share_no_code_with_the_lab(program: str) -> None:
+    allowed = {*sys.stdlib_module_names, "requests_by_hand"}
+    words = [line.split()[1] for line in (FOLDER / program).read_text().splitlines() if line[:5] in ("from ", "impor")]
+    assert words and {word.split(".")[0] for word in words} <= allowed
+
+
+def _module(load: object, name: str) -> ModuleType:
+    assert callable(load)
+    found = load(name)
+    assert isinstance(found, ModuleType)
+    return found
