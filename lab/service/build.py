@@ -1,4 +1,4 @@
-"""Builds the lab's static programs from the C sources beside this file, for the machine that it stands on.
+"""Builds the lab's static programs from the C sources in src/, for the machine that it stands on.
 
 The compiler is the machine's `cc` with a static libc, or the PyPI package `ziglang` (with musl) where that does not
 link. The same sources, compiler and flags give the same bytes, wherever they are built.
@@ -13,55 +13,33 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
 from lab.store.place import partial
 
-SOURCE_DIR = Path(__file__).parent
-SERVICE_SOURCES = (
-    "service.c",
-    "server.c",
-    "http.c",
-    "endpoints.c",
-    "work.c",
-    "privileges.c",
-    "measure.c",
-    "surface.c",
-    "surface_self.c",
-    "surface_places.c",
-    "surface_paths.c",
-    "surface_kernel.c",
-    "surface_calls.c",
-    "mix.c",
-    "pieces.c",
-    "task.c",
-    "troubles.c",
-    "antagonists.c",
-    "client.c",
-    "ask.c",
-    "connect.c",
-    "schedule.c",
-    "versions.c",
-    "text.c",
-)
-GUEST_INIT_SOURCES = ("guest_init.c", "guest_config.c", "guest_network.c")
-ENTER_SOURCES = ("enter.c",)
-HEADERS = (
-    "service.h",
-    "client.h",
-    "surface.h",
-    "calls_table.h",
-    "calls_x86.h",
-    "calls_newer.h",
-    "pieces.h",
-    "task.h",
-    "guest_init.h",
-)
+SOURCE_DIR = Path(__file__).parent / "src"
+PROGRAMS: Mapping[str, tuple[str, ...]] = {
+    "service": (
+        "common",
+        "http",
+        "server",
+        "pieces",
+        "measure",
+        "surface",
+        "tasks",
+        "endpoints",
+        "client",
+        "service",
+    ),
+    "guest-init": ("guest",),
+    "enter": ("cgroup",),
+}
+"""Each program's folders of sources, from the lowest: a folder may use those before it, and none behind it."""
 
-_FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wl,--build-id=none")
+_FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-I.", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wl,--build-id=none")
 _COMPILE_TIMEOUT_S = 600.0  # ziglang builds its libc at the first call
 _ASK_TIMEOUT_S = 60.0
 _RESOLUTION = "apt-get install gcc libc6-dev, or pip install ziglang"
@@ -77,46 +55,52 @@ class Compiler:
 
 def build_service(cache_dir: Path) -> Path:
     """The static service binary, built unless `cache_dir` has it. Raises LabError when no compiler can."""
-    return build("service", SERVICE_SOURCES, cache_dir)
+    return build("service", cache_dir)
 
 
 def build_guest_init(cache_dir: Path) -> Path:
     """The static pid 1 of VM guests, built unless `cache_dir` has it. Raises LabError when no compiler can."""
-    return build("guest-init", GUEST_INIT_SOURCES, cache_dir)
+    return build("guest-init", cache_dir)
 
 
 def build_enter(cache_dir: Path) -> Path:
     """The static launcher into cgroups, built unless `cache_dir` has it. Raises LabError when no compiler can."""
-    return build("enter", ENTER_SOURCES, cache_dir)
+    return build("enter", cache_dir)
 
 
 def build(
-    name: str,
-    sources: Sequence[str],
+    program: str,
     cache_dir: Path,
     *,
     flags: Sequence[str] = (),
     compilers: Sequence[Compiler] | None = None,
 ) -> Path:
-    """The static program `name` of `sources`, with `flags` added, by the first of `compilers` that can.
+    """The static program of this name in PROGRAMS, with `flags` added, by the first of `compilers` that can.
 
     The file's name holds a hash of sources, compiler and flags. Raises LabError.
     """
     found = available_compilers() if compilers is None else list(compilers)
+    files = source_files(program)
     programs = cache_dir / "programs"
-    candidates = [(c, programs / f"{name}-{_key(sources, flags, c)}") for c in found]
+    candidates = [(c, programs / f"{program}-{_key(files, flags, c)}") for c in found]
     for _, path in candidates:
         if path.exists():
             return path
-    failures = [_compile(compiler, sources, flags, path, cache_dir) for compiler, path in candidates]
+    failures = [_compile(compiler, files, flags, path, cache_dir) for compiler, path in candidates]
     for (_, path), failure in zip(candidates, failures, strict=True):
         if failure is None:
             return path
     raise LabError(
-        f"no C compiler here can build the static program '{name}'",
+        f"no C compiler here can build the static program '{program}'",
         details="\n".join(failure for failure in failures if failure) or "neither cc nor the ziglang package is there",
         resolution=_RESOLUTION,
     )
+
+
+def source_files(program: str) -> list[str]:
+    """The program's C files and headers, as paths in SOURCE_DIR, in an order that is the same on every file system."""
+    folders = (SOURCE_DIR / folder for folder in PROGRAMS[program])
+    return [path.relative_to(SOURCE_DIR).as_posix() for folder in folders for path in sorted(folder.glob("*.[ch]"))]
 
 
 def available_compilers() -> list[Compiler]:
@@ -141,18 +125,16 @@ def available_compilers() -> list[Compiler]:
     return compilers
 
 
-def _key(sources: Sequence[str], flags: Sequence[str], compiler: Compiler) -> str:
+def _key(files: Sequence[str], flags: Sequence[str], compiler: Compiler) -> str:
     digest = hashlib.sha256()
     for part in (*_FLAGS, *flags, compiler.identity):
         digest.update(part.encode() + b"\0")
-    for name in sorted({*sources, *HEADERS}):
+    for name in files:
         digest.update(name.encode() + b"\0" + (SOURCE_DIR / name).read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def _compile(
-    compiler: Compiler, sources: Sequence[str], flags: Sequence[str], path: Path, cache_dir: Path
-) -> str | None:
+def _compile(compiler: Compiler, files: Sequence[str], flags: Sequence[str], path: Path, cache_dir: Path) -> str | None:
     """Build `path`; None when it worked, else what the compiler said."""
     if path.exists():
         return None
@@ -163,9 +145,11 @@ def _compile(
     environment.setdefault("ZIG_LOCAL_CACHE_DIR", str(cache_dir / "zig"))
     with partial(cache_dir, path.name) as directory:
         directory.mkdir()
-        for source in {*sources, *HEADERS}:
-            shutil.copyfile(SOURCE_DIR / source, directory / source)
+        for file in files:
+            (directory / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(SOURCE_DIR / file, directory / file)
         # Relative names in a directory of its own: no path of this machine gets into the program.
+        sources = [file for file in files if file.endswith(".c")]
         command = [*compiler.command, *_FLAGS, *flags, "-o", "program", *sources]
         try:
             result = subprocess.run(

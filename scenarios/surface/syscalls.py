@@ -20,7 +20,7 @@ from lab.launch.session import Session
 from lab.service import ask
 from lab.service.build import SOURCE_DIR
 
-TABLE = ("calls_table.h", "calls_x86.h", "calls_newer.h")
+TABLE = ("surface/calls_table.h", "surface/calls_x86.h", "surface/calls_newer.h")
 
 _TIMEOUT_S = 65.0  # longer than the service's own for all of them
 _REFUSALS = ("EPERM", "EACCES")

@@ -149,6 +149,7 @@ def test_every_row_says_why() -> None:
 )
 def test_a_row_without_a_reason_or_twice_there_is_an_error(row: str, tmp_path: Path, monkeypatch: Any) -> None:
     for name in TABLE:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('TRY(write, FAULT, "no such descriptor", NOFD)\n')
     (tmp_path / TABLE[1]).write_text(row + "\n")
     (tmp_path / TABLE[2]).write_text("")

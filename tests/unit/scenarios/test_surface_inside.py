@@ -121,7 +121,7 @@ def test_a_container_s_facts_in_words() -> None:
 
 
 def test_every_setting_that_is_asked_for_is_told() -> None:
-    source = (SOURCE_DIR / "surface_kernel.c").read_text()
+    source = (SOURCE_DIR / "surface/probes_kernel.c").read_text()
     asked = set(re.findall(r'"((?:kernel|user)/\w+(?:/\w+)?)"', source))
     said = inside.facts(made(settings=dict.fromkeys(asked, "7")))
     told = {probe for probe, words in said.items() if probe.startswith("settings: ") and words != "not there"}

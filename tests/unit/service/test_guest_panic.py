@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.service.build import GUEST_INIT_SOURCES, build
+from lab.service.build import build
 from lab.service.guest_config import GuestConfig
 from lab.units import MIB
 
@@ -29,7 +29,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guest_init(programs: Path) -> Path:
     flags = ['-DLAB_COMMAND_LINE="/lab/cmdline"', '-DLAB_CONSOLE="/lab/console"']
-    return build("guest-init-panic", GUEST_INIT_SOURCES, programs, flags=flags)
+    return build("guest-init", programs, flags=flags)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,6 @@ from lab.host.pinning import cpu_list
 from lab.host.procfs import read_cpu_list
 from lab.service import build as service_build
 from lab.service.build import (
-    ENTER_SOURCES,
-    GUEST_INIT_SOURCES,
     Compiler,
     available_compilers,
     build,
@@ -434,7 +432,7 @@ def need_namespaces() -> None:
 @pytest.fixture(scope="session")
 def guest_init(cache_dir: Path) -> Path:
     flags = ['-DLAB_COMMAND_LINE="/lab/cmdline"', '-DLAB_CONSOLE="/lab/console"']
-    return build("guest-init-test", GUEST_INIT_SOURCES, cache_dir, flags=flags)
+    return build("guest-init", cache_dir, flags=flags)
 
 
 def guest(root: Path, init: Path, binary: Path, config: GuestConfig | bytes, cmdline: str) -> list[str]:
@@ -600,29 +598,29 @@ def test_programs_are_static(cache_dir: Path, binary: Path) -> None:
 
 def test_a_compiler_that_cannot_is_passed_over(tmp_path: Path) -> None:
     broken = Compiler(("false",), "false")
-    path = build("enter", ENTER_SOURCES, tmp_path, compilers=[broken, *available_compilers()])
+    path = build("enter", tmp_path, compilers=[broken, *available_compilers()])
     assert path.exists()
 
 
 def test_a_program_in_the_making_lies_where_it_is_found_if_its_maker_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "told"
     compiler = Compiler(("sh", "-c", f"pwd > '{told}'; : > program"), "played")
-    assert build("enter", ENTER_SOURCES, tmp_path, compilers=[compiler]).exists()
+    assert build("enter", tmp_path, compilers=[compiler]).exists()
     assert Path(told.read_text().strip()).parent == tmp_path / "partial"
 
 
 @pytest.mark.parametrize("compilers", [[], [Compiler(("false",), "false")], [Compiler(("/absent/cc",), "absent")]])
 def test_no_compiler_is_one_clear_error(tmp_path: Path, compilers: list[Compiler]) -> None:
     with pytest.raises(LabError) as caught:
-        build("enter", ENTER_SOURCES, tmp_path, compilers=compilers)
+        build("enter", tmp_path, compilers=compilers)
     assert "apt-get install gcc" in caught.value.resolution
     assert caught.value.details
 
 
 def test_a_changed_source_is_another_program(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = build_enter(cache_dir)
-    shutil.copytree(service_build.SOURCE_DIR, tmp_path / "sources", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "sources/enter.c").open("a") as source:
+    shutil.copytree(service_build.SOURCE_DIR, tmp_path / "sources")
+    with (tmp_path / "sources/cgroup/enter.c").open("a") as source:
         source.write("/* changed */\n")
     monkeypatch.setattr(service_build, "SOURCE_DIR", tmp_path / "sources")
     assert build_enter(cache_dir).name != before.name

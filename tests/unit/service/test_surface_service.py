@@ -16,7 +16,7 @@ import pytest
 from service_process import started
 
 from lab.host.capabilities import names
-from lab.service.build import SERVICE_SOURCES, build, build_service
+from lab.service.build import build, build_service
 
 NONCE = "5eed0000000000000000000000000005"
 WAIT_S = 60.0
@@ -152,7 +152,7 @@ def test_a_probe_that_hangs_is_told_so_and_the_others_are_there(programs: Path, 
     pipe = tmp_path / "pipe"  # opening it waits for a writer, who never comes
     os.mkfifo(pipe)
     flags = (f'-DKALLSYMS_PATH="{pipe}"', "-DPROBE_LIMIT_MS=700")
-    with start(build("service", SERVICE_SOURCES, programs, flags=flags)) as hanging:
+    with start(build("service", programs, flags=flags)) as hanging:
         status, found = hanging.get("group=kernel")
         assert status == 200
         assert found["kallsyms"] == "timed out"
@@ -162,6 +162,6 @@ def test_a_probe_that_hangs_is_told_so_and_the_others_are_there(programs: Path, 
 
 
 def test_a_probe_that_never_got_its_turn_is_told_so(programs: Path) -> None:
-    with start(build("service", SERVICE_SOURCES, programs, flags=("-DBUDGET_MS=0",))) as late:
+    with start(build("service", programs, flags=("-DBUDGET_MS=0",))) as late:
         status, found = late.get("group=kernel")
     assert (status, set(found.values())) == (200, {"not tried"})

@@ -1,0 +1,82 @@
+/* Reads /lab/config: NUL-terminated words, alternately key and value, as guest_config.py writes them. */
+#include "guest/guest_init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_CONFIG (256 * 1024)
+
+static char config_bytes[MAX_CONFIG];
+
+ssize_t read_file(const char *path, char *into, size_t capacity)
+{
+    size_t length = 0;
+    ssize_t got = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    while (length < capacity && (got = read(fd, into + length, capacity - length)) > 0) {
+        length += (size_t)got;
+    }
+    close(fd);
+    return got < 0 ? -1 : (ssize_t)length;
+}
+
+static uint32_t number(const char *key, const char *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long parsed = strtoul(value, &end, 10);
+    if (errno || *end || end == value || *value == '-' || parsed > UINT32_MAX - 1) {
+        die("/lab/config: %s is not a number: %s", key, value);
+    }
+    return (uint32_t)parsed;
+}
+
+void read_config(struct config *config)
+{
+    ssize_t length = read_file("/lab/config", config_bytes, sizeof config_bytes);
+    if (length <= 0 || length == sizeof config_bytes || config_bytes[length - 1] != '\0') {
+        die("/lab/config is missing, empty, too long or cut short");
+    }
+    *config = (struct config){.cwd = "/", .hostname = "lab"};
+    for (char *at = config_bytes, *end = config_bytes + length; at < end;) {
+        const char *key = at;
+        char *value = at + strlen(at) + 1;
+        if (value >= end) {
+            die("/lab/config: %s has no value", key);
+        }
+        at = value + strlen(value) + 1;
+        if (config->argc >= MAX_WORDS || config->envc >= MAX_WORDS || config->groups >= MAX_GROUPS) {
+            die("/lab/config has too many words");
+        }
+        if (strcmp(key, "argv") == 0) {
+            config->argv[config->argc++] = value;
+        } else if (strcmp(key, "env") == 0) {
+            config->env[config->envc++] = value;
+        } else if (strcmp(key, "uid") == 0) {
+            config->uid = number(key, value);
+        } else if (strcmp(key, "gid") == 0) {
+            config->gid = number(key, value);
+        } else if (strcmp(key, "group") == 0) {
+            config->group[config->groups++] = number(key, value);
+        } else if (strcmp(key, "cwd") == 0) {
+            config->cwd = value;
+        } else if (strcmp(key, "hostname") == 0) {
+            config->hostname = value;
+        } else if (strcmp(key, "scratch_bytes") == 0) {
+            config->scratch = value;
+        } else if (strcmp(key, "service") == 0) {
+            config->service = strcmp(value, "1") == 0;
+        } else {
+            die("/lab/config: unknown key %s", key);
+        }
+    }
+    if (config->argc == 0) {
+        die("/lab/config names no program");
+    }
+}

@@ -1,0 +1,393 @@
+/* Pid 1 of the lab's VM guests: brings the guest up as far as the workload needs, runs it, and powers off after it.
+ *
+ * What to run is in /lab/config, the same for every launch: NUL-terminated words, alternately key and value, as
+ * guest_config.py writes them. What differs between launches is on the kernel's command line:
+ *
+ *     lab.nonce=HEX                                  the launch's nonce
+ *     lab.ip=10.0.2.15/24 lab.gw=10.0.2.2            address of the first Ethernet interface; absent: no network
+ *     lab.port=8080                                  where the lab's own service listens
+ *     lab.root=/dev/vda lab.rootfstype=ext4          root file system; absent: the initramfs itself
+ *     lab.off=reboot                                 end by a reset, where the machine has no way to power off
+ *     lab.panic=HEX                                  the launch's nonce again: SIGUSR2 from root makes the kernel panic
+ *
+ * A line `lab-guest stop` on the console asks it to end: every machine has one, unlike a power button or a keyboard.
+ * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
+ * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest/guest_init.h"
+
+#define WAIT_STEP_NS 2000000L
+#define DEVICE_WAIT_S 15
+#define STOP_GRACE_S 10
+#define COMPRESSED_MODULE 4 /* MODULE_INIT_COMPRESSED_FILE, since Linux 5.17 */
+
+static char command_line[4096];
+static bool power_off_by_reset;
+
+void die(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    dprintf(STDOUT_FILENO, "lab-guest error: ");
+    vdprintf(STDOUT_FILENO, format, arguments);
+    dprintf(STDOUT_FILENO, "\n");
+    va_end(arguments);
+    end_guest();
+}
+
+void end_guest(void)
+{
+    sync();
+    /* Only the machine's own pid 1 may; in a container or a test the reboot ends the namespace instead. */
+    reboot(power_off_by_reset ? RB_AUTOBOOT : RB_POWER_OFF);
+    reboot(RB_AUTOBOOT);
+    _exit(1);
+}
+
+void pause_briefly(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = WAIT_STEP_NS}, NULL);
+}
+
+uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The value of `name=` on the kernel's command line, or NULL. */
+static const char *option(const char *name)
+{
+    static char values[8][256];
+    static size_t used;
+    size_t length = strlen(name);
+    for (const char *at = command_line; *at;) {
+        size_t word = strcspn(at, " \t\n");
+        if (word > length && strncmp(at, name, length) == 0 && at[length] == '=') {
+            char *value = values[used++ % 8];
+            size_t size = word - length - 1;
+            if (size >= sizeof values[0]) {
+                die("%s is too long", name);
+            }
+            memcpy(value, at + length + 1, size);
+            value[size] = '\0';
+            return value;
+        }
+        at += word;
+        at += strspn(at, " \t\n");
+    }
+    return NULL;
+}
+
+static void make_directories(const char *path, mode_t mode)
+{
+    char part[4096];
+    size_t length = strlen(path);
+    if (length >= sizeof part) {
+        die("the path %s is too long", path);
+    }
+    for (size_t i = 1; i <= length; i++) {
+        if (path[i] == '/' || path[i] == '\0') {
+            memcpy(part, path, i);
+            part[i] = '\0';
+            mkdir(part, mode); /* it may be there; what needs it says when it is not */
+        }
+    }
+}
+
+/* Mounts, or says why not; a guest without one of these may still serve. */
+static void mount_at(const char *type, const char *at, unsigned long flags, const char *data)
+{
+    mkdir(at, 0755);
+    if (mount(type, at, type, flags, data) < 0 && errno != EBUSY) {
+        dprintf(STDOUT_FILENO, "lab-guest error: mount %s at %s: %s\n", type, at, strerror(errno));
+    }
+}
+
+static void open_console(void)
+{
+    int fd = open(LAB_CONSOLE, O_RDWR | O_NOCTTY);
+    if (fd < 0) {
+        return; /* whatever the kernel or the parent gave stays */
+    }
+    for (int i = 0; i < 3; i++) {
+        if (fd != i) {
+            dup2(fd, i);
+        }
+    }
+    if (fd > 2) {
+        close(fd);
+    }
+}
+
+static void link_devices(void)
+{
+    static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
+                                           {"/proc/self/fd/0", "/dev/stdin"},
+                                           {"/proc/self/fd/1", "/dev/stdout"},
+                                           {"/proc/self/fd/2", "/dev/stderr"}};
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST) {
+            dprintf(STDOUT_FILENO, "lab-guest error: link %s: %s\n", links[i][1], strerror(errno));
+        }
+    }
+}
+
+static void load_modules(void)
+{
+    static char list[16384];
+    ssize_t length = read_file("/lab/modules", list, sizeof list - 1);
+    if (length < 0) {
+        return;
+    }
+    for (char *rest = list, *path; (path = strsep(&rest, "\n"));) {
+        size_t size = strlen(path);
+        if (size == 0) {
+            continue;
+        }
+        int flags = size > 3 && strcmp(path + size - 3, ".ko") == 0 ? 0 : COMPRESSED_MODULE;
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || (syscall(SYS_finit_module, fd, "", flags) < 0 && errno != EEXIST)) {
+            dprintf(STDOUT_FILENO, "lab-guest error: module %s: %s\n", path, strerror(errno));
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+        unlink(path); /* the initramfs is the guest's memory */
+    }
+}
+
+/* The lab's own service learns its launch from its environment, on every platform. */
+static void add_environment(struct config *config, bool network)
+{
+    static char words[3][300];
+    const char *nonce = option("lab.nonce"), *port = option("lab.port");
+    if (!config->service) {
+        return;
+    }
+    snprintf(words[0], sizeof words[0], "LAB_NONCE=%s", nonce ? nonce : "");
+    snprintf(words[1], sizeof words[1], "LAB_PORT=%s", port ? port : "0");
+    snprintf(words[2], sizeof words[2], "%s", network ? "LAB_HOST=0.0.0.0" : "LAB_NETWORK=none");
+    for (size_t i = 0; i < 3; i++) {
+        config->env[config->envc++] = words[i];
+    }
+}
+
+static void enter_root(const char *device, const char *type)
+{
+    static const char *const moved[] = {"dev", "proc", "sys"};
+    uint64_t deadline = monotonic_ns() + DEVICE_WAIT_S * UINT64_C(1000000000);
+    while (access(device, F_OK) < 0) {
+        if (monotonic_ns() > deadline) {
+            die("the root device %s did not appear within %d s", device, DEVICE_WAIT_S);
+        }
+        pause_briefly();
+    }
+    mkdir("/newroot", 0755);
+    if (mount(device, "/newroot", type, 0, NULL) < 0 &&
+        ((errno != EROFS && errno != EACCES) || mount(device, "/newroot", type, MS_RDONLY, NULL) < 0)) {
+        die("mount %s (%s): %s", device, type, strerror(errno));
+    }
+    for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
+        char from[16], to[32];
+        snprintf(from, sizeof from, "/%s", moved[i]);
+        snprintf(to, sizeof to, "/newroot/%s", moved[i]);
+        mkdir(to, 0755);
+        if (mount(from, to, NULL, MS_MOVE, NULL) < 0) {
+            die("move %s into the root: %s", from, strerror(errno));
+        }
+    }
+    if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
+        die("enter the root: %s", strerror(errno));
+    }
+}
+
+static void mount_scratch(const struct config *config)
+{
+    char data[64];
+    mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5");
+    mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+    if (config->scratch) {
+        snprintf(data, sizeof data, "mode=1777,size=%s", config->scratch);
+        mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, data);
+    }
+}
+
+static void become_workload(struct config *config)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (nothing >= 0) {
+        dup2(nothing, STDIN_FILENO); /* the console's input is the host's way to ask for the end */
+    }
+    make_directories(config->cwd, 0755);
+    if (chdir(config->cwd) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: working directory %s: %s\n", config->cwd, strerror(errno));
+        _exit(126);
+    }
+    if (config->uid != 0 && fchown(STDOUT_FILENO, config->uid, (gid_t)-1) < 0) {
+        /* It can write all the same; only opening /dev/stdout anew would fail. */
+        dprintf(STDOUT_FILENO, "lab-guest error: console's owner: %s\n", strerror(errno));
+    }
+    if (setgroups(config->groups, config->group) < 0 || setgid(config->gid) < 0 || setuid(config->uid) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: user: %s\n", strerror(errno));
+        _exit(126);
+    }
+    clearenv();
+    for (size_t i = 0; i < config->envc; i++) {
+        putenv(config->env[i]);
+    }
+    execvp(config->argv[0], config->argv);
+    int problem = errno;
+    dprintf(STDOUT_FILENO, "lab-guest error: %s: %s\n", config->argv[0], strerror(problem));
+    _exit(problem == ENOENT ? 127 : 126);
+}
+
+/* A descriptor whose input comes with SIGIO, or -1. */
+static int watch_console(void)
+{
+    int fd = open("/dev/console", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 &&
+        (fcntl(fd, F_SETOWN, getpid()) < 0 || fcntl(fd, F_SETFL, O_RDONLY | O_NONBLOCK | O_ASYNC) < 0)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool asked_to_stop(int console)
+{
+    char line[256];
+    ssize_t got;
+    bool asked = false;
+    while ((got = read(console, line, sizeof line - 1)) > 0) { /* the terminal gives one line at a time */
+        line[got] = '\0';
+        asked = asked || strcmp(line, "lab-guest stop\n") == 0;
+    }
+    return asked;
+}
+
+/* Whether this launch's guest may be made to panic; no container and no host shows its nonce there. */
+static bool may_panic(void)
+{
+    const char *nonce = option("lab.nonce"), *panic = option("lab.panic");
+    return getpid() == 1 && nonce && nonce[0] && panic && strcmp(panic, nonce) == 0;
+}
+
+/* The kernel cannot do without pid 1: its end is a panic on every configuration. */
+static void panic_kernel(void)
+{
+    dprintf(STDOUT_FILENO, "lab-guest panic %s\n", option("lab.nonce"));
+    _exit(1);
+}
+
+/* Reaps whatever ends until the workload has, passing the request to stop on; returns its exit status. */
+static int supervise(pid_t workload, const sigset_t *signals, int console)
+{
+    uint64_t kill_at = 0;
+    for (;;) {
+        int status;
+        pid_t ended;
+        while ((ended = waitpid(-1, &status, WNOHANG)) > 0) {
+            if (ended == workload) {
+                return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+            }
+        }
+        struct timespec second = {.tv_sec = 1};
+        siginfo_t told;
+        int signal = kill_at ? sigtimedwait(signals, &told, &second) : sigwaitinfo(signals, &told);
+        if (signal == SIGUSR2 && told.si_code == SI_USER && told.si_uid == 0 && may_panic()) {
+            panic_kernel();
+        }
+        if (signal == SIGTERM || signal == SIGINT || (signal == SIGIO && asked_to_stop(console))) {
+            kill(workload, SIGTERM);
+            kill_at = kill_at ? kill_at : monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
+        }
+        if (kill_at && monotonic_ns() > kill_at) {
+            kill(workload, SIGKILL);
+        }
+    }
+}
+
+int main(void)
+{
+    uint64_t init_ns = monotonic_ns();
+    static struct config config;
+    sigset_t signals;
+
+    /* Errors of these two cannot be told before there is a console, and show in what follows. */
+    mkdir("/proc", 0555);
+    mount("proc", "/proc", "proc", 0, NULL);
+    mkdir("/dev", 0755);
+    mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+    open_console();
+    read_file(LAB_COMMAND_LINE, command_line, sizeof command_line - 1);
+    const char *nonce = option("lab.nonce");
+    dprintf(STDOUT_FILENO, "lab %s init %llu\n", nonce ? nonce : "-", (unsigned long long)init_ns);
+    const char *off = option("lab.off");
+    power_off_by_reset = off && strcmp(off, "reboot") == 0;
+
+    /* Blocked before the workload exists, so that none of its ends or of the host's requests is missed. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGCHLD);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGIO);
+    if (may_panic()) {
+        sigaddset(&signals, SIGUSR2);
+    }
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del then comes as SIGINT; without a keyboard it does not matter */
+
+    mount_at("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    link_devices();
+    read_config(&config);
+    load_modules();
+    const char *address = option("lab.ip"), *gateway = option("lab.gw");
+    bring_up_loopback();
+    if (address) {
+        bring_up_ethernet(address, gateway);
+    }
+    add_environment(&config, address != NULL);
+    if (sethostname(config.hostname, strlen(config.hostname)) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: hostname: %s\n", strerror(errno));
+    }
+    const char *root = option("lab.root"), *type = option("lab.rootfstype");
+    if (root) {
+        enter_root(root, type ? type : "ext4");
+    }
+    mount_scratch(&config);
+
+    pid_t workload = fork();
+    if (workload < 0) {
+        die("fork: %s", strerror(errno));
+    }
+    if (workload == 0) {
+        become_workload(&config);
+    }
+    int status = supervise(workload, &signals, watch_console());
+    dprintf(STDOUT_FILENO, "lab-guest exit %d\n", status);
+    end_guest();
+}

@@ -1,0 +1,142 @@
+/* The microservice that the lab launches on every platform: one static binary.
+ *
+ *     service            serve, as the environment says (below)
+ *     service load ...   bounded open-loop load on a service (client.c)
+ *     service watch ...  bounded health watch of a service (client.c)
+ *     service ask ...    one request to the service of the same environment (ask.c)
+ *     service nothing    ends at once: what a task that starts processes starts (antagonists.c)
+ *
+ * Environment:
+ *     LAB_PORT     port to listen on; 0 lets the kernel choose; required unless LAB_NETWORK is `none`
+ *     LAB_HOST     numeric address to bind, 127.0.0.1 unless given
+ *     LAB_NONCE    the launch's secret: admits to every endpoint but /healthz; without it they always refuse
+ *     LAB_VERSION  given back in an X-Lab-Version header on every answer
+ *     LAB_NETWORK  `none`: there is no network but loopback, so listen there, on LAB_PORT or any port
+ *
+ * Exit status: 0 after SIGTERM or SIGINT, 1 when the address cannot be had, 2 for a bad environment.
+ */
+#include "common/service.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_VALUE 128
+#define BACKLOG 1024
+
+static void stop(int signal)
+{
+    (void)signal;
+    _exit(0);
+}
+
+/* Each line is one write(), at once: behind a pipe or a console the reader dates it by its arrival. */
+static void tell(const struct launch *launch, const char *phase, uint64_t ns)
+{
+    char line[MAX_VALUE + 64];
+    struct text text = {line, 0, sizeof line, false};
+    text_add(&text, "lab ");
+    text_add(&text, launch->nonce[0] ? launch->nonce : "-");
+    text_add(&text, " ");
+    text_add(&text, phase);
+    text_add(&text, " ");
+    text_number(&text, ns);
+    text_add(&text, "\n");
+    /* A closed stdout must not end a service that still answers. */
+    (void)!write(STDOUT_FILENO, line, text.length);
+}
+
+static const char *environment(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value ? value : otherwise;
+}
+
+/* Printable ASCII without spaces: it becomes part of a line and of a header. */
+static bool plain(const char *value)
+{
+    size_t length = 0;
+    for (; value[length]; length++) {
+        if (value[length] <= ' ' || value[length] > '~' || length >= MAX_VALUE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int listen_at(const char *host, uint16_t port, int *listener)
+{
+    struct sockaddr_storage address;
+    socklen_t length;
+    if (!parse_address(host, port, &address, &length)) {
+        complain("LAB_HOST", "not a numeric IPv4 or IPv6 address");
+        return 2;
+    }
+    int on = 1;
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        complain("socket", strerror(errno));
+        return 1;
+    }
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&address, length) < 0) {
+        complain("bind", strerror(errno));
+        return 1;
+    }
+    if (listen(fd, BACKLOG) < 0) {
+        complain("listen", strerror(errno));
+        return 1;
+    }
+    *listener = fd;
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct launch launch = {.main_ns = clock_ns(CLOCK_MONOTONIC), .main_boottime_ns = clock_ns(CLOCK_BOOTTIME)};
+    if (argc == 2 && strcmp(argv[1], "nothing") == 0) {
+        return 0;
+    }
+    if (argc > 1) {
+        return strcmp(argv[1], "ask") == 0 ? ask(argc, argv) : client(argc, argv);
+    }
+    launch.nonce = environment("LAB_NONCE", "");
+    launch.version = environment("LAB_VERSION", "");
+    if (!plain(launch.nonce)) {
+        complain("LAB_NONCE", "must be at most 128 printable characters without spaces");
+        return 2;
+    }
+    /* As pid 1 a signal without a handler is ignored, SIGTERM too: hence handlers, before anything can wait. */
+    struct sigaction action = {.sa_handler = stop};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+    /* Written before listen(), though it costs a microsecond of it: where only the arrival of the line can be dated,
+     * it must not wait for the next phase, and it must come even when the next phase does not. */
+    tell(&launch, "main", launch.main_ns);
+
+    bool alone = strcmp(environment("LAB_NETWORK", ""), "none") == 0;
+    const char *port_text = environment("LAB_PORT", alone ? "0" : "");
+    uint64_t port;
+    if (!plain(launch.version)) {
+        complain("LAB_VERSION", "must be at most 128 printable characters without spaces");
+        return 2;
+    }
+    if (!parse_number(port_text, strlen(port_text), 65535, &port)) {
+        complain("LAB_PORT", "must be a number from 0 to 65535");
+        return 2;
+    }
+    int listener;
+    int failed = listen_at(alone ? "127.0.0.1" : environment("LAB_HOST", "127.0.0.1"), (uint16_t)port, &listener);
+    if (failed) {
+        return failed;
+    }
+    launch.listening_ns = clock_ns(CLOCK_MONOTONIC);
+    launch.listening_boottime_ns = clock_ns(CLOCK_BOOTTIME);
+    tell(&launch, "listening", launch.listening_ns);
+    return serve(&launch, listener);
+}
