@@ -7,7 +7,11 @@
  * Exit status: 0 for an answer of 2xx, 4 for another (named on stderr), 1 when there was no whole answer,
  * 2 for bad arguments, 3 when the limit (10 s unless given, at most 60) ended it.
  */
-#include "common/service.h"
+#include "client/ask.h"
+
+#include "common/files.h"
+#include "common/parse.h"
+#include "common/text.h"
 
 #include <errno.h>
 #include <signal.h>

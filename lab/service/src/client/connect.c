@@ -1,5 +1,7 @@
 /* The client's connections before they are used. */
-#include "client/plan.h"
+#include "client/connect.h"
+
+#include "common/clock.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>

@@ -18,7 +18,16 @@
  *
  * Exit status: 0, 1 when the kernel refuses, 2 for bad arguments, 3 when its own hard deadline ended it.
  */
+#include "client/load_and_watch.h"
+
 #include "client/plan.h"
+#include "client/schedule.h"
+#include "client/versions.h"
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "common/parse.h"
+#include "common/text.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -248,7 +257,7 @@ static bool report(const struct plan *plan, const struct record *records, uint64
     return flush_out();
 }
 
-int client(int argc, char **argv)
+int load_and_watch(int argc, char **argv)
 {
     static char request_bytes[2048];
     struct text request = {request_bytes, 0, sizeof request_bytes, false};

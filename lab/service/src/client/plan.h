@@ -1,8 +1,10 @@
-/* What the two parts of the client mode share: the plan, and what became of each request. */
-#ifndef LAB_CLIENT_H
-#define LAB_CLIENT_H
+/* The client's plan, and what became of each request. */
+#ifndef LAB_PLAN_H
+#define LAB_PLAN_H
 
-#include "common/service.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
 
 #define MAX_CLIENT_CONNECTIONS 1024
 
@@ -34,20 +36,5 @@ struct record {
     bool late;       /* the client itself was late at some time between the request's instant and its end */
     uint8_t version; /* an index into the names of versions seen; 0 is none */
 };
-
-/* schedule.c: opens the early connections, sets the instant of the first request, and runs the plan from there on; false
- * when the kernel refuses what that takes. */
-bool run_schedule(const struct plan *plan, struct record *records, uint64_t *start_ns);
-uint64_t intended_ns(const struct plan *plan, uint64_t start_ns, uint64_t index);
-void stop_schedule(int signal);
-
-/* versions.c: 0 is no version, and 1 any beyond the first 62. */
-const char *version_name(uint8_t version);
-uint8_t version_number(const char *at, size_t length);
-
-/* connect.c: a socket for one connection; -1 when there is none to have. */
-int new_socket(const struct plan *plan);
-/* One that is connected already; -1 where that takes 100 ms or longer, or goes beyond `until_ns`. */
-int connected_socket(const struct plan *plan, uint64_t until_ns);
 
 #endif

@@ -3,7 +3,13 @@
  * One thread, epoll, and a timer on absolute time. A request whose instant finds no free connection is missed and
  * counted, never queued: queueing would hide the very stall that is to be seen.
  */
-#include "client/plan.h"
+#include "client/schedule.h"
+
+#include "client/connect.h"
+#include "client/versions.h"
+#include "common/clock.h"
+#include "common/parse.h"
+#include "http/request.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
 /* The versions of the service that answers named, each told by a number. */
-#include "client/plan.h"
+#include "client/versions.h"
 
 #include <string.h>
 

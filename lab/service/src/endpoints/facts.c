@@ -1,41 +1,16 @@
-/* What the service answers. Every endpoint but /healthz asks for the launch's nonce. */
-#include "common/service.h"
+/* GET /clock and GET /facts: the instants that this launch has seen, and what it sees of where it runs. */
+#include "endpoints/facts.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "endpoints/allocation.h"
+#include "server/connections.h"
 
 #include <sched.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/utsname.h>
 #include <unistd.h>
-
-#define MIB ((size_t)1024 * 1024)
-#define MAX_ALLOCATED_MIB 4096
-
-/* One more than can ever be asked for, each mapping being at least 1 MiB. */
-static struct {
-    char *at;
-    size_t mib;
-} held[MAX_ALLOCATED_MIB + 1];
-static size_t held_count, held_mib;
-
-static struct {
-    bool running;
-    int slot; /* -1 once nobody waits for it */
-    size_t touched, length;
-} allocation = {.slot = -1};
-
-/* Tells nothing of the nonce by its time but its length, which is no secret. */
-static bool admitted(const struct launch *launch, const struct request *request)
-{
-    size_t length = strlen(launch->nonce);
-    unsigned char difference = 0;
-    if (length == 0 || request->nonce.length != length) {
-        return false;
-    }
-    for (size_t i = 0; i < length; i++) {
-        difference |= (unsigned char)(launch->nonce[i] ^ request->nonce.at[i]);
-    }
-    return difference == 0;
-}
 
 static void field_file(struct text *text, const char *name, const char *path)
 {
@@ -52,7 +27,7 @@ static void field_link(struct text *text, const char *name, const char *path)
     json_string(text, name, target);
 }
 
-static void answer_clock(const struct launch *launch, int slot, const struct request *request)
+void answer_clock(const struct launch *launch, int slot, const struct request *request)
 {
     (void)request;
     JSON_TEXT(json, 2048);
@@ -116,7 +91,7 @@ static void proc_line(const char *content, const char *name, char *into, size_t 
     into[length] = '\0';
 }
 
-static void answer_facts(const struct launch *launch, int slot, const struct request *request)
+void answer_facts(const struct launch *launch, int slot, const struct request *request)
 {
     (void)request;
     static const struct {
@@ -158,130 +133,6 @@ static void answer_facts(const struct launch *launch, int slot, const struct req
         proc_line(content, status_lines[i].line, value, sizeof value);
         json_string(&json, status_lines[i].name, value);
     }
-    json_number(&json, "allocated_mib", held_mib);
+    json_number(&json, "allocated_mib", allocated_mib());
     respond(slot, 200, NULL, json_end(&json));
-}
-
-static void answer_held(int slot)
-{
-    JSON_TEXT(json, 128);
-    json_number(&json, "held_mib", held_mib);
-    respond(slot, 200, NULL, json_end(&json));
-}
-
-static void answer_alloc(const struct launch *launch, int slot, const struct request *request)
-{
-    (void)launch;
-    uint64_t mib;
-    if (!query_number(request, "mib", MAX_ALLOCATED_MIB, &mib)) {
-        respond(slot, 400, NULL, "{\"error\":\"mib must be a number of at most 4096\"}");
-        return;
-    }
-    if (allocation.running) {
-        respond(slot, 409, NULL, "{\"error\":\"an allocation is under way\"}");
-        return;
-    }
-    if (mib == 0) {
-        while (held_count > 0) {
-            held_count--;
-            munmap(held[held_count].at, held[held_count].mib * MIB);
-        }
-        held_mib = 0;
-        answer_held(slot);
-        return;
-    }
-    if (held_mib + mib > MAX_ALLOCATED_MIB) {
-        respond(slot, 507, NULL, "{\"error\":\"at most 4096 MiB are held in all\"}");
-        return;
-    }
-    void *at = mmap(NULL, (size_t)mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) {
-        respond(slot, 507, NULL, "{\"error\":\"the kernel has no such memory\"}");
-        return;
-    }
-    held[held_count].at = at;
-    held[held_count].mib = (size_t)mib;
-    held_count++;
-    held_mib += (size_t)mib;
-    allocation.running = true;
-    allocation.slot = slot;
-    allocation.touched = 0;
-    allocation.length = (size_t)mib * MIB;
-}
-
-bool allocation_running(void)
-{
-    return allocation.running;
-}
-
-void allocation_forget(int slot)
-{
-    if (allocation.slot == slot) {
-        allocation.slot = -1;
-    }
-}
-
-void allocation_step(void)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    char *at = held[held_count - 1].at;
-    for (size_t end = allocation.touched + MIB; allocation.touched < end; allocation.touched += page) {
-        /* A different word in every page, lest same-page merging takes them back. */
-        uint64_t word = (uint64_t)(uintptr_t)(at + allocation.touched) ^ clock_ns(CLOCK_MONOTONIC);
-        memcpy(at + allocation.touched, &word, sizeof word);
-    }
-    if (allocation.touched >= allocation.length) {
-        int slot = allocation.slot;
-        allocation.running = false;
-        allocation.slot = -1;
-        if (slot >= 0) {
-            answer_held(slot);
-        }
-    }
-}
-
-static void answer_healthz(const struct launch *launch, int slot, const struct request *request)
-{
-    (void)launch;
-    (void)request;
-    respond(slot, 200, NULL, "{\"status\":\"ok\"}");
-}
-
-void answer(const struct launch *launch, int slot, const struct request *request)
-{
-    static const struct {
-        const char *path, *method, *allow;
-        void (*answer)(const struct launch *launch, int slot, const struct request *request);
-        bool open;
-    } endpoints[] = {{"/healthz", "GET", "Allow: GET\r\n", answer_healthz, true},
-                     {"/clock", "GET", "Allow: GET\r\n", answer_clock, false},
-                     {"/work", "GET", "Allow: GET\r\n", answer_work, false},
-                     {"/alloc", "POST", "Allow: POST\r\n", answer_alloc, false},
-                     {"/facts", "GET", "Allow: GET\r\n", answer_facts, false},
-                     {"/measure/syscall", "GET", "Allow: GET\r\n", answer_measure_syscall, false},
-                     {"/measure/cpu", "GET", "Allow: GET\r\n", answer_measure_cpu, false},
-                     {"/measure/switch", "GET", "Allow: GET\r\n", answer_measure_switch, false},
-                     {"/measure/memory", "GET", "Allow: GET\r\n", answer_measure_memory, false},
-                     {"/measure/fsync", "GET", "Allow: GET\r\n", answer_measure_fsync, false},
-                     {"/surface/facts", "GET", "Allow: GET\r\n", answer_surface_facts, false},
-                     {"/surface/calls", "GET", "Allow: GET\r\n", answer_surface_calls, false},
-                     {"/mix", "POST", "Allow: POST\r\n", answer_mix, false},
-                     {"/task/start", "POST", "Allow: POST\r\n", answer_task_start, false},
-                     {"/task", "GET", "Allow: GET\r\n", answer_task, false}};
-    size_t count = sizeof endpoints / sizeof *endpoints, i = 0;
-    while (i < count && !slice_is(request->path, endpoints[i].path)) {
-        i++;
-    }
-    if (slice_is(request->method, "OPTIONS")) {
-        /* No preflight ever succeeds: a web page of another origin cannot send the nonce's header. */
-        respond(slot, 405, i < count ? endpoints[i].allow : "Allow: GET\r\n", "{\"error\":\"method\"}");
-    } else if (i == count) {
-        respond(slot, 404, NULL, "{\"error\":\"no such endpoint\"}");
-    } else if (!slice_is(request->method, endpoints[i].method)) {
-        respond(slot, 405, endpoints[i].allow, "{\"error\":\"method\"}");
-    } else if (!endpoints[i].open && !admitted(launch, request)) {
-        respond(slot, 403, NULL, "{\"error\":\"X-Lab-Nonce\"}");
-    } else {
-        endpoints[i].answer(launch, slot, request);
-    }
 }

@@ -1,5 +1,5 @@
-/* HTTP/1.1 heads, in and out: strict where leniency would let two readers see two requests. */
-#include "common/service.h"
+/* Heads of HTTP/1.1, and requests: strict where leniency would let two readers see two requests. */
+#include "http/request.h"
 
 #include <string.h>
 
@@ -156,49 +156,4 @@ bool query_number(const struct request *request, const char *name, uint64_t max,
     return request->query.length > length + 1 && memcmp(request->query.at, name, length) == 0 &&
            request->query.at[length] == '=' &&
            parse_number(request->query.at + length + 1, request->query.length - length - 1, max, number);
-}
-
-static const char *reason(int status)
-{
-    switch (status) {
-    case 200: return "OK";
-    case 202: return "Accepted";
-    case 400: return "Bad Request";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 411: return "Length Required";
-    case 413: return "Content Too Large";
-    case 431: return "Request Header Fields Too Large";
-    case 503: return "Service Unavailable";
-    case 505: return "HTTP Version Not Supported";
-    case 507: return "Insufficient Storage";
-    default: return "Internal Server Error";
-    }
-}
-
-size_t format_response(const struct launch *launch, char *into, size_t capacity, int status, bool keep_alive,
-                       const char *headers, const char *json)
-{
-    struct text text = {into, 0, capacity, false};
-    text_add(&text, "HTTP/1.1 ");
-    text_number(&text, (uint64_t)status);
-    text_add(&text, " ");
-    text_add(&text, reason(status));
-    text_add(&text, "\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: ");
-    text_number(&text, strlen(json));
-    text_add(&text, keep_alive ? "\r\nConnection: keep-alive\r\n" : "\r\nConnection: close\r\n");
-    if (launch->version[0]) {
-        text_add(&text, "X-Lab-Version: ");
-        text_add(&text, launch->version);
-        text_add(&text, "\r\n");
-    }
-    if (headers) {
-        text_add(&text, headers);
-    }
-    text_add(&text, "\r\n");
-    text_add(&text, json);
-    return text.full ? 0 : text.length;
 }

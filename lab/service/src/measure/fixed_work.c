@@ -1,10 +1,17 @@
 /* Fixed amounts of work of one kind each, timed by the service's own clock: what the platform takes while it runs.
  *
- * Each runs in a child (see work.c), in up to CHUNKS equal chunks after one that is not counted, each chunk's time
+ * Each runs in a child (see server/children.h), in up to CHUNKS equal chunks after one that is not counted, each chunk's time
  * being told; no chunk begins after LIMIT_NS. The loops are the service's own and not a library's, which would choose
  * other instructions on another (virtual) CPU.
  */
+#include "measure/fixed_work.h"
+
+#include "common/clock.h"
+#include "common/json.h"
 #include "pieces/disk.h"
+#include "pieces/memory.h"
+#include "server/children.h"
+#include "server/connections.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +23,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MIB ((uint64_t)1024 * 1024)
 #define CHUNKS 100 /* short ones: most of them then pass without another's turn on the CPU */
 #define PASSES 20
 #define STEPS 8 /* of the clock; its longest are 10 ms */

@@ -5,7 +5,11 @@
  * them is the mix's. What they need beside (a page, closing) is made by others, or left to the child's end. All of
  * them only read, or write to /dev/null and to a socket pair of the child's own.
  */
-#include "common/service.h"
+#include "measure/syscall_mix.h"
+
+#include "common/json.h"
+#include "server/children.h"
+#include "server/connections.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MOST_OPENED 40

@@ -1,13 +1,12 @@
-/* Pieces of work that measurements and tasks share. */
+/* Files where a write has to reach a disk. */
 #include "pieces/disk.h"
+
+#include "common/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/sysinfo.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-#define SPARE_BYTES ((uint64_t)8 * 1024 * 1024)
 
 /* linux/magic.h; "" for what keeps its files in memory. */
 static const char *file_system(uint64_t type, char *unnamed, size_t capacity)
@@ -74,23 +73,4 @@ bool append_blocks(int fd, uint64_t count)
         }
     }
     return true;
-}
-
-void copy_words(uint64_t *to, const uint64_t *from, size_t words)
-{
-    for (size_t i = 0; i < words; i += 8) {
-        uint64_t *into = to + i;
-        const uint64_t *of = from + i;
-        for (size_t word = 0; word < 8; word++) {
-            into[word] = of[word];
-        }
-        __asm__ volatile("" : : : "memory"); /* else the compiler calls the library's memcpy */
-    }
-}
-
-bool memory_is_free(uint64_t bytes)
-{
-    struct sysinfo system;
-    return sysinfo(&system) == 0 &&
-           (system.freeram + system.bufferram) * (uint64_t)system.mem_unit >= bytes + SPARE_BYTES;
 }

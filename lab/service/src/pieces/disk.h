@@ -1,8 +1,9 @@
-/* Pieces of work that measurements and tasks share. */
-#ifndef LAB_PIECES_H
-#define LAB_PIECES_H
+/* Files where a write has to reach a disk. */
+#ifndef LAB_DISK_H
+#define LAB_DISK_H
 
-#include "common/service.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 #define BLOCK_BYTES 4096
 
@@ -18,9 +19,5 @@ struct on_disk {
 bool open_on_disk(const char *name, struct on_disk *made);
 /* Appends `count` blocks, each brought to the disk before the next; false, with errno, when it cannot. */
 bool append_blocks(int fd, uint64_t count);
-/* Copies by loads and stores of words, the same on any CPU; `words` is a multiple of 8. */
-void copy_words(uint64_t *to, const uint64_t *from, size_t words);
-/* Whether so many bytes are free: a guest's kernel kills for what it has not. */
-bool memory_is_free(uint64_t bytes);
 
 #endif

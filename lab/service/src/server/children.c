@@ -1,5 +1,10 @@
 /* What the service does in children of its own, bounded in number and in time. */
-#include "common/service.h"
+#include "server/children.h"
+
+#include "common/files.h"
+#include "common/json.h"
+#include "http/response.h"
+#include "server/connections.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -8,7 +13,6 @@
 #include <unistd.h>
 
 #define MAX_WORKERS 16
-#define MAX_WORK_US 10000000
 #define DEADLINE_S 20 /* beyond the longest work, where nothing holds it up */
 
 static pid_t workers[MAX_WORKERS];
@@ -63,33 +67,4 @@ void work_reaped(int pid)
             workers[i] = 0;
         }
     }
-}
-
-static int work(struct text *json, uint64_t us)
-{
-    uint64_t start = clock_ns(CLOCK_MONOTONIC), now = start, iterations = 0;
-    volatile uint64_t state = 1;
-    while (now - start < us * 1000) {
-        /* A fixed piece of arithmetic of a few hundred ns: how many were done tells what else used the CPU. */
-        for (int i = 0; i < 256; i++) {
-            state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        }
-        iterations++;
-        now = clock_ns(CLOCK_MONOTONIC);
-    }
-    json_number(json, "requested_us", us);
-    json_number(json, "took_ns", now - start);
-    json_number(json, "cpu_ns", clock_ns(CLOCK_PROCESS_CPUTIME_ID));
-    json_number(json, "iterations", iterations);
-    return 200;
-}
-
-void answer_work(const struct launch *launch, int slot, const struct request *request)
-{
-    uint64_t us;
-    if (!query_number(request, "us", MAX_WORK_US, &us)) {
-        respond(slot, 400, NULL, "{\"error\":\"us must be a number of at most 10000000\"}");
-        return;
-    }
-    work_apart(launch, slot, work, us);
 }

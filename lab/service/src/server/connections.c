@@ -3,7 +3,16 @@
  * A connection is READING a head, then its BODY (which is dropped), then WAITING for an endpoint that takes longer,
  * then WRITING; one that is refused is DRAINING for a moment, as closing with unread input would destroy the answer.
  */
-#include "common/service.h"
+#include "server/connections.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "endpoints/allocation.h"
+#include "http/request.h"
+#include "http/response.h"
+#include "server/children.h"
+#include "service/routes.h"
+#include "tasks/lifecycle.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,10 +1,10 @@
 /* The microservice that the lab launches on every platform: one static binary.
  *
  *     service            serve, as the environment says (below)
- *     service load ...   bounded open-loop load on a service (client.c)
- *     service watch ...  bounded health watch of a service (client.c)
- *     service ask ...    one request to the service of the same environment (ask.c)
- *     service nothing    ends at once: what a task that starts processes starts (antagonists.c)
+ *     service load ...   bounded open-loop load on a service (client/load_and_watch.c)
+ *     service watch ...  bounded health watch of a service (the same)
+ *     service ask ...    one request to the service of the same environment (client/ask.c)
+ *     service nothing    ends at once: what a task that starts processes starts (tasks/antagonists.c)
  *
  * Environment:
  *     LAB_PORT     port to listen on; 0 lets the kernel choose; required unless LAB_NETWORK is `none`
@@ -15,7 +15,14 @@
  *
  * Exit status: 0 after SIGTERM or SIGINT, 1 when the address cannot be had, 2 for a bad environment.
  */
-#include "common/service.h"
+#include "client/ask.h"
+#include "client/load_and_watch.h"
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/launch.h"
+#include "common/parse.h"
+#include "common/text.h"
+#include "server/connections.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -101,7 +108,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc > 1) {
-        return strcmp(argv[1], "ask") == 0 ? ask(argc, argv) : client(argc, argv);
+        return strcmp(argv[1], "ask") == 0 ? ask(argc, argv) : load_and_watch(argc, argv);
     }
     launch.nonce = environment("LAB_NONCE", "");
     launch.version = environment("LAB_VERSION", "");

@@ -1,5 +1,12 @@
 /* Which system calls are refused here: each of a reviewed table is tried once, in a throw-away child of its own. */
-#include "common/service.h"
+#include "surface/calls.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "server/children.h"
+#include "server/connections.h"
+#include "surface/privileges.h"
 
 #include <errno.h>
 #include <signal.h>

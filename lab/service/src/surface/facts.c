@@ -3,6 +3,14 @@
  * Each probe runs in a process of its own and has PROBE_LIMIT_MS: one that hangs is told as timed out, and the others
  * are there. None writes to anything. With `drop`, they look as a user without privileges would, as the workload on a
  * host that it shares entirely is to be seen. */
+#include "surface/facts.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "server/children.h"
+#include "server/connections.h"
+#include "surface/privileges.h"
 #include "surface/probes.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* Giving up what a root process could do beyond any other, for good. */
-#include "common/service.h"
+#include "surface/privileges.h"
 
 #include <grp.h>
 #include <linux/capability.h>

@@ -1,6 +1,9 @@
 /* What the workload can learn of its kernel, and have it make: asked in harmless ways, each by a process that ends. */
 #include "surface/probes.h"
 
+#include "common/files.h"
+#include "common/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>

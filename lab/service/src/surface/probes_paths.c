@@ -2,6 +2,9 @@
  * read-only, and never tried. */
 #include "surface/probes.h"
 
+#include "common/clock.h"
+#include "common/json.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>

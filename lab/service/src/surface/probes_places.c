@@ -2,6 +2,9 @@
  * terminal), so that faccessat(2) is asked, which looks at modes, capabilities and the cgroup's devices as well. */
 #include "surface/probes.h"
 
+#include "common/files.h"
+#include "common/json.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>

@@ -1,6 +1,10 @@
 /* What the workload is, as its own entries in /proc tell. */
 #include "surface/probes.h"
 
+#include "common/files.h"
+#include "common/json.h"
+#include "common/parse.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>

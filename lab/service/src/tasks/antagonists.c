@@ -1,4 +1,6 @@
 /* What a workload does that is its right and takes from its neighbours; each ends by itself at its deadline. */
+#include "pieces/disk.h"
+#include "pieces/memory.h"
 #include "tasks/task.h"
 
 #include <errno.h>
@@ -8,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_BYTES 64

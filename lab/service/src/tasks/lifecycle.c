@@ -1,4 +1,11 @@
 /* POST /task/start and GET /task: one task at a time, its processes bounded before it begins (see task.h). */
+#include "tasks/lifecycle.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "http/response.h"
+#include "server/connections.h"
 #include "tasks/task.h"
 
 #include <errno.h>

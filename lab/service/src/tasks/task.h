@@ -9,7 +9,9 @@
 
 #include "pieces/disk.h"
 
-#define MIB ((uint64_t)1024 * 1024)
+#include <stdbool.h>
+#include <stdint.h>
+
 #define MAX_PAIRS 8
 
 /* Shared by the task's processes and the service, so that what they counted outlives them. */

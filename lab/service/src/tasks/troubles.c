@@ -1,4 +1,8 @@
 /* What a workload does that harms whoever is not protected from it; each until `amount`, then holding what it has. */
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/text.h"
+#include "pieces/memory.h"
 #include "tasks/task.h"
 
 #include <errno.h>
@@ -8,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TMPFS 0x01021994 /* linux/magic.h */
