@@ -7,12 +7,8 @@
 
 #include "common/clock.h"
 #include "common/files.h"
-#include "endpoints/allocation.h"
 #include "http/request.h"
 #include "http/response.h"
-#include "server/children.h"
-#include "service/routes.h"
-#include "tasks/lifecycle.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -49,6 +45,7 @@ struct connection {
 /* In .bss: only the pages of slots in use ever become resident, and the lowest free slot is taken first. */
 static struct connection connections[MAX_CONNECTIONS];
 static const struct launch *launched;
+static const struct handlers *handed;
 static int epoll_fd, listener_fd, active;
 static bool listener_paused;
 static volatile sig_atomic_t child_ended;
@@ -79,7 +76,7 @@ static void drop(struct connection *connection)
 {
     int slot = (int)(connection - connections);
     if (connection->state == WAITING) {
-        allocation_forget(slot);
+        handed->forget(slot);
     }
     /* Taken out by hand: where a child holds a copy of the descriptor, closing alone would not. */
     epoll_ctl(epoll_fd, EPOLL_CTL_DEL, connection->fd, NULL);
@@ -196,7 +193,7 @@ static void advance(struct connection *connection)
             parse_request(connection->in, connection->head, &request);
             connection->keep_alive = request.keep_alive;
             connection->state = WAITING;
-            answer(launched, (int)(connection - connections), &request);
+            handed->answer(launched, (int)(connection - connections), &request);
             if (connection->state == WAITING) {
                 /* An endless touch of memory may last; the endpoint bounds it. Only a hang-up is of interest. */
                 connection->deadline_ns = UINT64_MAX;
@@ -342,16 +339,15 @@ static void reap(void)
     siginfo_t ended = {0};
     child_ended = 0;
     while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
-        task_ended(ended.si_pid);
+        handed->child_ended(ended.si_pid);
         if (waitpid(ended.si_pid, &status, 0) == ended.si_pid) {
-            work_reaped(ended.si_pid);
-            task_reaped(ended.si_pid, status);
+            handed->child_reaped(ended.si_pid, status);
         }
         ended.si_pid = 0;
     }
 }
 
-int serve(const struct launch *launch, int listener)
+int serve(const struct launch *launch, const struct handlers *handlers, int listener)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = LISTENER};
     struct sigaction action = {.sa_handler = child_signal, .sa_flags = SA_NOCLDSTOP};
@@ -359,6 +355,7 @@ int serve(const struct launch *launch, int listener)
     uint64_t swept_ns = 0;
 
     launched = launch;
+    handed = handlers;
     listener_fd = listener;
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event) < 0) {
@@ -375,7 +372,7 @@ int serve(const struct launch *launch, int listener)
 
     for (;;) {
         static struct epoll_event events[64];
-        int timeout_ms = allocation_running() ? 0 : active > 0 || listener_paused ? SWEEP_MS : -1;
+        int timeout_ms = handed->busy() ? 0 : active > 0 || listener_paused ? SWEEP_MS : -1;
         int count = epoll_pwait(epoll_fd, events, 64, timeout_ms, &waiting);
         if (child_ended) {
             reap();
@@ -399,8 +396,8 @@ int serve(const struct launch *launch, int listener)
                 readable(connection);
             }
         }
-        if (allocation_running()) {
-            allocation_step();
+        if (handed->busy()) {
+            handed->step();
         }
         if (active > 0 || listener_paused) {
             uint64_t now = clock_ns(CLOCK_MONOTONIC);

@@ -3,8 +3,21 @@
 #define LAB_CONNECTIONS_H
 
 #include "common/launch.h"
+#include "http/request.h"
 
-int serve(const struct launch *launch, int listener);
+/* What the loop is handed, since it knows no endpoint, nor whose children end. */
+struct handlers {
+    /* Answers by `respond` or `hand_over`, now or later. */
+    void (*answer)(const struct launch *launch, int slot, const struct request *request);
+    void (*forget)(int slot); /* the one who waits for an answer is gone */
+    /* What goes on between requests: whether there is any, and a bounded piece of it. */
+    bool (*busy)(void);
+    void (*step)(void);
+    void (*child_ended)(int pid); /* not yet waited for */
+    void (*child_reaped)(int pid, int status);
+};
+
+int serve(const struct launch *launch, const struct handlers *handlers, int listener);
 void respond(int slot, int status, const char *headers, const char *json);
 /* Another process answers on this connection; forget it here. */
 void hand_over(int slot);

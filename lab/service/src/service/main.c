@@ -23,6 +23,7 @@
 #include "common/parse.h"
 #include "common/text.h"
 #include "server/connections.h"
+#include "service/routes.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -145,5 +146,5 @@ int main(int argc, char **argv)
     launch.listening_ns = clock_ns(CLOCK_MONOTONIC);
     launch.listening_boottime_ns = clock_ns(CLOCK_BOOTTIME);
     tell(&launch, "listening", launch.listening_ns);
-    return serve(&launch, listener);
+    return serve(&launch, &routes, listener);
 }

@@ -6,7 +6,7 @@
 #include "endpoints/work.h"
 #include "measure/fixed_work.h"
 #include "measure/syscall_mix.h"
-#include "server/connections.h"
+#include "server/children.h"
 #include "surface/calls.h"
 #include "surface/facts.h"
 #include "tasks/lifecycle.h"
@@ -34,7 +34,7 @@ static void answer_healthz(const struct launch *launch, int slot, const struct r
     respond(slot, 200, NULL, "{\"status\":\"ok\"}");
 }
 
-void answer(const struct launch *launch, int slot, const struct request *request)
+static void answer(const struct launch *launch, int slot, const struct request *request)
 {
     static const struct {
         const char *path, *method, *allow;
@@ -72,3 +72,16 @@ void answer(const struct launch *launch, int slot, const struct request *request
         endpoints[i].answer(launch, slot, request);
     }
 }
+
+static void child_reaped(int pid, int status)
+{
+    work_reaped(pid);
+    task_reaped(pid, status);
+}
+
+const struct handlers routes = {.answer = answer,
+                                .forget = allocation_forget,
+                                .busy = allocation_running,
+                                .step = allocation_step,
+                                .child_ended = task_ended,
+                                .child_reaped = child_reaped};

@@ -1,10 +1,9 @@
-/* Which endpoint answers a request, and whether the request is admitted to it. */
+/* Which endpoint answers a request, whether the request is admitted to it, and who is told what the loop sees. */
 #ifndef LAB_ROUTES_H
 #define LAB_ROUTES_H
 
-#include "common/launch.h"
-#include "http/request.h"
+#include "server/connections.h"
 
-void answer(const struct launch *launch, int slot, const struct request *request);
+extern const struct handlers routes;
 
 #endif
