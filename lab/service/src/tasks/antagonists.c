@@ -1,7 +1,8 @@
 /* What a workload does that is its right and takes from its neighbours; each ends by itself at its deadline. */
 #include "pieces/disk.h"
 #include "pieces/memory.h"
-#include "tasks/task.h"
+#include "tasks/kinds.h"
+#include "tasks/processes.h"
 
 #include <errno.h>
 #include <netinet/in.h>

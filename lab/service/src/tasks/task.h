@@ -43,20 +43,4 @@ struct task_kind {
     void (*run)(struct task *task);
 };
 
-/* troubles.c, antagonists.c; each ends with an entry that has no name. */
-extern const struct task_kind troubles[], antagonists[];
-
-/* Another process of the task, bound as its leader is; in the leader, refused forks are counted and give -1. */
-int task_fork(struct task *task);
-bool task_over(const struct task *task);
-void task_refused(struct task *task, int error);
-static inline void task_count(uint64_t *counter, uint64_t by)
-{
-    __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
-}
-/* `amount` processes, this one among them, that all run `body`; returns when it has ended here. */
-void task_together(struct task *task, void (*body)(struct task *task, uint64_t which));
-void task_spin(struct task *task, uint64_t which);
-uint64_t task_cache_bytes(void); /* of the last level; 0 where the kernel does not tell */
-
 #endif

@@ -3,7 +3,8 @@
 #include "common/files.h"
 #include "common/text.h"
 #include "pieces/memory.h"
-#include "tasks/task.h"
+#include "tasks/kinds.h"
+#include "tasks/processes.h"
 
 #include <errno.h>
 #include <fcntl.h>
