@@ -1,30 +1,17 @@
 /* Reads /lab/config: NUL-terminated words, alternately key and value, as guest_config.py writes them. */
-#include "guest/guest_init.h"
+#include "guest/config.h"
+
+#include "guest/ending.h"
+#include "guest/files.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MAX_CONFIG (256 * 1024)
 
 static char config_bytes[MAX_CONFIG];
-
-ssize_t read_file(const char *path, char *into, size_t capacity)
-{
-    size_t length = 0;
-    ssize_t got = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return -1;
-    }
-    while (length < capacity && (got = read(fd, into + length, capacity - length)) > 0) {
-        length += (size_t)got;
-    }
-    close(fd);
-    return got < 0 ? -1 : (ssize_t)length;
-}
 
 static uint32_t number(const char *key, const char *value)
 {

@@ -14,11 +14,17 @@
  * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
  * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
  */
+#include "guest/command_line.h"
+#include "guest/config.h"
+#include "guest/ending.h"
+#include "guest/files.h"
+#include "guest/network.h"
+#include "guest/waiting.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,71 +38,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "guest/guest_init.h"
-
-#define WAIT_STEP_NS 2000000L
+#ifndef LAB_CONSOLE
+#define LAB_CONSOLE "/dev/console"
+#endif
 #define DEVICE_WAIT_S 15
 #define STOP_GRACE_S 10
 #define COMPRESSED_MODULE 4 /* MODULE_INIT_COMPRESSED_FILE, since Linux 5.17 */
-
-static char command_line[4096];
-static bool power_off_by_reset;
-
-void die(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    dprintf(STDOUT_FILENO, "lab-guest error: ");
-    vdprintf(STDOUT_FILENO, format, arguments);
-    dprintf(STDOUT_FILENO, "\n");
-    va_end(arguments);
-    end_guest();
-}
-
-void end_guest(void)
-{
-    sync();
-    /* Only the machine's own pid 1 may; in a container or a test the reboot ends the namespace instead. */
-    reboot(power_off_by_reset ? RB_AUTOBOOT : RB_POWER_OFF);
-    reboot(RB_AUTOBOOT);
-    _exit(1);
-}
-
-void pause_briefly(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = WAIT_STEP_NS}, NULL);
-}
-
-uint64_t monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-/* The value of `name=` on the kernel's command line, or NULL. */
-static const char *option(const char *name)
-{
-    static char values[8][256];
-    static size_t used;
-    size_t length = strlen(name);
-    for (const char *at = command_line; *at;) {
-        size_t word = strcspn(at, " \t\n");
-        if (word > length && strncmp(at, name, length) == 0 && at[length] == '=') {
-            char *value = values[used++ % 8];
-            size_t size = word - length - 1;
-            if (size >= sizeof values[0]) {
-                die("%s is too long", name);
-            }
-            memcpy(value, at + length + 1, size);
-            value[size] = '\0';
-            return value;
-        }
-        at += word;
-        at += strspn(at, " \t\n");
-    }
-    return NULL;
-}
 
 static void make_directories(const char *path, mode_t mode)
 {
@@ -343,11 +290,11 @@ int main(void)
     mkdir("/dev", 0755);
     mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
     open_console();
-    read_file(LAB_COMMAND_LINE, command_line, sizeof command_line - 1);
+    read_command_line();
     const char *nonce = option("lab.nonce");
     dprintf(STDOUT_FILENO, "lab %s init %llu\n", nonce ? nonce : "-", (unsigned long long)init_ns);
     const char *off = option("lab.off");
-    power_off_by_reset = off && strcmp(off, "reboot") == 0;
+    end_by_reset(off && strcmp(off, "reboot") == 0);
 
     /* Blocked before the workload exists, so that none of its ends or of the host's requests is missed. */
     sigemptyset(&signals);

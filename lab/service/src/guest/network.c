@@ -1,5 +1,8 @@
 /* The guest's interfaces, by ioctl: there is no iproute in an initramfs of one binary. */
-#include "guest/guest_init.h"
+#include "guest/network.h"
+
+#include "guest/ending.h"
+#include "guest/waiting.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

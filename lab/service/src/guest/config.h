@@ -1,0 +1,24 @@
+/* What to run, as /lab/config tells it. */
+#ifndef LAB_CONFIG_H
+#define LAB_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define MAX_WORDS 1024
+#define MAX_GROUPS 64
+
+struct config {
+    char *argv[MAX_WORDS + 1], *env[MAX_WORDS + 8];
+    size_t argc, envc, groups;
+    gid_t group[MAX_GROUPS];
+    uid_t uid;
+    gid_t gid;
+    const char *cwd, *hostname, *scratch;
+    bool service;
+};
+
+void read_config(struct config *config);
+
+#endif
