@@ -617,6 +617,17 @@ def test_no_compiler_is_one_clear_error(tmp_path: Path, compilers: list[Compiler
     assert caught.value.details
 
 
+def test_the_same_sources_are_the_same_program_wherever_they_lie(
+    cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build("guest-init", cache_dir)
+    shutil.copytree(service_build.SOURCE_DIR, tmp_path / "sources")
+    monkeypatch.setattr(service_build, "SOURCE_DIR", tmp_path / "sources")
+    again = build("guest-init", tmp_path / "cache")
+    assert again.name == before.name and again.read_bytes() == before.read_bytes()
+    assert str(tmp_path).encode() not in again.read_bytes()
+
+
 def test_a_changed_source_is_another_program(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = build_enter(cache_dir)
     shutil.copytree(service_build.SOURCE_DIR, tmp_path / "sources")
