@@ -26,7 +26,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
         "common",
         "http",
         "server",
-        "pieces",
+        "machine",
         "measure",
         "surface",
         "tasks",
@@ -34,7 +34,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
         "client",
         "service",
     ),
-    "guest-init": ("guest",),
+    "guest-init": ("guest", "pid1"),
     "enter": ("cgroup",),
 }
 """Each program's folders of sources, from the lowest: a folder may use those before it, and none behind it."""

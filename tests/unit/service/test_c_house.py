@@ -123,7 +123,7 @@ def test_what_is_called_is_seen(called: Mapping[str, Graph]) -> None:
     assert "tasks/troubles.c" in called["service"]["tasks/lifecycle.c"]  # a variable
     lonely = Counter(file for graph in called.values() for file in graph)
     lonely.subtract({file for graph in called.values() for used in graph.values() for file in used})
-    assert {file for file, count in lonely.items() if count > 0} == {"service/main.c", "guest/init.c", "cgroup/enter.c"}
+    assert {file for file, count in lonely.items() if count > 0} == {"service/main.c", "pid1/init.c", "cgroup/enter.c"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

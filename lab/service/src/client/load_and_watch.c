@@ -5,9 +5,9 @@
  *     both:         [--path /healthz] [--nonce N] [--timeout-ms T]
  *
  * `load` sends R requests a second for S seconds (at most three decimals) on connections that it keeps open, at most C
- * at a time, of which it opens O beforehand. `watch` sends one every N ms (10), each on a new connection. A is a numeric address. The client ends by
- * itself soon after S seconds, whatever happens to whoever started it; SIGTERM ends it early, and it still tells what
- * it saw.
+ * at a time, of which it opens O beforehand. `watch` sends one every N ms (10), each on a new connection. A is a numeric
+ * address. The client ends by itself soon after S seconds, whatever happens to whoever started it; SIGTERM ends it
+ * early, and it still tells what it saw.
  *
  * stdout, after the last request: one JSON object a line for each request of the plan, in order of its instant:
  *     {"intended_ns":..,"sent_ns":..,"done_ns":..,"status":200,"version":"..","late":false}

@@ -1,15 +1,15 @@
 /* Fixed amounts of work of one kind each, timed by the service's own clock: what the platform takes while it runs.
  *
- * Each runs in a child (see server/children.h), in up to CHUNKS equal chunks after one that is not counted, each chunk's time
- * being told; no chunk begins after LIMIT_NS. The loops are the service's own and not a library's, which would choose
- * other instructions on another (virtual) CPU.
+ * Each runs in a child (see server/children.h), in up to CHUNKS equal chunks after one that is not counted, each
+ * chunk's time being told; no chunk begins after LIMIT_NS. The loops are the service's own and not a library's, which
+ * would choose other instructions on another (virtual) CPU.
  */
 #include "measure/fixed_work.h"
 
 #include "common/clock.h"
 #include "common/json.h"
-#include "pieces/disk.h"
-#include "pieces/memory.h"
+#include "machine/disk.h"
+#include "machine/memory.h"
 #include "server/children.h"
 #include "server/connections.h"
 

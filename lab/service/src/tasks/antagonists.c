@@ -1,6 +1,6 @@
 /* What a workload does that is its right and takes from its neighbours; each ends by itself at its deadline. */
-#include "pieces/disk.h"
-#include "pieces/memory.h"
+#include "machine/disk.h"
+#include "machine/memory.h"
 #include "tasks/kinds.h"
 #include "tasks/processes.h"
 

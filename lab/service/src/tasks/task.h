@@ -7,7 +7,7 @@
 #ifndef LAB_TASK_H
 #define LAB_TASK_H
 
-#include "pieces/disk.h"
+#include "machine/disk.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/text.h"
-#include "pieces/memory.h"
+#include "machine/memory.h"
 #include "tasks/kinds.h"
 #include "tasks/processes.h"
 

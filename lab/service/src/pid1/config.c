@@ -1,5 +1,5 @@
 /* Reads /lab/config: NUL-terminated words, alternately key and value, as guest_config.py writes them. */
-#include "guest/config.h"
+#include "pid1/config.h"
 
 #include "guest/ending.h"
 #include "guest/files.h"

@@ -1,5 +1,5 @@
 /* Files where a write has to reach a disk. */
-#include "pieces/disk.h"
+#include "machine/disk.h"
 
 #include "common/text.h"
 

@@ -1,5 +1,5 @@
 /* Memory that is copied, and whether there is any. */
-#include "pieces/memory.h"
+#include "machine/memory.h"
 
 #include <sys/sysinfo.h>
 

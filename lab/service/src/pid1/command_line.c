@@ -1,5 +1,5 @@
 /* The kernel's command line, on which is what differs between launches. */
-#include "guest/command_line.h"
+#include "pid1/command_line.h"
 
 #include "guest/ending.h"
 #include "guest/files.h"

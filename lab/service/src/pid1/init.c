@@ -14,21 +14,21 @@
  * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
  * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
  */
-#include "guest/command_line.h"
-#include "guest/config.h"
 #include "guest/ending.h"
 #include "guest/files.h"
+#include "guest/mounts.h"
 #include "guest/network.h"
 #include "guest/waiting.h"
+#include "pid1/command_line.h"
+#include "pid1/config.h"
+#include "pid1/workload.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -41,34 +41,8 @@
 #ifndef LAB_CONSOLE
 #define LAB_CONSOLE "/dev/console"
 #endif
-#define DEVICE_WAIT_S 15
 #define STOP_GRACE_S 10
 #define COMPRESSED_MODULE 4 /* MODULE_INIT_COMPRESSED_FILE, since Linux 5.17 */
-
-static void make_directories(const char *path, mode_t mode)
-{
-    char part[4096];
-    size_t length = strlen(path);
-    if (length >= sizeof part) {
-        die("the path %s is too long", path);
-    }
-    for (size_t i = 1; i <= length; i++) {
-        if (path[i] == '/' || path[i] == '\0') {
-            memcpy(part, path, i);
-            part[i] = '\0';
-            mkdir(part, mode); /* it may be there; what needs it says when it is not */
-        }
-    }
-}
-
-/* Mounts, or says why not; a guest without one of these may still serve. */
-static void mount_at(const char *type, const char *at, unsigned long flags, const char *data)
-{
-    mkdir(at, 0755);
-    if (mount(type, at, type, flags, data) < 0 && errno != EBUSY) {
-        dprintf(STDOUT_FILENO, "lab-guest error: mount %s at %s: %s\n", type, at, strerror(errno));
-    }
-}
 
 static void open_console(void)
 {
@@ -83,19 +57,6 @@ static void open_console(void)
     }
     if (fd > 2) {
         close(fd);
-    }
-}
-
-static void link_devices(void)
-{
-    static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
-                                           {"/proc/self/fd/0", "/dev/stdin"},
-                                           {"/proc/self/fd/1", "/dev/stdout"},
-                                           {"/proc/self/fd/2", "/dev/stderr"}};
-    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
-        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST) {
-            dprintf(STDOUT_FILENO, "lab-guest error: link %s: %s\n", links[i][1], strerror(errno));
-        }
     }
 }
 
@@ -121,95 +82,6 @@ static void load_modules(void)
         }
         unlink(path); /* the initramfs is the guest's memory */
     }
-}
-
-/* The lab's own service learns its launch from its environment, on every platform. */
-static void add_environment(struct config *config, bool network)
-{
-    static char words[3][300];
-    const char *nonce = option("lab.nonce"), *port = option("lab.port");
-    if (!config->service) {
-        return;
-    }
-    snprintf(words[0], sizeof words[0], "LAB_NONCE=%s", nonce ? nonce : "");
-    snprintf(words[1], sizeof words[1], "LAB_PORT=%s", port ? port : "0");
-    snprintf(words[2], sizeof words[2], "%s", network ? "LAB_HOST=0.0.0.0" : "LAB_NETWORK=none");
-    for (size_t i = 0; i < 3; i++) {
-        config->env[config->envc++] = words[i];
-    }
-}
-
-static void enter_root(const char *device, const char *type)
-{
-    static const char *const moved[] = {"dev", "proc", "sys"};
-    uint64_t deadline = monotonic_ns() + DEVICE_WAIT_S * UINT64_C(1000000000);
-    while (access(device, F_OK) < 0) {
-        if (monotonic_ns() > deadline) {
-            die("the root device %s did not appear within %d s", device, DEVICE_WAIT_S);
-        }
-        pause_briefly();
-    }
-    mkdir("/newroot", 0755);
-    if (mount(device, "/newroot", type, 0, NULL) < 0 &&
-        ((errno != EROFS && errno != EACCES) || mount(device, "/newroot", type, MS_RDONLY, NULL) < 0)) {
-        die("mount %s (%s): %s", device, type, strerror(errno));
-    }
-    for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
-        char from[16], to[32];
-        snprintf(from, sizeof from, "/%s", moved[i]);
-        snprintf(to, sizeof to, "/newroot/%s", moved[i]);
-        mkdir(to, 0755);
-        if (mount(from, to, NULL, MS_MOVE, NULL) < 0) {
-            die("move %s into the root: %s", from, strerror(errno));
-        }
-    }
-    if (chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
-        die("enter the root: %s", strerror(errno));
-    }
-}
-
-static void mount_scratch(const struct config *config)
-{
-    char data[64];
-    mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5");
-    mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-    if (config->scratch) {
-        snprintf(data, sizeof data, "mode=1777,size=%s", config->scratch);
-        mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, data);
-    }
-}
-
-static void become_workload(struct config *config)
-{
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    setsid();
-    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (nothing >= 0) {
-        dup2(nothing, STDIN_FILENO); /* the console's input is the host's way to ask for the end */
-    }
-    make_directories(config->cwd, 0755);
-    if (chdir(config->cwd) < 0) {
-        dprintf(STDOUT_FILENO, "lab-guest error: working directory %s: %s\n", config->cwd, strerror(errno));
-        _exit(126);
-    }
-    if (config->uid != 0 && fchown(STDOUT_FILENO, config->uid, (gid_t)-1) < 0) {
-        /* It can write all the same; only opening /dev/stdout anew would fail. */
-        dprintf(STDOUT_FILENO, "lab-guest error: console's owner: %s\n", strerror(errno));
-    }
-    if (setgroups(config->groups, config->group) < 0 || setgid(config->gid) < 0 || setuid(config->uid) < 0) {
-        dprintf(STDOUT_FILENO, "lab-guest error: user: %s\n", strerror(errno));
-        _exit(126);
-    }
-    clearenv();
-    for (size_t i = 0; i < config->envc; i++) {
-        putenv(config->env[i]);
-    }
-    execvp(config->argv[0], config->argv);
-    int problem = errno;
-    dprintf(STDOUT_FILENO, "lab-guest error: %s: %s\n", config->argv[0], strerror(problem));
-    _exit(problem == ENOENT ? 127 : 126);
 }
 
 /* A descriptor whose input comes with SIGIO, or -1. */
@@ -325,7 +197,7 @@ int main(void)
     if (root) {
         enter_root(root, type ? type : "ext4");
     }
-    mount_scratch(&config);
+    mount_scratch(config.scratch);
 
     pid_t workload = fork();
     if (workload < 0) {

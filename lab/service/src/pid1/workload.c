@@ -1,0 +1,79 @@
+/* What the guest runs: its environment, its directory, its user. */
+#include "pid1/workload.h"
+
+#include "guest/ending.h"
+#include "pid1/command_line.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void make_directories(const char *path, mode_t mode)
+{
+    char part[4096];
+    size_t length = strlen(path);
+    if (length >= sizeof part) {
+        die("the path %s is too long", path);
+    }
+    for (size_t i = 1; i <= length; i++) {
+        if (path[i] == '/' || path[i] == '\0') {
+            memcpy(part, path, i);
+            part[i] = '\0';
+            mkdir(part, mode); /* it may be there; what needs it says when it is not */
+        }
+    }
+}
+
+void add_environment(struct config *config, bool network)
+{
+    static char words[3][300];
+    const char *nonce = option("lab.nonce"), *port = option("lab.port");
+    if (!config->service) {
+        return;
+    }
+    snprintf(words[0], sizeof words[0], "LAB_NONCE=%s", nonce ? nonce : "");
+    snprintf(words[1], sizeof words[1], "LAB_PORT=%s", port ? port : "0");
+    snprintf(words[2], sizeof words[2], "%s", network ? "LAB_HOST=0.0.0.0" : "LAB_NETWORK=none");
+    for (size_t i = 0; i < 3; i++) {
+        config->env[config->envc++] = words[i];
+    }
+}
+
+void become_workload(struct config *config)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (nothing >= 0) {
+        dup2(nothing, STDIN_FILENO); /* the console's input is the host's way to ask for the end */
+    }
+    make_directories(config->cwd, 0755);
+    if (chdir(config->cwd) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: working directory %s: %s\n", config->cwd, strerror(errno));
+        _exit(126);
+    }
+    if (config->uid != 0 && fchown(STDOUT_FILENO, config->uid, (gid_t)-1) < 0) {
+        /* It can write all the same; only opening /dev/stdout anew would fail. */
+        dprintf(STDOUT_FILENO, "lab-guest error: console's owner: %s\n", strerror(errno));
+    }
+    if (setgroups(config->groups, config->group) < 0 || setgid(config->gid) < 0 || setuid(config->uid) < 0) {
+        dprintf(STDOUT_FILENO, "lab-guest error: user: %s\n", strerror(errno));
+        _exit(126);
+    }
+    clearenv();
+    for (size_t i = 0; i < config->envc; i++) {
+        putenv(config->env[i]);
+    }
+    execvp(config->argv[0], config->argv);
+    int problem = errno;
+    dprintf(STDOUT_FILENO, "lab-guest error: %s: %s\n", config->argv[0], strerror(problem));
+    _exit(problem == ENOENT ? 127 : 126);
+}
