@@ -22,7 +22,7 @@ guest's kernel and its init live there as well."""
 
 _TIMEOUT_S = 10.0
 _ANSWER_BYTES = 1 << 20
-_MAX_INSIDE_S = 60  # lab/service/ask.c
+_MAX_INSIDE_S = 60  # lab/service/src/client/ask.c
 _EXEC_START_S = 20.0  # what engines take to start a process in a container, on a busy machine
 
 

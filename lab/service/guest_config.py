@@ -1,4 +1,4 @@
-"""Writes /lab/config, by which the guest's pid 1 (guest_init.c) learns what to run.
+"""Writes /lab/config, by which the guest's pid 1 (src/pid1/config.c) learns what to run.
 
 The format is NUL-terminated words, alternately key and value: no value of an image can break out of it.
 """

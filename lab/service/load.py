@@ -30,7 +30,7 @@ LATE_SHARE = 0.05
 
 _REQUESTS_MAX = 200_000
 _INSIDE_TIMEOUT_S = 1.0
-_OVER_S = 75.0  # the client's own grace and the time in which it must have told all; see lab/service/client.c
+_OVER_S = 75.0  # the client's own grace and the time in which it must have told all; see src/client/load_and_watch.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Tasks that the service runs in children of its own: troubles that it makes, and antagonists that disturb others.
 
-Each is bounded in amount, and carries its own deadline within the instance (METHOD.md, rule 18; lab/service/task.h).
+Each is bounded in amount, and carries its own deadline within the instance (METHOD.md, rule 18; src/tasks/task.h).
 Whether the instance's limits are in place is for who starts one to prove first.
 """
 
@@ -22,7 +22,7 @@ from lab.service import ask
 
 MAX_SECONDS = 120
 GRACE_S = 2.0
-"""After its deadline an antagonist that has not ended by itself is killed (lab/service/task.c)."""
+"""After its deadline an antagonist that has not ended by itself is killed (lab/service/src/tasks/lifecycle.c)."""
 
 
 class Trouble(StrEnum):

@@ -14,7 +14,7 @@ from lab.units import MIB
 from scenarios.containment.troubles import OF_A_GUEST, Trouble
 
 OPEN_FILES = 256
-_MOST = 4096  # MiB, and processes: lab/service/troubles.c
+_MOST = 4096  # MiB, and processes: lab/service/src/tasks/troubles.c
 _MOST_SCRATCH_MIB = 1024
 _LIMITS = {Trouble.MEMORY: Limit.MEMORY, Trouble.FORKS: Limit.PIDS, Trouble.CPU: Limit.CPUS}
 

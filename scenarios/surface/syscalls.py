@@ -1,7 +1,7 @@
 """Which system calls are refused to the workload: what the service found when it tried each once (GET /surface/calls).
 
 The forms in which they are tried, why each is harmless, and what its answer can tell stand in the reviewed table beside
-the service's source (lab/service/calls_table.h, which explains its columns), and are read from there.
+the service's source (lab/service/src/surface/calls_table.h, which explains its columns), and are read from there.
 """
 
 from __future__ import annotations
