@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lab.cli.options import read_options
 from lab.cli.start import Intent, execute, intent
 from lab.registry import make_scenario
 from lab.run.lock import host_lock
+from lab.run.runner import now_iso
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
@@ -58,7 +59,8 @@ def run_scenario(request: Request) -> int:
         with host_lock(
             plan.run.id, wait=request.wait, on_wait=lambda holder: errors.print(f"waiting: {holder}", markup=False)
         ):
-            status, problems = _execute(errors, plan, store)
+            begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
+            status, problems = _execute(errors, begun, store)
         record = store.load(plan.run.id)
     _show_result(errors, record, request)
     if status is RunStatus.INTERRUPTED:

@@ -13,6 +13,7 @@ import typer
 
 from lab import __version__
 from lab.errors import BadInput, IncomparableRuns, LabError
+from lab.show.terminal import take_any_text
 
 if TYPE_CHECKING:
     from lab.store.database import Store
@@ -58,6 +59,7 @@ OptionsOption = Annotated[
 
 def main() -> NoReturn:
     """The entry point: runs the command and turns the lab's errors into one line and an exit code."""
+    take_any_text(sys.stdout, sys.stderr)
     try:
         code = app(standalone_mode=False)
     except LabError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lab.figures import stats
@@ -79,6 +79,11 @@ class RunComparison:
     differences: Sequence[Difference]
     warnings: Sequence[str]
     """What of either host, while its run lasted, can make a difference of its own."""
+    company: str = ""
+    """Where other targets ran in one of the runs than in the other, what they were: a condition of every figure
+    (METHOD.md, rule 24)."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """By run, `A` and `B`: the targets that were asked for there and have no figure, in words."""
 
     @property
     def alarms(self) -> list[Row]:
@@ -107,6 +112,8 @@ class RunComparison:
             "rows": [asdict(row) for row in self.rows],
             "differences": [asdict(difference) for difference in self.differences],
             "warnings": list(self.warnings),
+            "company": self.company,
+            "missing": dict(self.missing),
         }
 
 

@@ -65,7 +65,22 @@ def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComp
         rows=sorted(rows, key=lambda row: not row.can_alarm),
         differences=list(_differences(a, b)),
         warnings=[f"{name}: {text}" for name, run in (("A", a), ("B", b)) for text in notes.passing_warnings(run)],
+        company=_company(a, b),
+        missing={name: notes.missing(run) for name, run in (("A", a), ("B", b))},
     )
+
+
+def _company(a: RunRecord, b: RunRecord) -> str:
+    """Targets are interleaved, so that each finds the caches, clocks and queues that the others left."""
+    in_a, in_b = (
+        {target.target for target in record.targets if target.outcome is not Outcome.SKIPPED} for record in (a, b)
+    )
+    told = [
+        f"{name} alone ran {', '.join(sorted(more))}" for name, more in (("A", in_a - in_b), ("B", in_b - in_a)) if more
+    ]
+    if not told:
+        return ""
+    return f"They ran in different company, which can be the whole difference: {'; '.join(told)}."
 
 
 def _check(a: RunRecord, b: RunRecord) -> None:

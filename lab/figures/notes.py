@@ -9,7 +9,7 @@ from lab.figures import density, series, stats
 from lab.figures.compared import RunComparison
 from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
-from lab.store.record import Run, RunRecord, RunStatus
+from lab.store.record import Outcome, Run, RunRecord, RunStatus
 
 TCG = (
     "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
@@ -64,6 +64,17 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     return [*told, *warnings(record)]
 
 
+def missing(record: RunRecord) -> str:
+    """The targets that were asked for and of which there is no figure, each with how it ended; empty where none is."""
+    measured = {sample.target for sample in record.samples if not sample.warmup}
+    told = [
+        f"{series.label(target)} ({target.outcome if target.outcome is not Outcome.OK else 'no complete launch'})"
+        for target in record.targets
+        if target.target not in measured
+    ]
+    return ", ".join(told)
+
+
 def warnings(record: RunRecord) -> list[str]:
     """What of the host makes the figures weak: as found when the run began, else from its stored facts."""
     return [f"Host: {_with_remedy(found)}" for found in _warnings(record)]
@@ -76,6 +87,12 @@ def passing_warnings(record: RunRecord) -> list[str]:
 
 def conclusion(comparison: RunComparison) -> str:
     """The comparison's outcome in one line."""
+    beside = [f"{side} lacks {told}" for side, told in comparison.missing.items() if told]
+    after = [comparison.company] if comparison.company else []
+    return " ".join([_found(comparison), *after, *([f"Asked for: {'; '.join(beside)}."] if beside else [])])
+
+
+def _found(comparison: RunComparison) -> str:
     if not comparison.alarms and not comparison.regressions:
         tested = [row for row in comparison.rows if row.can_alarm and row.p is not None]
         return "No difference seen in the totals." if tested else "No total could be tested."
@@ -163,14 +180,15 @@ def _censored(rows: Sequence[Series]) -> Iterator[str]:
 
 
 def _figures(rows: Sequence[Series]) -> Iterator[str]:
-    if any(stats.estimate(row.values).low is None for row in rows if row.metric not in EXPLAINING):
+    answers = [row for row in rows if row.metric not in EXPLAINING and not series.is_fact(row)]
+    if any(stats.estimate(row.values).low is None for row in answers):
         yield "Fewer than 6 values have no 95 % interval; their range covers the median less surely than that."
     if any(row.dimensions.get("chain") == series.ENGINE for row in rows):
         yield (
             "'engine' is what the engine says of itself, beside the service's own chain and no part of it; "
             "'between' is signed: negative where the service ran before its engine said so."
         )
-    related = [row for row in rows if row.metric not in EXPLAINING and series.beside(rows, row)]
+    related = [row for row in answers if series.beside(rows, row)]
     if any(row.unit == "bytes" for row in related):
         yield (
             f"'over {series.CONTROL}' is the difference from the bare process's median: the platform's overhead, "

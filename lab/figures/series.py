@@ -200,6 +200,37 @@ def beside(rows: Iterable[Series], a: Series) -> Series | None:
     return max(found, key=lambda row: (row.dimensions == a.dimensions, len(row.values)))
 
 
+def is_fact(row: Series) -> bool:
+    """Whether the row counts what was found inside an instance: a fact, of which no median or interval says more."""
+    return SEEN in row.dimensions and not row.unit and row.metric not in EXPLAINING
+
+
+def fact(row: Series) -> str:
+    """Of a fact's row: the count, and where rounds differed the range of them."""
+    low, high = min(row.values), max(row.values)
+    return units.quantity(low, row.unit) if low == high else units.span(low, high, row.unit, like=high)
+
+
+def fact_grid(record: RunRecord, facts: Sequence[Series]) -> list[list[str]]:
+    """Targets by what was counted in each: the headings, and a row for each target."""
+    metrics = list(dict.fromkeys(row.metric for row in facts))
+    unknown = absences(record)
+    grid = [["", *(metric.replace("_", " ") for metric in metrics)]]
+    for name, target in {row.label: row.target for row in facts}.items():
+        found = {row.metric: fact(row) for row in facts if row.label == name}
+        cells = [found.get(metric, "not told" if (target, metric) in unknown else "absent") for metric in metrics]
+        grid.append([name, *cells])
+    return grid
+
+
+def related(rows: Iterable[Series]) -> str:
+    """The heading of what `against` says of these rows."""
+    kinds = {row.unit == "bytes" for row in rows}
+    if kinds == {True, False}:
+        return f"x or over {CONTROL}"
+    return f"over {CONTROL}" if True in kinds else f"x {CONTROL}"
+
+
 def counted(row: Series) -> str:
     """Of a COUNTED row: how many of how many."""
     return f"{sum(row.values):.0f} of {len(row.values)}"

@@ -10,7 +10,7 @@ import html
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def render(record: RunRecord) -> str:
         *_targets(record),
         *_facts("Facts of the host", record.host),
     ]
-    return _PAGE.format(title=_text(title), plotly=_plotly(), body="\n".join(body))
+    shown = "\n".join(body)
+    return _PAGE.format(title=_text(title), plotly=_plotly(), body=(_NO_CHARTS if _CHART in shown else "") + shown)
 
 
 def _unwritable(path: Path, error: OSError) -> BadInput:
@@ -113,6 +114,8 @@ def _sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
         if side.facts:
             yield "<p>What differs from the first target is marked.</p>" if side.marked else ""
             yield _table(side.headings, side.facts, figures_from=len(side.headings), marked=side.marked)
+        if side.counts:
+            yield _table(side.counts[0], side.counts[1:], figures_from=1)
         if side.figures:
             body = [[row.label, row.name, *_figures(row)] for row in side.figures]
             yield _table(["target", "metric", "median", "95 % interval", "range or quantiles", "n"], body)
@@ -144,7 +147,7 @@ def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
             body.append([series.label(target), "no total: its end was not seen"])
     headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n", "failed"]
     if body:
-        yield _table([*headings, f"against {series.CONTROL}"], body)
+        yield _table([*headings, series.related(shown)], body)
 
 
 def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
@@ -204,6 +207,7 @@ def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
 
 def _spread(rows: Sequence[Series]) -> Iterator[str]:
     shared = {row.metric for row in rows if row.metric in EXPLAINING | series.COUNTED or "k" in row.dimensions}
+    shared |= {row.metric for row in rows if series.is_fact(row)}
     # What was found by different methods never shares a chart.
     kinds = dict.fromkeys((row.metric, row.dimensions.get("method")) for row in rows if row.metric not in shared)
     for number, (metric, method) in enumerate(kinds):
@@ -218,11 +222,25 @@ def _spread(rows: Sequence[Series]) -> Iterator[str]:
 
 
 def _rest(rows: Sequence[Series]) -> Iterator[str]:
-    shown = [row for row in rows if row.metric in EXPLAINING and row.metric not in ("phase_s", "lead_s")]
-    if shown:
+    headings = ["median", "95 % interval", "range or quantiles", "n"]
+    for name, mine in _by_label(row for row in rows if row.metric in table_memory.GROUPED).items():
+        shown, nothing = table_memory.grouped(mine)
+        yield f"<h2>What explains the memory of {_text(name)}</h2>"
+        yield _table(["", "what", *headings], [[title, what, *_figures(row)] for title, what, row in shown])
+        if nothing:
+            yield f"<p>0 each: {_text(nothing)}.</p>"
+    told = {"phase_s", "lead_s"} | table_memory.GROUPED
+    rest = [row for row in rows if row.metric in EXPLAINING and row.metric not in told]
+    if rest:
         yield "<h2>And then</h2>"
-        headings = ["target", "metric", "median", "95 % interval", "range or quantiles", "n"]
-        yield _table(headings, [[row.label, row.name, *_figures(row)] for row in shown])
+        yield _table(["target", "metric", *headings], [[row.label, row.name, *_figures(row)] for row in rest])
+
+
+def _by_label(rows: Iterable[Series]) -> dict[str, list[Series]]:
+    found: dict[str, list[Series]] = {}
+    for row in rows:
+        found.setdefault(row.label, []).append(row)
+    return found
 
 
 def _failures(record: RunRecord) -> Iterator[str]:
@@ -313,7 +331,7 @@ def _chart(name: str, figure: Any) -> str:
     # Plotly draws labels as its own markup; `charts` escapes them, and this keeps the data from ending the script.
     data = figure.to_json().replace("<", "\\u003c").replace("&", "\\u0026")
     return (
-        f'<div id="{name}" class="chart"></div><script>{{const f = {data};'
+        f'<div id="{name}" {_CHART}></div><script>{{document.getElementById("no-charts")?.remove();const f = {data};'
         f'Plotly.newPlot("{name}", f.data, f.layout, {{responsive: true, displayModeBar: false}});}}</script>'
     )
 
@@ -323,6 +341,11 @@ def _text(text: str) -> str:
     return html.escape(shown)
 
 
+_CHART = 'class="chart"'
+_NO_CHARTS = """<p id="no-charts" class="why">Charts are drawn by a script within this page, and here no script ran: the
+browser forbids it, or the server that gave this page does (by its Content-Security-Policy, as Jenkins has one). All
+figures are in the tables; for the charts, save this file and open it from disk.</p>
+"""
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -344,7 +367,7 @@ th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px sol
 th {{ border-bottom: 2px solid #b9c2d0; font-weight: 600; white-space: nowrap; }}
 td.n {{ white-space: nowrap; }}
 td.marked {{ background: #fff4d6; }}
-td.why {{ color: #9a3412; }}
+p.why, td.why {{ color: #9a3412; }}
 td {{ overflow-wrap: anywhere; min-width: 3rem; }}
 td:first-child {{ min-width: 9rem; }}
 details {{ margin: .5rem 0; }}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from lab.errors import LabError
-from lab.figures import evidence
+from lab.figures import evidence, series
 from lab.figures.evidence import Claims, Finding, Meaning, Seen
 from lab.figures.series import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
@@ -31,12 +31,13 @@ class Lesson:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
     """What was seen from one side: its facts as rows of a table with these headings, `marked` being the cells (row,
-    column) that differ from the first target, and its figures."""
+    column) that differ from the first target; what was counted, headings first; and its figures."""
 
     title: str
     headings: Sequence[str]
     facts: Sequence[Sequence[str]]
     marked: frozenset[tuple[int, int]]
+    counts: Sequence[Sequence[str]]
     figures: Sequence[Series]
 
 
@@ -79,15 +80,18 @@ def sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[Side]:
             for column, cell in enumerate(cells)
             if cell and cell != next(filter(None, cells[1:])) and column
         }
-        shown = [row for row in rows if row.dimensions.get(SEEN) == seen and row.metric not in EXPLAINING]
+        rows_here = [row for row in rows if row.dimensions.get(SEEN) == seen and row.metric not in EXPLAINING]
+        counted = [row for row in rows_here if series.is_fact(row)]
+        shown = [row for row in rows_here if row not in counted]
         names = list(dict.fromkeys(row.name for row in shown))
         shown.sort(key=lambda row: names.index(row.name))
-        if facts or shown:
+        if facts or counted or shown:
             yield Side(
                 title=f"Seen from {seen}",
                 headings=["", *labels],
                 facts=facts,
                 marked=frozenset(marked),
+                counts=series.fact_grid(record, counted) if counted else [],
                 figures=shown,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,9 +33,8 @@ LOOKS = {  # of a step in a bar, by the phase that ends it: a glyph for paper, a
 }
 _OTHER_LOOK = ("▞", "yellow")
 _MAX_BAR = 100
-_RATIO = f"x {series.CONTROL}"
-_OVERHEAD = f"over {series.CONTROL}"
 _WHOLE = 26  # characters: "libvirt:microvm (tcg)" and some more
+_LEAST_NAME = 18
 _FAILURES_SHOWN = 3
 _COMPARED_RATIO = "B / A"
 _SHORT = {"no difference seen": "none seen"}  # below the heading "difference"
@@ -43,10 +43,13 @@ _SHORT = {"no difference seen": "none seen"}  # below the heading "difference"
 def render_run(record: RunRecord) -> RenderableType:
     """A run's totals, where the time goes, what failed or was left out, and what a reader must know."""
     rows = series.series_of(record)
-    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING))
+    facts = [row for row in rows if series.is_fact(row)]
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING and row not in facts))
     parts: list[RenderableType] = [_line(notes.headline(record), "bold")]
     for metric in metrics:
         parts += [Text(), _totals(record, rows, metric)]
+    if facts:
+        parts += [Text(), _Facts(series.fact_grid(record, facts))]
     chains = [target.target for target in record.targets if series.chain(rows, target.target, series.SERVICE)]
     if chains:
         parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
@@ -60,6 +63,8 @@ def render_run(record: RunRecord) -> RenderableType:
     told = [*_failed_launches(record), *notes.of_run(record, rows)]
     if told:
         parts += [Text(), *(_line(f"- {text}", "") for text in told)]
+    if missing := notes.missing(record):
+        parts += [Text(), _line(f"Asked for and not measured: {missing}.", "bold")]
     return Group(*parts)
 
 
@@ -133,7 +138,7 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
     table = _table(metric, "median", "95 % interval", *([f"p{100 * q:g}" for q in quantiles] or ["range"]), "n")
     if failed:
         table.add_column("failed", justify="right")
-    heading = _OVERHEAD if any(row.unit == "bytes" for row in shown) else _RATIO
+    heading = series.related(shown)
     if related:
         table.add_column(heading, justify="right")
     for row in shown:
@@ -161,6 +166,27 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
             table.add_row(_cell(series.label(target)), _cell(why or "absent"))
     _wrap_only(table, heading)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Headings and a row a target, in one table where the terminal has room, else in several that are alike."""
+
+    grid: Sequence[Sequence[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        headings = ["", *(heading.replace(" ", "\n") for heading in self.grid[0][1:])]
+        widths = [max(map(len, heading.split()), default=_LEAST_NAME) + 2 for heading in headings]
+        tables = math.ceil(sum(widths[1:]) / max(1, options.max_width - widths[0]))
+        size = math.ceil((len(headings) - 1) / tables)
+        for start in range(1, len(headings), size):
+            shown = [0, *range(start, min(start + size, len(headings)))]
+            table = _table(*(headings[place] for place in shown))
+            for column in table.columns[1:]:
+                column.no_wrap = True
+            for row in self.grid[1:]:
+                table.add_row(*(_cell(row[place]) for place in shown))
+            yield table
 
 
 def _phases(rows: Sequence[Series], target: str) -> RenderableType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -32,13 +32,15 @@ _GROUPS: tuple[tuple[str, frozenset[str]], ...] = (
     ("start at N", frozenset({"launch_s"})),
 )
 
+GROUPED = frozenset[str]().union(*(metrics for _, metrics in _GROUPS))
+"""The metrics that `grouped` takes."""
+
 
 def parts(record: RunRecord, rows: Sequence[Series]) -> list[RenderableType]:
     """For each target with memory figures: what the total consists of and stands beside, after `ready`."""
-    known = frozenset().union(*(metrics for _, metrics in _GROUPS))
     shown: list[RenderableType] = []
     for target in record.targets:
-        mine = [row for row in rows if row.target == target.target and row.metric in known]
+        mine = [row for row in rows if row.target == target.target and row.metric in GROUPED]
         if not mine:
             continue
         if not shown:
@@ -70,23 +72,37 @@ def _headed(label: str, qualifiers: dict[str, str]) -> str:
     return f"{label}: emulated (TCG)" if qualifiers.get("accel") == "tcg" else label
 
 
-def _grid(rows: Sequence[Series]) -> Table:
+def grouped(rows: Sequence[Series]) -> tuple[list[tuple[str, str, Series]], str]:
+    """One target's rows, each with its group and its name in it, and the names of those that were 0 throughout."""
+    shown: list[tuple[str, str, Series]] = []
+    nothing: list[str] = []
+    for title, metrics in _GROUPS:
+        lines = _ordered([_named(row) for row in rows if row.metric in metrics and _wanted(row)])
+        shown += [(title, name, row) for name, row in lines if any(row.values)]
+        if none := [name for name, row in lines if not any(row.values)]:
+            nothing.append(f"{title}: {', '.join(none)}")
+    return shown, "; ".join(nothing)
+
+
+def _grid(rows: Sequence[Series]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     for place in range(5):
         table.add_column(justify="left" if place < 2 else "right", no_wrap=True)
-    for title, metrics in _GROUPS:
-        lines = _ordered([_named(row) for row in rows if row.metric in metrics and _wanted(row)])
-        for place, (name, row) in enumerate(lines):
-            found = stats.estimate(row.values)
-            interval = "n < 6"
-            if found.low is not None and found.high is not None:
-                interval = units.span(found.low, found.high, row.unit, like=found.median)
-            cells = ("" if place else title, name, _figure(row, found), interval, f"n {found.n}")
-            table.add_row(*map(Text, cells))
-    return table
+    shown, nothing = grouped(rows)
+    before = ""
+    for title, name, row in shown:
+        found = stats.estimate(row.values)
+        interval = "n < 6"
+        if found.low is not None and found.high is not None:
+            interval = units.span(found.low, found.high, row.unit, like=found.median)
+        cells = ("" if title == before else title, name, figure(row, found), interval, f"n {found.n}")
+        table.add_row(*map(Text, cells))
+        before = title
+    return Group(table, Text(f"0 each: {nothing}")) if nothing else table
 
 
-def _figure(row: Series, found: stats.Estimate) -> str:
+def figure(row: Series, found: stats.Estimate) -> str:
+    """The median, and a count as it is."""
     return f"{found.median:g}" if row.metric == "netns_count" else units.quantity(found.median, row.unit)
 
 

@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 
 from lab.errors import IncomparableRuns
+from lab.figures import notes
 from lab.figures.compared import Row, RunComparison, Verdict
 from lab.figures.comparison import compare_runs
 from lab.show.table import render_comparison
-from lab.store.record import LaunchRecord, Outcome, RunRecord
+from lab.store.record import LaunchRecord, Outcome, RunRecord, TargetRecord
 from lab.store.sample import Sample
 from lab.timeline import Timeline
 
@@ -261,3 +262,23 @@ def test_a_loaded_host_is_named_beside_the_result(make_record: Make) -> None:
     found = compare_runs(a, replace(b, host={**b.host, "warnings": [load, smt]}))
     assert list(found.warnings) == ["B: load average is 5.2 on 2 cores (wait)"]
     assert not found.differences
+
+
+def test_other_company_and_what_was_asked_for_and_is_not_there_stand_in_the_last_line(make_record: Make) -> None:
+    alone = {"process": {"main": 2.1, "listening": 2.3, "ready": 2.9}}
+    a, b = make_record("a"), make_record("b", instants=alone)
+    assert compare_runs(a, make_record("c")).company == ""
+    absent = TargetRecord(target="swarm", outcome=Outcome.SKIPPED, reason="no engine", remedy="start one")
+    found = compare_runs(a, replace(b, targets=[*b.targets, absent]))
+    assert found.company == (
+        "They ran in different company, which can be the whole difference: A alone ran docker, libvirt:q35."
+    )
+    last = notes.conclusion(found)
+    assert found.company in last and last.endswith("Asked for: B lacks swarm (skipped).")
+    assert found.to_json()["missing"] == {"A": "", "B": "swarm (skipped)"}
+
+
+def test_a_target_that_never_ran_is_no_company(make_record: Make) -> None:
+    a, b = make_record("a"), make_record("b")
+    absent = TargetRecord(target="swarm", outcome=Outcome.SKIPPED, reason="no engine")
+    assert compare_runs(replace(a, targets=[*a.targets, absent]), b).company == ""

@@ -262,7 +262,7 @@ def test_the_table_has_the_overhead_the_roles_and_the_emulator_named_as_one(show
     assert any(line.startswith("docker 15.0 MiB") and "+14.0 MiB" in line for line in lines)
     assert "libvirt:q35 (tcg): emulated (TCG)" in lines
     assert any(line.startswith("vmm-tb-cache 32.0 MiB") for line in lines)
-    assert any("page-cache 0 B" in line for line in lines)
+    assert "0 each: cgroup: page-cache" in lines and not any("page-cache 0 B" in line for line in lines)
     assert "difference from the bare process's median" in text
 
 
@@ -270,6 +270,8 @@ def test_the_report_stacks_memory_by_role(shown: RunRecord) -> None:
     page = render(shown)
     assert "Memory by role, after ready" in page and "roles-ready" in page
     assert "vmm-tb-cache" in page and "libvirt:q35: emulated (TCG)" in page
+    assert "What explains the memory of docker" in page and "0 each: cgroup: page-cache" in page
+    assert "role_pss_bytes" not in page and "after=ready" not in page
 
 
 def test_other_instances_of_the_engine_are_told_of(shown: RunRecord) -> None:

@@ -83,6 +83,15 @@ def test_loads_nothing_and_may_not(make_record: Make) -> None:
     assert not re.search(r"(?:https?:)?//[a-z]", rest)
 
 
+def test_where_no_script_may_run_a_line_says_so_and_the_first_chart_takes_it_away(make_record: Make) -> None:
+    page = Page(render(make_record()))
+    assert any("Content-Security-Policy" in word and "save this file" in word for word in page.words)
+    assert all('getElementById("no-charts")?.remove()' in script for script in page.scripts[1:])
+    without = make_record()
+    without = replace(without, samples=[s for s in without.samples if s.metric == "stop_s"])
+    assert "no-charts" not in render(without)
+
+
 def test_every_row_is_a_point_in_the_charts(make_record: Make) -> None:
     record = make_record()
     rows = series_of(record)

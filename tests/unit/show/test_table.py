@@ -247,3 +247,36 @@ def test_a_target_of_one_run_has_one_line(make_record: Make) -> None:
 
 def test_no_runs_yet() -> None:
     assert "no runs yet" in shown(render_runs([]))
+
+
+def test_what_was_counted_inside_is_one_table_of_targets_and_facts(make_record: Make) -> None:
+    record = make_record(n=2, warmup=0)
+    counts = {"process": (0, 0), "docker": (5, 60), "libvirt:q35": (8, 0)}
+
+    def sample(target: str, metric: str, value: float, iteration: int) -> Sample:
+        return Sample(
+            target=target, metric=metric, value=value, unit="", iteration=iteration, dimensions={"seen": "inside"}
+        )
+
+    samples = [
+        sample(
+            target, metric, value + (iteration if target == "docker" and metric == "calls_refused" else 0), iteration
+        )
+        for target, values in counts.items()
+        for metric, value in zip(("namespaces_own", "calls_refused"), values, strict=True)
+        for iteration in (0, 1)
+        if (target, metric) != ("libvirt:q35", "calls_refused")
+    ]
+    text = shown(render_run(replace(record, samples=samples)))
+    lines = [line.split() for line in text.splitlines()]
+    assert ["docker", "5", "60-61"] in lines and ["process", "0", "0"] in lines
+    assert ["libvirt:q35", "(tcg)", "8", "absent"] in lines
+    assert "median" not in text and text.count("namespaces") == 1
+
+
+def test_the_last_line_names_what_was_asked_for_and_is_not_there(make_record: Make) -> None:
+    record = make_record()
+    assert "Asked for" not in shown(render_run(record))
+    absent = TargetRecord(target="swarm", outcome=Outcome.SKIPPED, reason="no engine", remedy="start one")
+    last = shown(render_run(replace(record, targets=[*record.targets, absent]))).rstrip().splitlines()[-1]
+    assert last.strip() == "Asked for and not measured: swarm (skipped)."
