@@ -24,6 +24,7 @@ from lab.host.procs import Process
 from lab.launch.lines import Lines
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
+from lab.store.place import require_exec
 from lab.timeline import Phase, Source
 
 _LABELS = "LAB_LABELS"
@@ -56,6 +57,7 @@ class ProcessDriver:
         """What this host's kernel is, and which limits it lets this user set. Raises DriverUnavailable."""
         if platform.system() != "Linux":
             raise DriverUnavailable(f"this is {platform.system()}, and the lab needs Linux's /proc")
+        require_exec(self._context.cache_dir)
         return Info(
             engine="Linux",
             version=platform.release(),

@@ -35,6 +35,7 @@ from lab.image import Process, fetch_image, open_image, process_of, service_arch
 from lab.image.archive import machine_architecture
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
+from lab.store.place import require_exec
 from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
@@ -78,6 +79,7 @@ class OciDriver:
         """What the runtime is, after it has made a container here. Raises DriverUnavailable with the reason."""
         runtime = runtimes.find(self._variant)
         version = runtime.version()
+        require_exec(self._context.cache_dir)
         if os.geteuid() != 0:
             raise DriverUnavailable(f"{runtime.name} without a daemon needs root", resolution="run the lab with sudo")
         self._prove(runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from enum import IntEnum
@@ -18,6 +19,9 @@ from lab.show.terminal import take_any_text
 if TYPE_CHECKING:
     from lab.store.database import Store
     from lab.store.record import RunRecord
+
+
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class Exit(IntEnum):
@@ -60,6 +64,7 @@ OptionsOption = Annotated[
 def main() -> NoReturn:
     """The entry point: runs the command and turns the lab's errors into one line and an exit code."""
     take_any_text(sys.stdout, sys.stderr)
+    os.environ["PATH"] = _with_system_folders(os.environ.get("PATH", os.defpath))
     try:
         code = app(standalone_mode=False)
     except LabError as error:
@@ -343,6 +348,12 @@ def cluster_status(option: OptionsOption = None, as_json: JsonOption = False) ->
     from lab.cli.command_cluster import cluster_status as status
 
     status(options=_pairs(option), as_json=as_json)
+
+
+def _with_system_folders(path: str) -> str:
+    """`path` with the folders of daemons behind it: a job of cron's, or a plain user of Debian's, has no sbin."""
+    folders = path.split(os.pathsep)
+    return os.pathsep.join([*folders, *(one for one in _SYSTEM_FOLDERS if one not in folders)])
 
 
 def _code_of(error: LabError) -> Exit:

@@ -23,7 +23,7 @@ from lab.features import Execs
 from lab.host.pinning import cpu_list
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint
-from lab.store.place import cache_dir
+from lab.store.place import cache_dir, require_exec
 
 LATE_SHARE = 0.05
 """A client that was late for more of its requests than this saw nothing for certain (METHOD.md, rule 18)."""
@@ -249,6 +249,7 @@ def _require_bounded(rate: int, seconds: float) -> None:
 def _command(
     mode: str, endpoint: Endpoint, options: Mapping[str, object], binary: Path | None, cpus: Sequence[int] = ()
 ) -> list[str]:
+    require_exec(cache_dir())
     command = [str(build_enter(cache_dir())), f"cpus={cpu_list(cpus)}", "--"] if cpus else []
     command += [str(binary or build_service(cache_dir())), mode, "--host", endpoint.host, "--port", str(endpoint.port)]
     for name, value in options.items():

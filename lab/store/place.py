@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.driver import Leftover, bears
-from lab.errors import CleanupError, LabError
+from lab.errors import CleanupError, DriverUnavailable, LabError
 from lab.host.ownership import start_ticks
+from lab.host.procfs import mount_of, read_mounts
 
 _LABELS = "labels.json"
 _PARTIAL = "partial"
@@ -43,6 +44,16 @@ def make_run_dir(run_id: str, labels: Mapping[str, str]) -> Path:
     (unnamed / _LABELS).write_text(json.dumps(dict(labels)))
     unnamed.chmod(0o711)
     return unnamed.rename(root / run_id)
+
+
+def require_exec(folder: Path) -> None:
+    """Raises DriverUnavailable, naming the mount, where no program below `folder` can be run (noexec; mount(8))."""
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        mount = mount_of(folder.resolve(), read_mounts(Path("/")))
+        raise DriverUnavailable(
+            f"no program can be run from {folder}: {mount.point if mount else 'its file system'} is mounted noexec",
+            resolution="set XDG_CACHE_HOME to a folder on another mount",
+        )
 
 
 @contextlib.contextmanager
