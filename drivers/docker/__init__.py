@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drivers.docker.variants import VARIANTS, require_consent, require_runtime
-from drivers.dockerapi import cold, daemon, images
-from drivers.dockerapi.client import connect, is_local, is_remote, label_filter
+from drivers.dockerapi import cold, daemon, images, ports
+from drivers.dockerapi.client import connect, is_local, is_remote, label_filter, reached
 from drivers.dockerapi.container import Container, Remnant
 from drivers.dockerapi.errors import translated
+from drivers.dockerapi.ports import Ports
 from drivers.dockerapi.streams import Events, Output
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
 from lab.host.pinning import cpu_list
+from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
@@ -53,6 +55,7 @@ class DockerDriver:
         self._client: APIClient | None = None
         self._events: Events | None = None
         self._local: bool | None = None
+        self._ports = Ports.HERE
         self._images: dict[str, str] = {}
 
     @classmethod
@@ -64,7 +67,7 @@ class DockerDriver:
         """What the engine says of itself. Raises DriverUnavailable where it is not there, or lacks the runtime, and
         Unsupported for a privileged variant that the options do not allow."""
         require_consent(self._variant, self._context.options)
-        with translated("ask the engine what it is", DriverUnavailable):
+        with reached(self._context, "ask the engine what it is"):
             told = self._api().info()
         if is_remote(self._api()) and self._network != "none":
             raise DriverUnavailable(
@@ -72,6 +75,8 @@ class DockerDriver:
                 resolution="run the lab on that machine, or leave DOCKER_HOST unset",
             )
         self._local = is_local(self._api(), told)
+        if self._network != "none":
+            self._ports = ports.look(self._api(), told, local=self._local, bridged=self._network == "bridge")
         runtime = self._runtime or told.get("DefaultRuntime", "runc")
         require_runtime(runtime, told)
         security = [one.removeprefix("name=") for one in told.get("SecurityOptions") or ()]
@@ -96,6 +101,7 @@ class DockerDriver:
                 "rootless": rootless,
                 "security_options": security,
                 "kernel": told.get("KernelVersion"),
+                "ports": self._ports.value,
                 "limits": {limit: _SET if told.get(key) else _NOT_SET for limit, key in _LIMITS.items()},
                 "restart": {str(restart): policy for restart, policy in _RESTART.items()},
                 "images": {image: images.layers(self._api(), ref) for image, ref in self._images.items()},
@@ -108,6 +114,8 @@ class DockerDriver:
         or else its registry's. Raises Unsupported, BadInput, DriverError."""
         self._require_allowed(spec)
         self._images[spec.image] = images.provide(self._context, spec)
+        if self._ports is Ports.UNPROVEN:
+            self._prove_ports(spec)
         self._followed_events().connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
@@ -234,6 +242,19 @@ class DockerDriver:
             use_config_proxy=False,
         )
         return str(made["Id"])
+
+    def _prove_ports(self, spec: Spec) -> None:
+        """Ask the lab's own service, in a container like those to come, for its nonce. Raises DriverError."""
+        own = Spec(labels=spec.labels, memory_bytes=spec.memory_bytes).for_launch()
+        endpoint = Endpoint("127.0.0.1", reserve_port(None))
+        with translated("try a port of this engine"):
+            made = self._create(own, images.provide(self._context, own), endpoint)
+            try:
+                self._api().start(made)
+                ports.require_answer(endpoint, own.nonce)
+            finally:
+                self._instance(made, own.labels, None).delete()
+        self._ports = Ports.HERE
 
     def _undo(self, made: str | None, output: Output | None, spec: Spec) -> list[str]:
         """Remove what a failed launch made; returns its log and what could not be removed. A request without an

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,9 +33,36 @@ def connect(context: Context, *, timeout_s: int = TIMEOUT_S) -> APIClient:
             resolution="pip install 'stratalab[docker]'",
         ) from error
     host = context.options.get("docker-host")
-    with translated("reach the engine", DriverUnavailable):
+    with reached(context, "reach the engine"):
         environment = {**os.environ, "DOCKER_HOST": host} if host else None
         return docker.from_env(timeout=timeout_s, environment=environment).api
+
+
+@contextlib.contextmanager
+def reached(context: Context, doing: str) -> Iterator[None]:
+    """As `translated`, for the first question to an engine: where a user named its address, and nobody answers there,
+    the DriverUnavailable says who named which."""
+    try:
+        with translated(doing, DriverUnavailable):
+            yield
+    except DriverUnavailable as error:
+        named = _named(context)
+        if named is None or not isinstance(error.__cause__, Exception):
+            raise
+        address, by = named
+        raise DriverUnavailable(
+            f"no Docker engine answers at {address}, which {by} names: {error.brief}",
+            details=error.details,
+            resolution=f"correct {by}, or leave it unset",
+        ) from error
+
+
+def _named(context: Context) -> tuple[str, str] | None:
+    """The engine's address as a user gave it, and by what."""
+    if host := context.options.get("docker-host"):
+        return host, "-o docker-host"
+    host = os.environ.get("DOCKER_HOST")
+    return (host, "DOCKER_HOST") if host else None
 
 
 def is_remote(api: APIClient) -> bool:

@@ -20,7 +20,7 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred, unix(7)
 
 def engine_pids(api: APIClient) -> Mapping[int, str]:
     """The daemon that `api` talks to and the containerd that serves it, by pid, each with its name."""
-    return choose(procs.table(), _listener(api))
+    return choose(procs.table(), listener(api))
 
 
 def choose(entries: Mapping[int, Entry], listener: int | None) -> dict[int, str]:
@@ -39,7 +39,7 @@ def choose(entries: Mapping[int, Entry], listener: int | None) -> dict[int, str]
     return dict.fromkeys(sorted(ours), _DAEMON) | dict.fromkeys(sorted(own or free), _RUNTIME)
 
 
-def _listener(api: APIClient) -> int | None:
+def listener(api: APIClient) -> int | None:
     """The process that listens at the engine's Unix socket; None where that is not told."""
     path = getattr(api.get_adapter(api.base_url), "socket_path", None) or urlsplit(api.base_url).path
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

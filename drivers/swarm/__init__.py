@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers.dockerapi import cold, daemon, images
-from drivers.dockerapi.client import connect, is_local, label_filter
+from drivers.dockerapi import cold, daemon, images, ports
+from drivers.dockerapi.client import connect, is_local, label_filter, reached
 from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Events
@@ -57,13 +57,14 @@ class SwarmDriver:
     def info(self) -> Info:
         """What the engine says of itself and its swarm. Raises DriverUnavailable with the remedy."""
         api = self._api()
-        with translated("ask the engine what it is", DriverUnavailable):
+        with reached(self._context, "ask the engine what it is"):
             told = api.info()
         if not is_local(api, told):
             raise DriverUnavailable(
                 "this Docker engine's containers are not this host's, and its bridge cannot be reached from here",
                 resolution="run the lab on the engine's own machine",
             )
+        ports.look(api, told, local=True, bridged=True)
         cluster.require_usable(told)
         published = self._published()
         active = told["Swarm"]["LocalNodeState"] == "active"
