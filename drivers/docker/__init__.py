@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from drivers.docker.variants import VARIANTS, require_consent, require_runtime
 from drivers.dockerapi import cold, daemon, images, ports
-from drivers.dockerapi.client import connect, is_local, is_remote, label_filter, reached
+from drivers.dockerapi.client import connect, is_local, is_podman, is_remote, label_filter, reached
 from drivers.dockerapi.container import Container, Remnant
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.ports import Ports
@@ -86,9 +86,10 @@ class DockerDriver:
         features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS} if self._local else set()
         features |= {Feature.PINNING} if told.get("CPUSet") else set()
         features |= {Feature.COLD, Feature.STORAGE} if self._local and told.get("Driver") == "overlay2" else set()
+        podman = is_podman(self._api())
         isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
         return Info(
-            engine="Docker",
+            engine="Podman, by Docker's API" if podman else "Docker",
             version=told["ServerVersion"],
             isolation=", ".join(filter(None, [isolation, self._variant.shown])),
             features=frozenset(features),
@@ -106,7 +107,7 @@ class DockerDriver:
                 "restart": {str(restart): policy for restart, policy in _RESTART.items()},
                 "images": {image: images.layers(self._api(), ref) for image, ref in self._images.items()},
             },
-            qualifiers={"rootless": "yes"} if rootless else {},
+            qualifiers=({"rootless": "yes"} if rootless else {}) | ({"engine": "podman"} if podman else {}),
         )
 
     def prepare(self, spec: Spec) -> None:
@@ -277,7 +278,7 @@ class DockerDriver:
 
     def _followed_events(self) -> Events:
         if self._events is None:
-            self._events = Events(self._api())
+            self._events = Events(self._api(), filters=not is_podman(self._api()))
         return self._events
 
     def _instance(

@@ -70,6 +70,13 @@ def is_remote(api: APIClient) -> bool:
     return urlsplit(api.base_url).hostname not in ("localhost", "127.0.0.1", "::1")
 
 
+def is_podman(api: APIClient) -> bool:
+    """Whether Podman answers, which speaks Docker's API: with no daemon, conmon for a shim, and events of its own."""
+    with translated("ask the engine what it is", DriverUnavailable):
+        parts = api.version(api_version=False).get("Components") or ()
+    return any(str(part.get("Name", "")).startswith("Podman") for part in parts)
+
+
 def is_local(api: APIClient, told: Mapping[str, Any]) -> bool:
     """Whether the processes of the engine that `told` this of itself are this host's: not so on another machine, nor
     in Docker Desktop's VM."""
@@ -78,5 +85,7 @@ def is_local(api: APIClient, told: Mapping[str, Any]) -> bool:
 
 
 def label_filter(labels: Mapping[str, str]) -> list[str]:
-    """The API's filter for what bears all `labels`; with none, for all of the lab's."""
-    return ["lab.run", *(f"{key}={value}" for key, value in labels.items())]
+    """The API's filter for what bears all `labels`; with none, for all of the lab's. A key stands once: where it does
+    twice, with a value and without, Podman (4.3) finds nothing."""
+    named = [f"{key}={value}" for key, value in labels.items()]
+    return named if "lab.run" in labels else ["lab.run", *named]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 _LOG_BYTES = 65_536
+_SHIMS = ("containerd-shim", "conmon")  # Docker's, and Podman's
 _LOG_LINES = 1_000
 _EXEC_BYTES = 16 * 1024 * 1024
 _GONE_TIMEOUT_S = 30.0
@@ -157,7 +158,7 @@ class Container:
         shim = entries.get(entries[pid].parent)
         found: dict[Process, Role] = {}
         root = pid
-        if shim is not None and shim.name.startswith("containerd-shim"):
+        if shim is not None and shim.name.startswith(_SHIMS):
             found[shim.process] = Role.SHIM
             root = shim.process.pid
         else:

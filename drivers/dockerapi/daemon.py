@@ -14,13 +14,17 @@ from lab.host.procs import Entry
 if TYPE_CHECKING:
     from docker import APIClient
 
-_DAEMON, _RUNTIME = "dockerd", "containerd"
+_DAEMON, _RUNTIME, _PODMAN = "dockerd", "containerd", "podman"
 _CREDENTIALS = struct.Struct("iII")  # struct ucred, unix(7)
 
 
 def engine_pids(api: APIClient) -> Mapping[int, str]:
-    """The daemon that `api` talks to and the containerd that serves it, by pid, each with its name."""
-    return choose(procs.table(), listener(api))
+    """The daemon that `api` talks to and the containerd that serves it, by pid, each with its name; of Podman the
+    process that serves its API, without which its containers run on."""
+    entries, pid = procs.table(), listener(api)
+    if pid in entries and entries[pid].name == _PODMAN:
+        return {pid: _PODMAN}
+    return choose(entries, pid)
 
 
 def choose(entries: Mapping[int, Entry], listener: int | None) -> dict[int, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from drivers.dockerapi.client import is_podman
 from drivers.dockerapi.daemon import listener
 from drivers.dockerapi.errors import translated
 from lab.errors import DriverUnavailable
@@ -39,6 +40,11 @@ class Ports(enum.Enum):
 def look(api: APIClient, told: dict[str, Any], *, local: bool, bridged: bool) -> Ports:
     """What can be found out without a launch; `told` is the engine's `info`, `bridged` whether its default bridge is
     needed. Raises DriverUnavailable where ports are proven to be elsewhere, and where the bridge is gone."""
+    if is_podman(api):  # whose bridge is there only while a container is on it
+        same = _same_network(api)
+        if same is False:
+            raise DriverUnavailable(ELSEWHERE, resolution=RUN_THERE)
+        return Ports.HERE if same else Ports.UNPROVEN
     rootless = any(one == "name=rootless" for one in told.get("SecurityOptions") or ())
     bridge = _bridge(api)
     if bridged and bridge is None:

@@ -120,8 +120,11 @@ class Events:
     An event finds its listener by the label `lab.launch`, since it may come before the call that caused it returns.
     """
 
-    def __init__(self, api: APIClient) -> None:
+    def __init__(self, api: APIClient, *, filters: bool = True) -> None:
+        """`filters`: whether the engine may choose by the names of events and of a label. Podman's own names are other
+        ones (4.3 sends `die`, and lets only `died` be asked for), and there no label matches without its value."""
         self._api = api
+        self._filters = {"event": [*_ACTIONS, _END], "label": "lab.launch"} if filters else {}
         self._listeners: dict[str, Listener] = {}
         self._end_listeners: dict[str, EndListener] = {}
         self._stream: Any = None
@@ -136,7 +139,7 @@ class Events:
             # The engine answers a moment before it subscribes this client; with `since` on its own clock it repeats
             # what fell between, so that an answered request misses nothing.
             since = datetime.fromisoformat(self._api.info()["SystemTime"])
-            filters = {"type": "container", "event": [*_ACTIONS, _END], "label": "lab.launch"}
+            filters = {"type": "container", **self._filters}
             self._stream = self._api.events(since=int(since.timestamp()), filters=filters, decode=True)
         self._thread = threading.Thread(target=self._read, args=(self._stream,), name="docker events", daemon=True)
         self._thread.start()
@@ -173,8 +176,8 @@ class Events:
                 launch = attributes.get("lab.launch", "")
                 if event["Action"] == _END:
                     if (on_end := self._end_listeners.get(launch)) is not None:
-                        on_end(int(attributes["exitCode"]))
-                elif (listener := self._listeners.get(launch)) is not None:
+                        on_end(int(attributes.get("exitCode") or attributes["containerExitCode"]))
+                elif event["Action"] in _ACTIONS and (listener := self._listeners.get(launch)) is not None:
                     listener(event["Action"], event["Actor"]["ID"])
         except Exception as error:
             # The engine went away: the next `watch` connects again, or says so. And the SDK's reader, whose

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drivers.dockerapi import cold, daemon, images, ports
-from drivers.dockerapi.client import connect, is_local, label_filter, reached
+from drivers.dockerapi.client import connect, is_local, is_podman, label_filter, reached
 from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Events
@@ -59,6 +59,10 @@ class SwarmDriver:
         api = self._api()
         with reached(self._context, "ask the engine what it is"):
             told = api.info()
+        if is_podman(api):
+            raise DriverUnavailable(
+                f"Podman {told['ServerVersion']} answers here, which has no Swarm", resolution="name Docker's socket"
+            )
         if not is_local(api, told):
             raise DriverUnavailable(
                 "this Docker engine's containers are not this host's, and its bridge cannot be reached from here",
