@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _LOG_BYTES = 65_536
 _SHIMS = ("containerd-shim", "conmon")  # Docker's, and Podman's
 _LOG_LINES = 1_000
+_HEALTH_INTERVAL_NS = 30_000_000_000  # the engine's own, where the image names none
 _EXEC_BYTES = 16 * 1024 * 1024
 _GONE_TIMEOUT_S = 30.0
 
@@ -134,6 +135,17 @@ class Container:
         """The container's processes, its shim, and the proxy of its port; empty when it does not run."""
         with translated("inspect the container"):
             return {process.pid: role for process, role in self._find_processes().items()}
+
+    def reported(self) -> Mapping[str, str]:
+        """What the image's health check has said so far, and how often it is asked; empty without one."""
+        with translated("inspect the container"):
+            told = self._inspect() or {}
+        health = ((told.get("State") or {}).get("Health") or {}).get("Status") or "none"
+        if health == "none":
+            return {}
+        check = (told.get("Config") or {}).get("Healthcheck") or {}
+        interval_ns = int(check.get("Interval") or _HEALTH_INTERVAL_NS)
+        return {"health": str(health), "health_interval_s": f"{interval_ns / 1e9:g}"}
 
     def storage(self) -> Mapping[str, Sequence[Path]]:
         """The image's layers, and the container's own: its writable layer, what the engine puts below that, and the

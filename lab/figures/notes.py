@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_guests(rows),
         *_density(rows),
         *_waiting(rows),
+        *_health(record),
     ]
     if any(_accel(target.info) == "tcg" for target in record.targets):
         told.append(TCG)
@@ -251,6 +253,20 @@ def _waiting(rows: Sequence[Series]) -> Iterator[str]:
     if len(methods) > 1:
         told = "; ".join(f"{method}: {', '.join(labels)}" for method, labels in methods.items())
         yield f"Rows were waited for in different ways, which is part of their difference ({told})."
+
+
+def _health(record: RunRecord) -> Iterator[str]:
+    """What an image's own health check had said when the service was ready: no part of any figure."""
+    for target in record.targets:
+        told = [launch.facts.get("reported") or {} for launch in record.launches if launch.target == target.target]
+        said = Counter(one["health"] for one in told if one.get("health"))
+        if said:
+            interval = next(one["health_interval_s"] for one in told if one.get("health"))
+            counts = ", ".join(f"'{word}' in {count} of {said.total()} launches" for word, count in said.items())
+            yield (
+                f"{series.label(target)}: the image has a health check, asked every {interval} s by the engine, which "
+                f"said {counts} when the launch was over; 'ready' is the first answer that a client got."
+            )
 
 
 def _accel(info: Any) -> Any:

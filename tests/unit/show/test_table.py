@@ -280,3 +280,12 @@ def test_the_last_line_names_what_was_asked_for_and_is_not_there(make_record: Ma
     absent = TargetRecord(target="swarm", outcome=Outcome.SKIPPED, reason="no engine", remedy="start one")
     last = shown(render_run(replace(record, targets=[*record.targets, absent]))).rstrip().splitlines()[-1]
     assert last.strip() == "Asked for and not measured: swarm (skipped)."
+
+
+def test_an_images_health_check_is_told_beside_ready(make_record: Make) -> None:
+    record = make_record(n=3, warmup=0)
+    told = {"reported": {"health": "starting", "health_interval_s": "30"}}
+    launches = [replace(one, facts=told) if one.target == "docker" else one for one in record.launches]
+    said = " ".join(shown(render_run(replace(record, launches=launches)), 400).split())
+    assert "docker: the image has a health check, asked every 30 s" in said and "'starting' in 3 of 3 launches" in said
+    assert "health check" not in shown(render_run(record))
