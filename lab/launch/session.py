@@ -58,6 +58,7 @@ class Session:
         self._waiter: Waiter | None = None
         self._slept_before_ns = 0
         self._logs = b""
+        self._reported: dict[str, str] = {}
 
     @property
     def wait_method(self) -> str:
@@ -118,6 +119,7 @@ class Session:
         if abs(self._slept_ns() - self._slept_before_ns) > _SLEPT_NS:
             raise MeasurementError("the host slept during this launch")
         self._read_service_clock()
+        self._keep_reported()
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
         """Stop the instance, marking `stop_requested` and `stopped`. Raises DriverError."""
@@ -143,8 +145,9 @@ class Session:
         found: dict[str, Any] = {"wait_method": self.wait_method, "address": endpoint.host if endpoint else None}
         if self.answer is not None:
             found["attempts"] = self.answer.attempts
-        if isinstance(self.instance, Reports):
-            found["reported"] = dict(self.instance.reported())
+        self._keep_reported()
+        if self._reported:
+            found["reported"] = self._reported
         return found | self.beside
 
     def logs(self) -> bytes:
@@ -209,6 +212,12 @@ class Session:
     def _add_service_mark(self, phase: Phase, ns: int, *, shared: bool) -> None:
         clock = Clock.SHARED if shared else Clock.GUEST
         self.timeline.add(MarkRecord(phase=phase, ns=ns, clock=clock, source=Source.SERVICE))
+
+    def _keep_reported(self) -> None:
+        """As of now; an engine that has forgotten the instance, or cannot be asked, takes back nothing of it."""
+        if isinstance(self.instance, Reports):
+            with contextlib.suppress(DriverError):
+                self._reported |= self.instance.reported()
 
     def _keep_logs(self) -> None:
         if self.instance is not None and not self._logs:
