@@ -42,7 +42,7 @@ for path in sys.argv[1:]:
 EOF
 {
     "$python" -W ignore "$work/read.py" "$work/config" "$work/config-timeout"
-    ssh -F "$work/config-timeout" -G node1 | grep -E '^(user|hostname|port|connecttimeout) '
+    ssh -T -F "$work/config-timeout" -G node1 | grep -E '^(user|hostname|port|connecttimeout) '
 } >"$work/seen"
 
 as_recorded <<'EOF'
