@@ -34,7 +34,7 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	if command -v shellcheck >/dev/null; then shellcheck -x vagrant/*.sh .ci/run $(filter-out %.py,$(wildcard tests/integration/played/*)); fi
+	if command -v shellcheck >/dev/null; then shellcheck -x vagrant/*.sh .ci/run $(filter-out %.py,$(wildcard tests/integration/setup/played/*)); fi
 
 pytest:
 	@$(ACCESS) $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def collect(required: str, *options: str) -> subprocess.CompletedProcess[str]:
-    path = "tests/integration/test_kubernetes.py"
+    path = "tests/integration/drivers/test_kubernetes.py"
     return subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options, path],
         env={**os.environ, "LAB_REQUIRE": required},

@@ -136,7 +136,7 @@ def test_after_its_lab_was_killed_a_fresh_driver_finds_and_removes_it(
     lab = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path), str(context.cache_dir), json.dumps(labels)],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     try:
         assert lab.stdout is not None

@@ -72,7 +72,7 @@ NET_BIND_SERVICE = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
 
 def witness_image(tmp_path: Path) -> Path:
     """An image of another maker: a non-root user by name, groups, and files of every kind."""
-    program = _compile(Path(__file__).parent / "libvirt" / "witness.c", tmp_path / "witness")
+    program = _compile(Path(__file__).parent / "witness.c", tmp_path / "witness")
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w", format=tarfile.PAX_FORMAT) as tar:
 

@@ -32,7 +32,8 @@ COMMITTED = re.compile(r"^committed (\S+) round (\d+) samples (\d+)", re.MULTILI
 # Runs the real `lab` and says on the pipe which phase it enters. In `measure`, which is short, it waits to be killed.
 INSTRUMENTED = """
 import os, sys, time
-import lab.cli.main, lab.registry, lab.launch.session
+import lab.cli.main, lab.cli.start, lab.registry
+from lab.launch.session import Session
 pipe = int(sys.argv.pop(1))
 def say(phase): os.write(pipe, (phase + "\\n").encode())
 made = lab.registry.make_driver
@@ -44,9 +45,8 @@ def make_driver(target, context):
         prepare(spec)
     driver.prepare = saying
     return driver
-import lab.cli.start
-lab.start.make_driver = make_driver
-launch, delete, stop = lab.session.Session.launch, lab.session.Session.delete, lab.session.Session.stop
+lab.cli.start.make_driver = make_driver
+launch, delete, stop = Session.launch, Session.delete, Session.stop
 def launching(self):
     say("launch")
     launch(self)
@@ -57,8 +57,8 @@ def ending(method):
         if self.instance is not None: say("delete")
         return method(self, *args, **more)
     return call
-lab.session.Session.launch, lab.session.Session.delete = launching, ending(delete)
-lab.session.Session.stop = ending(stop)
+Session.launch, Session.delete = launching, ending(delete)
+Session.stop = ending(stop)
 lab.cli.main.main()
 """
 

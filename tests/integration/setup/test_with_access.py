@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[3]
-PLAYED = Path(__file__).parents[2] / "integration/played"
+PLAYED = Path(__file__).parent / "played"
 TOOLS = "bash cat dirname echo env find grep mkdir sh xargs"
 LISTENS = "0000: 00000002 00000000 00010000 0001 01 1 /run/libvirt/libvirt-sock\n"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 PLAYED = Path(__file__).parent / "played"
 TOOLS = """
 bash basename cat chmod comm cp cut dirname echo env find grep head mkdir mv rm rmdir sed setsid sh sleep sort stat

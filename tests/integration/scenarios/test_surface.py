@@ -102,7 +102,7 @@ def test_a_container_is_seen_alike_from_both_sides(looked: Looked, target: str) 
     assert looked.from_host["its process: namespaces shared"] == looked.said["namespaces: shared with the host"]
     assert "net" not in shared
     assert "pid" not in shared
-    # Its rights, by the host's kernel; their names are held against libcap's in tests/unit/test_capabilities.py.
+    # Its rights, by the host's kernel; their names are held against libcap's in tests/unit/host/test_capabilities.py.
     for probe, key in MASKS.items():
         assert told["status"][key] == status[key]
         assert looked.said[probe] == capabilities.said(status[key]), probe
