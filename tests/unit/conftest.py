@@ -72,6 +72,13 @@ def _launch(target: str, iteration: int, warmup: bool, at: Mapping[str, float]) 
     return launch, found
 
 
+@pytest.fixture(autouse=True)
+def _no_wait_between_listings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes finish what they were asked for at once; the two listings of `sweep` need not be seconds apart."""
+    monkeypatch.setattr("lab.run.clean.QUIET_S", 0.01)
+    monkeypatch.setattr("lab.run.runner.QUIET_S", 0.01)
+
+
 @pytest.fixture(scope="session")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The service's program, built once for all tests."""

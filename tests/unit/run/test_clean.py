@@ -105,7 +105,6 @@ def test_what_appears_while_sweeping_is_removed_too(
         return listed(wanted)
 
     monkeypatch.setattr(driver, "list_instances", listing)
-    monkeypatch.setattr("lab.run.clean.QUIET_S", 0.01)
     assert [item.id for item in sweep([driver], {}).removed] == ["first", "late"]
 
 
