@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import made_run
 import pytest
 
 from lab.driver import Context, Driver
@@ -17,6 +18,7 @@ from lab.host.ownership import Owner
 from lab.registry import driver_names, make_driver
 from lab.run.runner import Entrant, Plan, Runner, new_run_id, now_iso
 from lab.scenario import Scenario
+from lab.service.build import build_service
 from lab.spec import Spec, Target
 from lab.store.database import Store
 from lab.store.place import RunDir, make_run_dir
@@ -27,6 +29,10 @@ from lab.timeline import HostClock, SystemClock
 _ALSO_KNOWN_AS = {"kind": "kubernetes"}
 _NAMED = (name.strip() for name in os.environ.get("LAB_REQUIRE", "").split(","))
 REQUIRED = frozenset(_ALSO_KNOWN_AS.get(name, name) for name in _NAMED if name)
+
+
+# What they assert is told as a test's own.
+pytest.register_assert_rewrite("store_promises", "service_process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,6 +100,18 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., Context]]:
 def labels() -> dict[str, str]:
     """The labels of a run of this test's own."""
     return run_labels()
+
+
+@pytest.fixture(scope="session")
+def binary() -> Path:
+    """The service's program, built once for all tests and whoever runs them side by side."""
+    return build_service(_cache())
+
+
+@pytest.fixture
+def make_record() -> Callable[..., RunRecord]:
+    """Makes up runs of `boot`."""
+    return made_run.make_record
 
 
 @pytest.fixture

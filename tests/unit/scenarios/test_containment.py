@@ -1,4 +1,4 @@
-"""The scenario `containment`: what it does not make, how it reads what became of everybody, and the host's control."""
+"""The scenario `containment`: what it does not make, and how it reads what became of everybody."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import httpx
 import pytest
 
-from lab.driver import Context, Info
-from lab.errors import BadInput, LabError
+from lab.driver import Info
+from lab.errors import BadInput
 from lab.features import Feature, GuestMemory, Role
 from lab.figures import evidence
 from lab.figures.evidence import Claims
@@ -30,13 +26,12 @@ from lab.host.facts import boot_id
 from lab.host.limits import Toll
 from lab.host.ownership import Owner
 from lab.host.procs import Process
-from lab.registry import make_driver, make_scenario
+from lab.registry import make_scenario
 from lab.scenario import Bench, Makes, Sized, Takes
-from lab.service.control import control
 from lab.service.serving import workload
 from lab.service.task import TaskState
 from lab.service.watch import Watched
-from lab.spec import Endpoint, Spec, Target
+from lab.spec import Endpoint, Spec
 from lab.timeline import SystemClock
 from lab.units import MIB
 from scenarios.containment import Containment, clock
@@ -419,65 +414,6 @@ def test_every_task_is_one_that_the_service_knows() -> None:
 
     assert {trouble.value for trouble in Trouble} - {one.value for one in Task} == {"clock"}
     assert {trouble.value for trouble in TASKS} <= {one.value for one in Task}
-
-
-# --- the host's control
-
-
-def labels() -> dict[str, str]:
-    return {"lab.run": f"t{os.getpid()}", "lab.owner": str(Owner.current()), "lab.target": "containment"}
-
-
-def found_of(run_id: str, tmp_path: Path) -> list[Any]:
-    driver = make_driver(Target("process"), Context(run_dir=tmp_path, cache_dir=tmp_path))
-    return [*driver.list_instances({"lab.run": run_id})]
-
-
-def test_the_control_answers_and_is_found_by_its_labels_until_it_is_left(tmp_path: Path) -> None:
-    with control(labels(), seconds=30) as endpoint:
-        assert endpoint.host == "127.0.0.1"
-        assert httpx.get(f"http://{endpoint}/healthz", trust_env=False).status_code == 200
-        (found,) = found_of(labels()["lab.run"], tmp_path)
-        assert found.labels["lab.owner"] == str(Owner.current())
-    assert found_of(labels()["lab.run"], tmp_path) == []
-
-
-def test_the_control_is_in_the_labs_own_cgroup(tmp_path: Path) -> None:
-    with control(labels(), seconds=30):
-        (found,) = found_of(labels()["lab.run"], tmp_path)
-        own = Path("/proc/self/cgroup").read_text()
-        assert {Path(f"/proc/{pid}/cgroup").read_text() for pid in found.host_pids()} == {own}
-
-
-def test_the_control_of_a_dead_lab_ends_by_its_own_deadline_and_by_cleaning(tmp_path: Path) -> None:
-    script = (
-        "import sys, time\nfrom lab.service.control import control\n"
-        "with control({'lab.run': sys.argv[1], 'lab.owner': 'x'}, seconds=float(sys.argv[2])) as endpoint:\n"
-        "    print(endpoint.port, flush=True)\n    time.sleep(60)\n"
-    )
-    for seconds in (2, 300):
-        run_id = f"t{seconds}-{os.getpid()}"
-        lab = subprocess.Popen([sys.executable, "-c", script, run_id, str(seconds)], stdout=subprocess.PIPE, text=True)
-        assert lab.stdout is not None
-        assert int(lab.stdout.readline())
-        lab.send_signal(signal.SIGKILL)
-        lab.wait()
-        lab.stdout.close()
-        if seconds > 30:
-            (left_over,) = found_of(run_id, tmp_path)
-            left_over.delete()  # as `lab clean` does
-        deadline = time.monotonic() + 30
-        while found_of(run_id, tmp_path):
-            assert time.monotonic() < deadline, "the control outlives its deadline"
-            time.sleep(0.1)
-
-
-def test_a_control_that_cannot_listen_says_so(tmp_path: Path) -> None:
-    broken = tmp_path / "service"
-    broken.write_text("#!/bin/sh\necho no\n")
-    broken.chmod(0o755)
-    with pytest.raises(LabError, match="does not listen"), control(labels(), seconds=5, binary=broken):
-        pass
 
 
 @pytest.mark.parametrize(("gives_back", "left_bytes"), [(True, 0), (False, 8 * MIB)])
