@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import os
 import random
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from rich.console import Console
@@ -18,7 +15,6 @@ from rich.console import Console
 from lab.driver import Context, Driver, Instance, Mark
 from lab.features import Feature, Role
 from lab.figures import density, stats
-from lab.figures.comparison import compare_runs
 from lab.host.memory import Account, Holding
 from lab.host.ownership import Owner
 from lab.run.runner import Entrant, Plan, Runner, now_iso
@@ -33,14 +29,6 @@ from scenarios import density as scenario
 
 BASE_BYTES = 8 << 30
 EACH_BYTES = 20 * MIB
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The made-up runs of the acceptance check."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "accept"))
-    yield importlib.import_module("made_memory")
-    sys.modules.pop("made_memory", None)
 
 
 def reading(of: str, level: int, value: float, *, walk: str = "up", iteration: int = 0, warmup: bool = False) -> Sample:
@@ -115,28 +103,6 @@ def test_capacity_comes_with_the_ends_of_the_slopes_interval() -> None:
     samples = [reading("available", 0, 4 << 30), reading("floor", 0, 1 << 30), reading("available", 1, 3 << 30)]
     machine = density.on_this_machine(samples, "docker", found)
     assert machine is not None and machine.value == 3 * 64
-
-
-def test_twenty_mib_more_an_instance_is_found_in_95_of_100_runs(made: ModuleType) -> None:
-    chance = random.Random(11)
-    found = 0
-    for _ in range(100):
-        a = made.density_run(chance, "a", rounds=3)
-        b = made.density_run(chance, "b", rounds=3, more_mib={"docker": 20.0})
-        found += any(
-            row.target == "docker" and row.metric == density.MARGINAL for row in compare_runs(a, b).regressions
-        )
-    assert found >= 95
-
-
-def test_twenty_mib_more_in_a_service_is_found_in_95_of_100_runs(made: ModuleType) -> None:
-    chance = random.Random(12)
-    found = 0
-    for _ in range(100):
-        a = made.memory_run(chance, "a", n=6)
-        b = made.memory_run(chance, "b", n=6, more_mib={"docker": 20.0})
-        found += any(row.target == "docker" and row.metric == "pss_bytes" for row in compare_runs(a, b).regressions)
-    assert found >= 95
 
 
 class Machine:
