@@ -36,8 +36,8 @@ lint:
 	$(BIN)/lint-imports
 	if command -v shellcheck >/dev/null; then shellcheck -x vagrant/*.sh .ci/run $(filter-out %.py,$(wildcard tests/integration/setup/played/*)); fi
 
-pytest:
-	@$(ACCESS) $(BIN)/python -m pytest $(PYTEST_ARGS)
+pytest: # PYTEST_ARGS= goes to both turns
+	@$(ACCESS) $(BIN)/python tests/turns.py $(PYTEST_ARGS)
 
 accept: provision-tests venv-dev ## Check the lab's figures against separate programs; prints each verdict
 	@$(ACCESS) $(BIN)/python tests/accept/run.py

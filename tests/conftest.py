@@ -43,12 +43,39 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"LAB_REQUIRE names {', '.join(unknown)}, which is no driver; there are: {there}")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone", action="store_true", help="run only what drives a real engine, or is marked `alone`: one at a time"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """With pytest-xdist, whose workers do not tell what they left out."""
+    if config.getoption("numprocesses", None):
+        return "side by side: what drives a real engine or is marked `alone` is left out (--alone runs that)"
+    return None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Nothing of tests/unit has to run alone."""
+    return True if config.getoption("alone") and collection_path == Path(__file__).parent / "unit" else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what drives a real Kubernetes as `kind`, whose cluster it is."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what drives a real Kubernetes as `kind`, whose cluster it is; and leave out what is another turn's."""
     for item in items:
         if any(Target.parse(marker.args[0]).driver == "kubernetes" for marker in item.iter_markers("engine")):
             item.add_marker("kind")
+    if config.getoption("alone") or hasattr(config, "workerinput"):
+        others = [item for item in items if _runs_alone(item) != config.getoption("alone")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
+def _runs_alone(item: pytest.Item) -> bool:
+    """Engines, and the host as a whole, are measured and looked at: whatever runs beside would be seen."""
+    return any(item.get_closest_marker(name) for name in ("engine", "alone"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,10 +15,14 @@ import pytest
 from lab.store.database import Store
 
 # The fake engine's clock stands in for the host's, so that a known delay comes out exactly.
+# A run on it measures nothing of this host, and so holds a lock of its test's own: these tests run side by side.
 DRIVER = """
 import os
+from pathlib import Path
+from lab.run.lock import host_lock
 from lab.testing import FakeDriver
 from lab.timeline import SystemClock
+host_lock.__wrapped__.__kwdefaults__["directories"] = (Path(__file__).parent,)
 class Driver(FakeDriver):
     def __init__(self, variant, context):
         super().__init__(variant, context)
@@ -39,6 +43,10 @@ class Broken(FakeDriver):
 """
 
 Lab = Callable[..., subprocess.CompletedProcess[str]]
+
+exact = pytest.mark.alone
+"""An attempt to reach a fake service is made in real time: where others keep the CPUs busy, a figure is not the same
+each time."""
 
 
 @pytest.fixture
@@ -82,6 +90,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         assert command in ran.stdout
 
 
+@exact
 def test_a_run_is_stored_shown_and_exported(lab: Lab) -> None:
     ran = lab("run", "boot", "-t", "fake", "--rounds", "6", "--json")
     assert ran.returncode == 0, ran.stderr
@@ -115,6 +124,7 @@ def test_a_target_that_fails_gives_1_and_its_failures_are_kept(lab: Lab) -> None
     assert told["timelines"][0]["logs"] == "said so"
 
 
+@exact
 def test_a_slower_run_is_a_regression_and_an_equal_one_is_not(lab: Lab) -> None:
     for main_s in ("0.03", "0.03", "0.08"):
         assert lab("run", "boot", "-t", "fake", "--rounds", "10", MAIN_S=main_s).returncode == 0
@@ -228,6 +238,7 @@ def test_clean_asks_before_it_removes(lab: Lab) -> None:
     assert told["not_looked_at"]["broken"] == "the engine is not there"
 
 
+@exact
 def test_calibration_a_known_delay_comes_out_of_every_end(lab: Lab, tmp_path: Path) -> None:
     """20 + 10 + 1 + 0.5 ms of fixed steps and a `main` that takes 468.5 ms: 500 ms in store, table, CSV and report."""
     for main_s in ("0.4685", "0.5185"):

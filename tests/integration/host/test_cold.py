@@ -95,6 +95,7 @@ def test_what_was_read_is_resident_and_then_cold(disk: Path, fake: Path) -> None
     assert residency(path) != after  # it reads the truth, and not what it wished for
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(os.geteuid() != 0, reason="dropping the caches needs root")
 def test_the_caches_of_this_machine_are_dropped(disk: Path, mapper: Callable[[Path], int]) -> None:
     require_cold()
