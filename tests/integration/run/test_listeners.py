@@ -38,7 +38,7 @@ def test_all_listeners_of_a_run_are_on_loopback(tmp_path: Path) -> None:
         "-t",
         TARGETS,
         "--rounds",
-        "2",
+        "1",
     ]
     run = subprocess.Popen(
         [*command, "--warmup", "0", "--store", str(tmp_path / "lab.db")],

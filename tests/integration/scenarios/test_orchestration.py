@@ -22,7 +22,13 @@ Measure = Callable[..., RunRecord]
 
 BY_LAUNCHES = ["process", "docker", "oci", "libvirt:microvm"]
 BY_ENGINE = ["swarm", "kubernetes:deployment"]
-WINDOW_S = {"process": 2.0, "libvirt:microvm": 12.0, "swarm": 12.0, "kubernetes:deployment": 60.0}
+WINDOWS_S = {
+    "process": (1.0, 4.0),
+    "libvirt:microvm": (7.0, 20.0),
+    "swarm": (7.0, 20.0),
+    "kubernetes:deployment": (30.0, 60.0),
+}
+"""The second, where the machine was too busy with others' work for the first."""
 
 
 def on(*targets: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -69,13 +75,15 @@ def test_scale_up_and_down(driver: Driver, measure: Measure, target: str) -> Non
 @on(*BY_LAUNCHES, *BY_ENGINE)
 def test_roll_out_under_load(driver: Driver, measure: Measure, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.service.load.LATE_SHARE", 1.0)  # these tests may share their CPUs
-    window_s = WINDOW_S.get(target, 4.0)
-    record = measure(Rollout(seconds=window_s, rate=20), driver)
-    assert not failures(record)
+    for window_s in WINDOWS_S.get(target, (2.0, 8.0)):
+        record = measure(Rollout(seconds=window_s, rate=20), driver)
+        assert not failures(record)
+        if values(record, "rolled_out") == [1.0]:
+            break
     assert values(record, "rolled_out") == [1.0]
     assert 0 < values(record, "rollout_s")[0] < window_s
     sent = values(record, "requests_sent", window="quiet") + values(record, "missed_sends", window="quiet")
-    assert sum(sent) == pytest.approx(20 * window_s, abs=20)
+    assert sum(sent) == pytest.approx(20 * window_s, abs=10)
     [told] = [s.dimensions for s in record.samples if s.metric == "rolled_out"]
     assert all(told[key] for key in ("order", "readiness", "grace", "pre_stop"))
     if told["way"] == "restart":
@@ -103,7 +111,7 @@ def test_scaling_up_replaces_no_replica_that_runs(driver: Driver, labels: dict[s
 
 @on("docker")
 def test_docker_recovers_only_with_a_policy(driver: Driver, measure: Measure, target: str) -> None:
-    record = measure(Recover(within=8.0), driver)
+    record = measure(Recover(within=4.0), driver)
     assert not failures(record)
     assert values(record, "recovered", restart="default", policy="no") == [0.0]
     assert values(record, "recovered", restart="best", policy="always") == [1.0]
@@ -112,9 +120,9 @@ def test_docker_recovers_only_with_a_policy(driver: Driver, measure: Measure, ta
 
 @on("process", "oci", "libvirt:microvm")
 def test_what_nobody_restarts_is_censored(driver: Driver, measure: Measure, target: str) -> None:
-    record = measure(Recover(within=3.0), driver)
+    record = measure(Recover(within=1.5), driver)
     assert not failures(record)
-    assert values(record, "recovered", censored_at="3s", policy="none") == [0.0]
+    assert values(record, "recovered", censored_at="1.5s", policy="none") == [0.0]
     assert not values(record, "recover_s") and len(record.launches) == 1
 
 
