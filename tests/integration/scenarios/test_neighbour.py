@@ -41,7 +41,7 @@ from lab.cli.options import RunOptions
 from lab.registry import make_scenario
 from lab.cli.start import execute, intent
 from lab.store.database import Store
-parameters = {"antagonists": "busy", "share": "yes", "seconds": "2", "rate": "50"}
+parameters = {"antagonists": "busy", "share": "yes", "seconds": "1", "rate": "50"}
 options = RunOptions(targets=["docker"], rounds=1, warmup=0, param=parameters)
 with Store.open(sys.argv[1]) as store, intent(make_scenario("neighbour", parameters), options, {}) as plan:
     print(plan.run.id, flush=True)
