@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def relative_half_width(values: Sequence[float], *, confidence: float = CONFIDEN
     return estimate(values, confidence=confidence).relative_half_width if values else None
 
 
+@lru_cache(maxsize=1024)  # a report asks for the same few again and again
 def order_interval(n: int, q: float, *, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
     """The indices, from 0, of the two of n ordered values between which the `q` quantile lies with `confidence`; None
     where no two do. The number of values below the quantile is binomial, and each tail gets at most half."""

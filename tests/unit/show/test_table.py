@@ -20,6 +20,7 @@ from lab.store.sample import Sample
 from lab.timeline import Timeline
 from lab.units import quantity, share, span
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 Make = Callable[..., RunRecord]
 
 
