@@ -45,20 +45,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--alone", action="store_true", help="run only what drives a real engine, or is marked `alone`: one at a time"
+        "--turn",
+        choices=("beside", "alone"),
+        help="only what may run beside other tests (all that pytest-xdist runs), or only what drives a real engine or "
+        "is marked `alone`",
     )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """With pytest-xdist, whose workers do not tell what they left out."""
+    """Where workers leave something out, and do not tell."""
     if config.getoption("numprocesses", None):
-        return "side by side: what drives a real engine or is marked `alone` is left out (--alone runs that)"
+        return "side by side: what drives a real engine or is marked `alone` is left out; --turn=alone runs that"
     return None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Nothing of tests/unit has to run alone."""
-    return True if config.getoption("alone") and collection_path == Path(__file__).parent / "unit" else None
+    return True if _turn(config) == "alone" and collection_path == Path(__file__).parent / "unit" else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
@@ -67,10 +70,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if any(Target.parse(marker.args[0]).driver == "kubernetes" for marker in item.iter_markers("engine")):
             item.add_marker("kind")
-    if config.getoption("alone") or hasattr(config, "workerinput"):
-        others = [item for item in items if _runs_alone(item) != config.getoption("alone")]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in set(others)]
+    if turn := _turn(config):
+        others = {item for item in items if _runs_alone(item) != (turn == "alone")}
+        config.hook.pytest_deselected(items=list(others))
+        items[:] = [item for item in items if item not in others]
+
+
+def _turn(config: pytest.Config) -> str | None:
+    """`beside`, `alone`, or None for both."""
+    turn: str | None = config.getoption("turn")
+    return turn or ("beside" if hasattr(config, "workerinput") else None)
 
 
 def _runs_alone(item: pytest.Item) -> bool:

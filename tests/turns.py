@@ -21,13 +21,13 @@ _OK, _TESTS_FAILED, _NOTHING_COLLECTED = 0, 1, 5
 
 def main(arguments: Sequence[str]) -> int:
     workers = min(_WORKERS_PER_CORE * len(os.sched_getaffinity(0)), _MOST_WORKERS)
-    side_by_side = ["-n", str(workers), "--dist", "worksteal"]
+    side_by_side = ["--turn=beside", "-n", str(workers), "--dist", "worksteal"]
     first, first_line = _turn([*side_by_side, *arguments])
     if first not in (_OK, _TESTS_FAILED, _NOTHING_COLLECTED):
         _say(first_line)
         return first
     _say(first_line + "\n")
-    second, second_line = _turn(["--alone", *arguments])
+    second, second_line = _turn(["--turn=alone", *arguments])
     _say(first_line + second_line)
     if _NOTHING_COLLECTED in (first, second):
         return first if second == _NOTHING_COLLECTED else second
