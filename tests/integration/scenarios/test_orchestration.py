@@ -24,8 +24,8 @@ BY_LAUNCHES = ["process", "docker", "oci", "libvirt:microvm"]
 BY_ENGINE = ["swarm", "kubernetes:deployment"]
 WINDOWS_S = {
     "process": (1.0, 4.0),
-    "libvirt:microvm": (7.0, 20.0),
-    "swarm": (7.0, 20.0),
+    "libvirt:microvm": (8.0, 14.0),
+    "swarm": (7.0, 14.0),
     "kubernetes:deployment": (30.0, 60.0),
 }
 """The second, where the machine was too busy with others' work for the first."""
