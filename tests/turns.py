@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 _WORKERS_PER_CORE = 2  # most tests wait, for a process or for a clock, more than they compute
 _MOST_WORKERS = 16
@@ -39,7 +40,7 @@ def _turn(arguments: Sequence[str]) -> tuple[int, str]:
     color = ["--color=yes"] if sys.stdout.isatty() else []
     command = [sys.executable, "-m", "pytest", *color, *arguments]
     last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as pytest:
+    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True, errors="replace") as pytest:
         assert pytest.stdout is not None
         while True:
             try:
@@ -49,6 +50,15 @@ def _turn(arguments: Sequence[str]) -> tuple[int, str]:
                 return pytest.wait(), last
             except KeyboardInterrupt:
                 continue  # pytest has heard it too, and ends by itself
+
+
+def _environment() -> Mapping[str, str]:
+    """This process's, with bytecode kept: else each worker, and each `lab` that a test starts, compiles all sources
+    again. Not where that would leave files of another user, root under sudo, in the checkout."""
+    kept = dict(os.environ)
+    if Path(__file__).stat().st_uid == os.geteuid():
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return kept
 
 
 def _say(text: str) -> None:
