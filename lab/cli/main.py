@@ -1,8 +1,6 @@
 """The command `lab`. Parsing and printing only; every heavy import waits until its command runs."""
 
-from __future__ import annotations
-
-import json
+# No `from __future__ import annotations` here: Typer would evaluate every annotation three times at each start.
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from lab import __version__
 from lab.errors import BadInput, IncomparableRuns, LabError
@@ -37,17 +36,33 @@ class Exit(IntEnum):
 
 HELP = """Launch the same microservice on every platform that this machine has, and measure what each costs.
 
-Start with [bold]lab doctor[/bold] (what works here), then [bold]lab run boot[/bold] (how long does each take, and \
-where does the time go), then [bold]lab report last --html boot.html[/bold].
+Start with `lab doctor` (what works here), then `lab run boot` (how long does each take, and where does the time go), \
+then `lab report last --html boot.html`.
 
 A target is driver or driver:variant, such as process, docker, docker:host, libvirt:microvm: see \
-[bold]lab targets[/bold].
+`lab targets`.
 
 Exit codes: 0 done, 1 a target failed, 2 bad input, 3 a regression, 4 not comparable, 130 interrupted.
 """
 
+
+class _WholeSummaries(TyperGroup):
+    """Commands listed with their whole summary, where Typer would cut it to the rest of the line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(limit=1000)) for name, one in commands if one])
+
+
+# Without markup Typer writes its help by itself; with it, `lab --help` imports Rich, which takes as long as the rest.
 app = typer.Typer(
-    help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
+    cls=_WholeSummaries,
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
 )
 
 StoreOption = Annotated[
@@ -97,8 +112,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def doctor(as_json: JsonOption = False, option: OptionsOption = None) -> None:
     """What works on this machine: each engine, why not, and the one command that mends it."""
     from lab.cli.doctor import examine, render
+    from lab.cli.options import driver_options
 
-    findings = examine(_pairs(option))
+    findings = examine(driver_options(option))
     _show(findings.to_json(), lambda: render(findings), as_json)
 
 
@@ -308,14 +324,17 @@ def clean(
     option: OptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find by label what dead runs left on every engine, show it, and remove it. Live runs are left alone."""
+    """Find by label what dead runs left on every engine, show it, and remove it; live runs are left alone."""
     from lab.cli.command_clean import run_clean
+    from lab.cli.options import driver_options
 
-    raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, options=_pairs(option), as_json=as_json))
+    raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, options=driver_options(option), as_json=as_json))
 
 
 cluster = typer.Typer(
-    help="The local Kubernetes cluster (kind) that the lab makes once and uses again.", no_args_is_help=True
+    cls=_WholeSummaries,
+    help="The local Kubernetes cluster (kind) that the lab makes once and uses again.",
+    no_args_is_help=True,
 )
 app.add_typer(cluster, name="cluster")
 
@@ -329,25 +348,28 @@ def cluster_up(
 ) -> None:
     """Make the cluster, unless it is there."""
     from lab.cli.command_cluster import cluster_up as up
+    from lab.cli.options import driver_options
 
     given = {"kind-image": kind_image, "kind-config": str(kind_config) if kind_config else None}
-    up(options={**_pairs(option), **{key: value for key, value in given.items() if value}}, as_json=as_json)
+    up(options={**driver_options(option), **{key: value for key, value in given.items() if value}}, as_json=as_json)
 
 
 @cluster.command("down")
 def cluster_down(option: OptionsOption = None, as_json: JsonOption = False) -> None:
     """Remove it."""
     from lab.cli.command_cluster import cluster_down as down
+    from lab.cli.options import driver_options
 
-    down(options=_pairs(option), as_json=as_json)
+    down(options=driver_options(option), as_json=as_json)
 
 
 @cluster.command("status")
 def cluster_status(option: OptionsOption = None, as_json: JsonOption = False) -> None:
     """What it is, or how to get one."""
     from lab.cli.command_cluster import cluster_status as status
+    from lab.cli.options import driver_options
 
-    status(options=_pairs(option), as_json=as_json)
+    status(options=driver_options(option), as_json=as_json)
 
 
 def _with_system_folders(path: str) -> str:
@@ -368,19 +390,21 @@ def _complain(error: LabError) -> None:
         print(f"     {error.resolution}", file=sys.stderr)  # noqa: T201
 
 
-def _open(store: str | None) -> Store:
+def _open(store: str | None) -> "Store":
     from lab.store.database import Store
 
     return Store.open(store)
 
 
-def _load(store: str | None, run: str) -> RunRecord:
+def _load(store: str | None, run: str) -> "RunRecord":
     with _open(store) as opened:
         return opened.load(run)
 
 
 def _show(value: Any, render: Callable[[], Any], as_json: bool) -> None:
     if as_json:
+        import json
+
         sys.stdout.write(json.dumps(value, indent=2) + "\n")
         return
     from rich.console import Console
@@ -408,14 +432,6 @@ def _as_given(value: object) -> str:
 
 def _set(**options: object) -> list[str]:
     return [f"{key.replace('_', '-')}={value}" for key, value in options.items() if value is not None]
-
-
-def _pairs(values: list[str] | None) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values or []]
-    for key, equals, _ in pairs:
-        if not key or not equals:
-            raise BadInput("--driver-option needs KEY=VALUE")
-    return {key: value for key, _, value in pairs}
 
 
 def _write(path: Path, text: str) -> None:

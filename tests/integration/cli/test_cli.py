@@ -75,21 +75,6 @@ def lab(tmp_path: Path) -> Lab:
     return run
 
 
-def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['lab', '--help']\n"
-        "import lab.cli.main\n"
-        "try: lab.cli.main.main()\n"
-        "except SystemExit as end: assert end.code == 0, end.code\n"
-        "heavy = {'scipy', 'numpy', 'plotly', 'docker', 'libvirt', 'kubernetes', 'sqlalchemy', 'pydantic'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    for command in ("doctor", "targets", "run", "runs", "show", "export", "report", "compare", "clean"):
-        assert command in ran.stdout
-
-
 @exact
 def test_a_run_is_stored_shown_and_exported(lab: Lab) -> None:
     ran = lab("run", "boot", "-t", "fake", "--rounds", "6", "--json")
