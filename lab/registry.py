@@ -1,11 +1,16 @@
-"""Finds drivers and scenarios by entry point, and loads them on use."""
+"""Finds drivers and scenarios by entry point, and loads them on use.
+
+Run from a checkout, what its pyproject.toml names counts at once, over what was installed from it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lab.errors import BadInput, LabError
@@ -18,15 +23,31 @@ if TYPE_CHECKING:
 DRIVERS = "lab.drivers"
 SCENARIOS = "lab.scenarios"
 
+_DISTRIBUTION = "stratalab"
+_PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+"""Where the lab runs from a checkout: its own; elsewhere there is no such file."""
+
 
 def driver_names() -> list[str]:
-    """Every registered driver."""
-    return sorted(entry_points(group=DRIVERS).names)
+    """Every registered driver. Raises BadInput for a checkout whose pyproject.toml cannot be read."""
+    return sorted(_registered(DRIVERS))
 
 
 def scenario_names() -> list[str]:
-    """Every registered scenario."""
-    return sorted(entry_points(group=SCENARIOS).names)
+    """Every registered scenario. Raises BadInput for a checkout whose pyproject.toml cannot be read."""
+    return sorted(_registered(SCENARIOS))
+
+
+def not_installed() -> list[str]:
+    """What the checkout's pyproject.toml names and the installed package does not, or names otherwise, and the other
+    way round, each as `group:name`; empty where the lab does not run from a checkout. Raises as `driver_names`."""
+    differing = set()
+    for group in (DRIVERS, SCENARIOS):
+        declared = _declared(group)
+        if declared is not None:
+            installed = {entry for entry in entry_points(group=group) if _is_own(entry)}
+            differing |= {f"{group}:{entry.name}" for entry in installed ^ set(declared)}
+    return sorted(differing)
 
 
 def driver_class(name: str) -> type[Driver]:
@@ -78,8 +99,34 @@ def _parameters(made: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
 
 
+def _registered(group: str) -> dict[str, EntryPoint]:
+    declared = _declared(group)
+    installed = [entry for entry in entry_points(group=group) if declared is None or not _is_own(entry)]
+    return {entry.name: entry for entry in [*installed, *(declared or ())]}
+
+
+def _declared(group: str) -> list[EntryPoint] | None:
+    """The entry points that the checkout's pyproject.toml names; None where the lab does not run from a checkout."""
+    try:
+        told: Mapping[str, Any] = tomllib.loads(_PYPROJECT.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{_PYPROJECT} cannot be read: {error}", resolution="correct the file") from error
+    project = told.get("project", {})
+    if project.get("name") != _DISTRIBUTION:  # the file of whoever put a copy of the lab into a project of theirs
+        return None
+    named: Mapping[str, object] = project.get("entry-points", {}).get(group, {})
+    return [EntryPoint(name, str(value), group) for name, value in named.items()]
+
+
+def _is_own(entry: EntryPoint) -> bool:
+    """Whether `entry` was installed from the lab itself, and not from a package that adds to it."""
+    return entry.dist is not None and entry.dist.name == _DISTRIBUTION
+
+
 def _find(group: str, name: str, kind: str) -> EntryPoint:
-    found = {entry.name: entry for entry in entry_points(group=group)}
+    found = _registered(group)
     if name not in found:
         raise BadInput(f"there is no {kind} '{name}'", resolution=_suggest(name, found))
     return found[name]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-import lab
 from lab.driver import Context
 from lab.errors import LabError
 from lab.host.facts import host_facts
 from lab.host.noise import HostWarning, host_warnings
 from lab.host.ownership import Owner
-from lab.registry import DRIVERS, SCENARIOS, driver_names, make_driver
+from lab.registry import driver_names, make_driver, not_installed
 from lab.run.runner import info_json, new_run_id
 from lab.spec import Target
 from lab.store.place import RunDir, cache_dir, make_run_dir
@@ -101,15 +98,8 @@ def _sentence(info: Mapping[str, Any]) -> str:
 
 
 def _stale_entry_points() -> list[str]:
-    """Where this is a checkout: whether what is installed still names what pyproject.toml names."""
-    pyproject = Path(lab.__file__).parent.parent / "pyproject.toml"
-    if not pyproject.is_file():
+    differing = not_installed()
+    if not differing:
         return []
-    declared = tomllib.loads(pyproject.read_text())["project"].get("entry-points", {})
-    stale = [
-        f"{group}:{name}"
-        for group in (DRIVERS, SCENARIOS)
-        for name, value in declared.get(group, {}).items()
-        if not [entry for entry in entry_points(group=group) if entry.name == name and entry.value == value]
-    ]
-    return [f"pyproject.toml names {', '.join(stale)}, which is not installed: run `make venv`"] if stale else []
+    what = ", ".join(differing)
+    return [f"what is installed and pyproject.toml differ in {what}: run `make venv`; until then pyproject.toml counts"]
