@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from lab.driver import Context
@@ -18,6 +18,7 @@ from lab.host.noise import HostWarning, host_warnings
 from lab.host.ownership import Owner
 from lab.registry import driver_names, make_driver, not_installed
 from lab.run.runner import info_json, new_run_id
+from lab.show.terminal import printable
 from lab.spec import Target
 from lab.store.place import RunDir, cache_dir, make_run_dir
 
@@ -59,26 +60,65 @@ def examine(options: Mapping[str, str]) -> Findings:
     return Findings(engines=engines, host=facts, warnings=host_warnings(facts), installation=_stale_entry_points())
 
 
-def render(findings: Findings) -> RenderableType:
-    """The findings for a terminal."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+def render(findings: Findings, *, verbose: bool = False) -> RenderableType:
+    """The findings for a terminal: a line an engine, and with `verbose` every fact about each and about the host."""
+    parts: list[RenderableType] = []
     for engine in findings.engines:
         if engine.info:
-            table.add_row(Text("✓", "green"), engine.name, Text(_sentence(engine.info)))
-            for key, value in engine.info["facts"].items():
-                table.add_row("", "", Text(f"{key}: {value}", "dim"))
+            parts.append(Text.assemble(("✓ ", "green"), (engine.name, "bold"), f" {_sentence(engine)}"))
+            if verbose:
+                parts += _facts(engine.info["facts"], 2)
         else:
-            table.add_row(Text("✗", "red"), engine.name, Text(engine.reason))
-            table.add_row("", "", Text(f"mend: {engine.remedy}", "yellow"))
-    parts: list[RenderableType] = [table]
+            parts.append(Text.assemble(("✗ ", "red"), (engine.name, "bold"), f": {engine.reason}"))
+            parts += [_indented(line, 2, "yellow") for line in engine.remedy.splitlines()]
+    if verbose:
+        parts += [Text("\nThis host:", "bold"), *_facts(findings.host, 2)]
     if findings.warnings:
         parts.append(Text("\nWhat makes figures weak here:", "bold"))
-        parts += [
-            Text(f"  {warning.text}" + (f" ({warning.remedy})" if warning.remedy else ""))
-            for warning in findings.warnings
-        ]
+    for warning in findings.warnings:
+        remedy = f" ({warning.remedy})" if warning.remedy else ""
+        parts.append(_indented(f"{warning.text}{remedy}", 2))
     parts += [Text(f"\n{line}", "red") for line in findings.installation]
     return Group(*parts)
+
+
+def _sentence(engine: Engine) -> str:
+    """Its version, and what is special: `20.10.24: namespaces (runc), no bridge`. What the driver's name already says
+    of the engine's is not said again, nor a condition of which the isolation tells."""
+    told, version = engine.info["engine"], engine.info["version"].removeprefix(f"{engine.name} ")
+    named = version if engine.name.casefold() in told.casefold() else f"({told} {version})"
+    isolation = engine.info["isolation"]
+    conditions = [text for text in engine.info["qualifiers"].values() if text.casefold() not in isolation.casefold()]
+    return ", ".join([f"{named}: {isolation}", *conditions])
+
+
+def _facts(facts: Mapping[str, Any], indent: int) -> list[RenderableType]:
+    """A line a fact, those of a group below its name."""
+    lines: list[RenderableType] = []
+    for key, value in facts.items():
+        group = value if isinstance(value, Mapping) else {}
+        said = "" if group else f" {_plain(value)}"
+        lines.append(_indented(f"{key.replace('_', ' ')}:{said}", indent, "dim"))
+        lines += _facts(group, indent + 2)
+    return lines
+
+
+def _indented(text: str, indent: int, style: str = "") -> RenderableType:
+    return Padding(Text(printable(text), style), (0, 0, 0, indent), expand=False)
+
+
+def _plain(value: object) -> str:
+    """A fact's value as a reader writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "not known"
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
+        told = (
+            [f"{key} {_plain(one)}" for key, one in value.items()] if isinstance(value, Mapping) else map(_plain, value)
+        )
+        return ", ".join(told) or "none"
+    return str(value)
 
 
 def _engine(name: str, context: Context) -> Engine:
@@ -90,11 +130,6 @@ def _engine(name: str, context: Context) -> Engine:
             driver.close()
     except LabError as error:
         return Engine(name=name, info={}, reason=error.brief, remedy=error.resolution)
-
-
-def _sentence(info: Mapping[str, Any]) -> str:
-    qualifiers = ", ".join(f"{key} {value}" for key, value in info["qualifiers"].items())
-    return f"{info['engine']} {info['version']}: {info['isolation']}" + (f" ({qualifiers})" if qualifiers else "")
 
 
 def _stale_entry_points() -> list[str]:

@@ -109,13 +109,19 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-def doctor(as_json: JsonOption = False, option: OptionsOption = None) -> None:
+def doctor(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also every fact about each engine and this machine.")
+    ] = False,
+    as_json: JsonOption = False,
+    option: OptionsOption = None,
+) -> None:
     """What works on this machine: each engine, why not, and the one command that mends it."""
     from lab.cli.doctor import examine, render
     from lab.cli.options import driver_options
 
     findings = examine(driver_options(option))
-    _show(findings.to_json(), lambda: render(findings), as_json)
+    _show(findings.to_json(), lambda: render(findings, verbose=verbose), as_json)
 
 
 @app.command()
