@@ -1,4 +1,4 @@
-"""The marks of one instance's life, and honest differences between them (METHOD.md, rules 1 and 2)."""
+"""The marks of one instance's life, and honest differences between them (docs/method.md, rules 1 and 2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.errors import ClockMismatch, MeasurementError, MissingPhase
 
 
 class Phase(enum.StrEnum):
-    """An instant in an instance's life; METHOD.md, rule 1, defines each."""
+    """An instant in an instance's life; docs/method.md, rule 1, defines each."""
 
     REQUESTED = "requested"
     CREATED = "created"

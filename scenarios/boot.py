@@ -9,8 +9,8 @@
 | `delete_s` | the lab asks the engine to remove it | removed, and a look at the host confirms it | s |
 | `wait_cpu_s` | the waiter starts, just before `requested` | `ready`: CPU time of the lab's threads other than the one that launches | s |
 
-The phases are METHOD.md's (rule 1); each is an instant that the engine or the service showed. A phase that was not
-seen is absent. A target without a network has no `ready`, and so no `boot_s`.
+The phases are those of docs/method.md, rule 1; each is an instant that the engine or the service showed. A phase that
+was not seen is absent. A target without a network has no `ready`, and so no `boot_s`.
 """  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations

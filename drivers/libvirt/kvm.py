@@ -1,6 +1,6 @@
 """Whether KVM really runs guests on this host: proven once per boot of the host, and kept.
 
-A /dev/kvm that opens is no proof (METHOD.md, rule 12): a host may interpret every instruction. Two things must be
+A /dev/kvm that opens is no proof (docs/method.md, rule 12): a host may interpret every instruction. Two things must be
 seen, each in a process of its own with a deadline: a million counted loops within 0.1 s, and a Linux that boots to its
 first line.
 """

@@ -22,7 +22,7 @@ from lab.store.record import Outcome, RunRecord, TargetRecord
 
 ALPHA = 0.05
 EQUAL_SPEC = ("image", "cpus", "memory_bytes")
-"""What of the spec must be equal: declared sizes and the service itself (METHOD.md, rule 11)."""
+"""What of the spec must be equal: declared sizes and the service itself (docs/method.md, rule 11)."""
 
 VOLATILE_WORDS = frozenset(
     {"available", "free", "load", "loadavg", "steal", "time", "uptime", "used", "volatile", "warnings"}

@@ -3,7 +3,7 @@
 A walk goes through the levels 0 to N once, up or down; each round has one of either, so that what drifts with time
 raises one slope as much as it lowers the other. Every walk gives one slope by least squares: readings within a walk
 depend on each other, whole walks do not, and the interval of their median is by order statistics like every other
-figure's (METHOD.md, rules 8 and 15). The lab's own memory at each level is taken out of what is used.
+figure's (docs/method.md, rules 8 and 15). The lab's own memory at each level is taken out of what is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MARGINAL = "marginal_bytes"
 PART = "marginal_part_bytes"
 AVAILABLE, LAB, PSS, CGROUP, FLOOR = "available", "lab", "pss", "cgroup", "floor"
 RESOLVED = 0.25
-"""The largest half-width of the 95 % interval, as a share of the slope, at which it counts as resolved (rule 15)."""
+"""The largest half-width of the 95 % interval, as a share of the slope, at which it counts as resolved
+(docs/method.md, rule 15)."""
 
 GIB = 1 << 30
 _POSITION = ("level", "walk", "visit", "of")
@@ -86,7 +87,7 @@ def points(samples: Iterable[Sample], target: str) -> list[Point]:
 
 
 def resolved(slope: stats.Estimate) -> bool:
-    """Whether the slope's interval is narrow enough for a figure (METHOD.md, rule 15)."""
+    """Whether the slope's interval is narrow enough for a figure (docs/method.md, rule 15)."""
     width = slope.relative_half_width
     return width is not None and width <= RESOLVED
 

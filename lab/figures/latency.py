@@ -16,7 +16,7 @@ def latencies_s(found: LoadResult) -> list[float]:
 
 
 def quantile_s(latencies: Sequence[float], q: float) -> float | str:
-    """The `q` quantile of `latencies_s`, or why there is none: too few for its interval (METHOD.md, rule 8), or it
+    """The `q` quantile of `latencies_s`, or why there is none: too few for its interval (docs/method.md, rule 8), or it
     would be endless."""
     found = stats.quantile(latencies, q)
     if found is None:

@@ -140,7 +140,7 @@ def _with_remedy(found: Mapping[str, Any]) -> str:
 
 
 def _unequal(record: RunRecord) -> Iterator[str]:
-    """Where a target could not have what the others had (METHOD.md, rule 11)."""
+    """Where a target could not have what the others had (docs/method.md, rule 11)."""
     for target in record.targets:
         limits = (target.info.get("facts") or {}).get("limits") or {}
         lacking = [

@@ -1,4 +1,4 @@
-"""Figures out of raw values, computed when shown and never stored (METHOD.md, rules 8, 9 and 13).
+"""Figures out of raw values, computed when shown and never stored (docs/method.md, rules 8, 9 and 13).
 
 Intervals of a median and of any quantile are by order statistics at every n: they hold for any continuous
 distribution, need no seed and cover at least what they claim (David and Nagaraja, Order Statistics, 3rd ed., 7.1;

@@ -1,4 +1,4 @@
-"""Making a launch cold: nothing of the files that it reads is left in memory (METHOD.md, rule 7).
+"""Making a launch cold: nothing of the files that it reads is left in memory (docs/method.md, rule 7).
 
 Cold is proven, not assumed: after sync and a drop of the caches, every file has at most 1 % of its pages resident, as
 mincore(2) counts them. Since Linux 5.2 (commit 134fca9063ad) it tells the truth only of files that the caller owns or

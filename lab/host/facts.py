@@ -1,4 +1,4 @@
-"""What is known of the machine that the lab stands on, as facts that are stored with each run (METHOD.md, rule 20).
+"""What is known of the machine that the lab stands on, as facts stored with each run (docs/method.md, rule 20).
 
 `host_facts` only reads files under /proc, /sys, /etc and /dev: no command is run, nothing is changed. What cannot be
 read is None. Sources: proc(5), and Documentation/ABI and admin-guide of the kernel for each path of /sys.

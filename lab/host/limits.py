@@ -1,7 +1,7 @@
 """Limits that hold a trouble in, read back from the kernel, and what tells afterwards by whom it was stopped.
 
 A limit counts where each of the instance's processes is below it and nobody else is: one that is shared with others
-would make them suffer as well (METHOD.md, rule 18). Where one cannot be shown, words say why.
+would make them suffer as well (docs/method.md, rule 18). Where one cannot be shown, words say why.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and cgroup-v1/pids.rst of Linux; cgroups(7).
 """

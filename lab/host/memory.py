@@ -1,4 +1,4 @@
-"""What host processes really hold, from /proc/PID/smaps_rollup, and what that file cannot see (METHOD.md, rule 14).
+"""What host processes hold, from /proc/PID/smaps_rollup, and what that file cannot see (docs/method.md, rule 14).
 
 PSS counts a page that n processes map as 1/n in each, so that a sum over processes counts it once; USS counts only what
 a process maps alone; RSS counts shared pages in every mapper. None of the three sees page tables, other kernel memory,

@@ -1,4 +1,4 @@
-"""What about the host makes figures weak, told from its facts (METHOD.md, rule 20)."""
+"""What about the host makes figures weak, told from its facts (docs/method.md, rule 20)."""
 
 from __future__ import annotations
 

@@ -276,8 +276,8 @@ def _refused(spec: Spec, info: Info) -> str:
 
 
 def _proves_shared(told: Mapping[str, Any], answer: Answer) -> bool:
-    """Whether the service's clock is the lab's own (METHOD.md, rule 2): its `now` lies between the request's leaving
-    and the answer's arrival, and it runs in this kernel and this time namespace."""
+    """Whether the service's clock is the lab's own (docs/method.md, rule 2): its `now` lies between the request's
+    leaving and the answer's arrival, and it runs in this kernel and this time namespace."""
     return (
         answer.sent_ns <= int(told["now_ns"]) <= answer.received_ns
         and told.get("boot_id") == boot_id()

@@ -1,4 +1,4 @@
-"""Waiting for `ready`: a new connection per attempt, equal for every target, and cheap (METHOD.md, rule 4).
+"""Waiting for `ready`: a new connection per attempt, equal for every target, and cheap (docs/method.md, rule 4).
 
 Where the service's own `listening` line reaches the lab, the first attempt follows it at once (`marker`). Where none
 can, attempts start when the engine says that the instance runs, come every 20 ms, overlap, and are abandoned after

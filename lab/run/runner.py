@@ -39,7 +39,7 @@ GIVE_UP_AFTER = 3
 """A target whose launches fail this many times in a row is not tried again in this run."""
 
 FIRST_LOOK = 10
-"""An adaptive run may stop after this many rounds, after twice as many, and so on (METHOD.md, rule 9)."""
+"""An adaptive run may stop after this many rounds, after twice as many, and so on (docs/method.md, rule 9)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Open-loop load and watching: the service binary's own client mode, as a bounded child of this process.
 
 Every request has its intended instant, whether or not the last was answered; latency counts from there; what could
-not be sent at its instant is missed and counted (METHOD.md, rule 19). The client carries its own deadline, so that it
-ends though the lab is dead, and tells of each request whether it was itself late meanwhile (rule 18).
+not be sent at its instant is missed and counted (docs/method.md, rule 19). The client carries its own deadline, so that
+it ends though the lab is dead, and tells of each request whether it was late meanwhile (docs/method.md, rule 18).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lab.spec import Endpoint
 from lab.store.place import cache_dir, require_exec
 
 LATE_SHARE = 0.05
-"""A client that was late for more of its requests than this saw nothing for certain (METHOD.md, rule 18)."""
+"""A client that was late for more of its requests than this saw nothing for certain (docs/method.md, rule 18)."""
 
 _REQUESTS_MAX = 200_000
 _INSIDE_TIMEOUT_S = 1.0

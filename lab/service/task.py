@@ -1,7 +1,7 @@
 """Tasks that the service runs in children of its own: troubles that it makes, and antagonists that disturb others.
 
-Each is bounded in amount, and carries its own deadline within the instance (METHOD.md, rule 18; src/tasks/task.h).
-Whether the instance's limits are in place is for who starts one to prove first.
+Each is bounded in amount, and carries its own deadline within the instance (docs/method.md, rule 18;
+src/tasks/task.h). Whether the instance's limits are in place is for who starts one to prove first.
 """
 
 from __future__ import annotations

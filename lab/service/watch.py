@@ -3,8 +3,9 @@
 Available is what answered within 1 s of the instant at which it was to be asked. A silence is the time from one answer
 to the next, or to the end of the window. One in which the watcher itself was late by more than 5 ms (half of its
 interval, see src/client/load_and_watch.c) is its own and kept apart. A watcher that was late for more than 5 % of the
-time saw nothing for certain (METHOD.md, rule 18): its time are the instants at which it was to ask, one every interval.
-To be late once touches all requests that are under way then, each of which says so, and is one instant all the same.
+time saw nothing for certain (docs/method.md, rule 18): its time are the instants at which it was to ask, one every
+interval. To be late once touches all requests that are under way then, each of which says so, and is one instant all
+the same.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each call that writes is one transaction and returns when it is committed. For S
 with `synchronous=NORMAL`: a commit is in the kernel's page cache, so `kill -9` of the lab loses nothing that was
 committed. Only a crash of the host itself can take the last commits back, without harm to the file
 (sqlite.org/pragma.html#pragma_synchronous); `FULL` would also survive that, at the price of an fsync between any two
-launches, which disturbs what is measured. Statistics are never stored (METHOD.md, rule 8).
+launches, which disturbs what is measured. Statistics are never stored (docs/method.md, rule 8).
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ _RAMP_S = 0.2  # from the antagonist's start to the load's, and from its end to 
 _SPARE_S = 1.0  # for starting it and the load's client
 _POLL_S = 0.1
 _ENDS_WITHIN_S = 20.0
-_NEEDED = 368  # requests of a window for its p99 (METHOD.md, rule 8)
+_NEEDED = 368  # requests of a window for its p99 (docs/method.md, rule 8)
 
 _CACHE_MOST_MIB = 64
 _NO_LIMITS = "run the lab with sudo, or leave this target out"

@@ -109,7 +109,7 @@ def _inside(bench: Bench, session: Session) -> None:
 
 
 def _clock(session: Session) -> str:
-    """Whose the service's clock is, as this launch proved (METHOD.md, rule 2)."""
+    """Whose the service's clock is, as this launch proved (docs/method.md, rule 2)."""
     clocks = {mark.clock for mark in session.timeline if mark.source is Source.SERVICE and mark.phase is Phase.MAIN}
     if not clocks:
         return inside.NOT_TOLD

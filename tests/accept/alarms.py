@@ -1,4 +1,4 @@
-"""Does `compare` alarm as often as it says, and does it find what is there? (METHOD.md, rule 20)
+"""Does `compare` alarm as often as it says, and does it find what is there? (docs/method.md, rule 20)
 
     python tests/accept/alarms.py [--pairs 400] [--found 100] [--seed N]
 
