@@ -13,9 +13,15 @@ LabError
 │   └── ClockMismatch       a difference was asked for between two clocks
 ├── StoreError              the store cannot be opened, read or written
 └── IncomparableRuns        two runs differ in what a comparison must hold equal (exit code 4)
+
+A driver maps its SDK's exceptions to these in one place, by `mapped`, with what `chain_of`, `details_of` and `one_line`
+tell of them.
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
 
 
 class LabError(Exception):
@@ -77,3 +83,37 @@ class StoreError(LabError):
 
 class IncomparableRuns(LabError):
     """The two runs may not be compared."""
+
+
+@contextlib.contextmanager
+def mapped(known: Callable[[BaseException], bool], mapping: Callable[[BaseException], LabError]) -> Iterator[None]:
+    """Raise what `known` says is an SDK's, of the exceptions inside, as the error that `mapping` makes of it. The lab's
+    own pass as they are, and so do mistakes."""
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        if not known(error):
+            raise
+        raise mapping(error) from error
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """`error` and all that it came from, each once; requests and urllib3 carry causes among their arguments as well."""
+    found = [error]
+    for one in found:
+        for inner in (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args):
+            if isinstance(inner, BaseException) and not any(inner is known for known in found):
+                found.append(inner)
+    return found
+
+
+def details_of(error: BaseException) -> str:
+    """All that `error` came from, a line each, for `LabError.details`."""
+    return "\n".join(dict.fromkeys(f"{type(one).__name__}: {one}" for one in chain_of(error)))
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says in one line, or the name of its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import re
 import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from lab.errors import DriverError, DriverUnavailable, LabError
+from lab.errors import DriverError, DriverUnavailable, chain_of, details_of, mapped, one_line
 
 _IN_USE = re.compile(
     r"(?:Bind for|listen tcp4?|bind host port for|exposing port TCP) (\d+\.\d+\.\d+\.\d+:\d+)"
@@ -18,17 +17,9 @@ _IN_USE = re.compile(
 _BAD_COMMAND = re.compile(r'(exec: \\?"[^"]+": [^"]+?)(?:: unknown)?$')
 
 
-@contextlib.contextmanager
-def translated(doing: str, kind: type[DriverError] = DriverError) -> Iterator[None]:
+def translated(doing: str, kind: type[DriverError] = DriverError) -> AbstractContextManager[None]:
     """Raise what the engine or its SDK raises inside as `kind`, as said by `translate`."""
-    try:
-        yield
-    except LabError:
-        raise
-    except Exception as error:
-        if not is_engine_error(error):
-            raise
-        raise translate(error, doing, kind) from error
+    return mapped(is_engine_error, lambda error: translate(error, doing, kind))
 
 
 def is_engine_error(error: BaseException) -> bool:
@@ -57,8 +48,8 @@ def translate(error: BaseException, doing: str, kind: type[DriverError] = Driver
     """
     import docker.errors
 
-    chain = list(_chain(error))
-    details = "\n".join(dict.fromkeys(f"{type(one).__name__}: {one}" for one in chain))
+    chain = chain_of(error)
+    details = details_of(error)
     if isinstance(error, docker.errors.APIError):
         brief, resolution = _refusal(error, doing)
         return kind(brief, details=details, resolution=resolution)
@@ -66,7 +57,7 @@ def translate(error: BaseException, doing: str, kind: type[DriverError] = Driver
     told = [_why(one, doing) for one in chain] + [_broken(one, doing) for one in chain]
     reason = next(filter(None, told), None)
     if reason is None:
-        return kind(f"Docker could not {doing}: {_line(error)}", details=details)
+        return kind(f"Docker could not {doing}: {one_line(error)}", details=details)
     brief, resolution = reason
     return (DriverUnavailable if kind is DriverError else kind)(brief, details=details, resolution=resolution)
 
@@ -113,7 +104,7 @@ def _why(error: BaseException, doing: str) -> tuple[str, str] | None:
     )
     silent = requests.exceptions.Timeout | urllib3.exceptions.TimeoutError | TimeoutError
     if isinstance(error, settings):
-        return f"Docker's settings cannot be used: {_line(error)}", "see DOCKER_HOST, DOCKER_CONTEXT and ~/.docker"
+        return f"Docker's settings cannot be used: {one_line(error)}", "see DOCKER_HOST, DOCKER_CONTEXT and ~/.docker"
     if isinstance(error, PermissionError):
         return f"Docker refuses user '{_user()}'", f"sudo usermod -aG docker {_user()}, then log in again; or use sudo"
     if isinstance(error, FileNotFoundError):
@@ -138,26 +129,8 @@ def _broken(error: BaseException, doing: str) -> tuple[str, str] | None:
     return (f"dockerd does not answer, asked to {doing}", start_remedy()) if isinstance(error, broken) else None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """`error` and all that it came from, each once."""
-    found = [error]
-    for one in found:
-        found += [inner for inner in _inner(one) if not any(inner is known for known in found)]
-    return found
-
-
-def _inner(error: BaseException) -> list[BaseException]:
-    """What `error` came from: requests and urllib3 also carry their causes among their arguments."""
-    inner = [error.__cause__, error.__context__, getattr(error, "reason", None), *error.args]
-    return [one for one in inner if isinstance(one, BaseException)]
-
-
 def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name
         return "$USER"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -5,25 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-from lab.errors import DriverError, DriverUnavailable, LabError
+from lab.errors import DriverError, DriverUnavailable, chain_of, details_of, mapped, one_line
 
 _LOOK = "`kubectl cluster-info`; for the lab's own: `docker ps -a`, or lab cluster down, then lab cluster up"
 
 
-@contextlib.contextmanager
-def translated(doing: str, kind: type[DriverError] = DriverError) -> Iterator[None]:
+def translated(doing: str, kind: type[DriverError] = DriverError) -> AbstractContextManager[None]:
     """Raise what the cluster or its client raises inside as `kind`, as said by `translate`."""
-    try:
-        yield
-    except LabError:
-        raise
-    except Exception as error:
-        if not is_cluster_error(error):
-            raise
-        raise translate(error, doing, kind) from error
+    return mapped(is_cluster_error, lambda error: translate(error, doing, kind))
 
 
 def is_cluster_error(error: BaseException) -> bool:
@@ -55,19 +47,19 @@ def translate(error: BaseException, doing: str, kind: type[DriverError] = Driver
     import kubernetes.config.config_exception
     import yaml
 
-    details = "\n".join(dict.fromkeys(f"{type(one).__name__}: {one}" for one in _chain(error)))
+    details = details_of(error)
     if isinstance(error, kubernetes.client.exceptions.ApiException) and error.status:
         brief, resolution = _refusal(int(error.status), _status(error), doing)
         lost = int(error.status) == 401
     elif isinstance(error, kubernetes.config.config_exception.ConfigException | yaml.YAMLError):
-        brief, resolution, lost = f"the kubeconfig cannot be used: {_line(error)}", "see `kubectl config view`", True
+        brief, resolution, lost = f"the kubeconfig cannot be used: {one_line(error)}", "see `kubectl config view`", True
     elif handshake := _refused_handshake(error):
         brief, resolution = _refusal(*handshake, doing)
         lost = False
     elif reason := _unreachable(error):
         brief, resolution, lost = f"the Kubernetes API {reason}, asked to {doing}", _LOOK, True
     else:
-        brief, resolution, lost = f"Kubernetes could not {doing}: {_line(error)}", "", False
+        brief, resolution, lost = f"Kubernetes could not {doing}: {one_line(error)}", "", False
     chosen = DriverUnavailable if lost and kind is DriverError else kind
     return chosen(brief, details=details, resolution=resolution)
 
@@ -81,7 +73,7 @@ def status_of(error: BaseException) -> int:
 
 def message_of(error: BaseException) -> str:
     """What the API said when it refused, in one line."""
-    return str(_status(error).get("message") or _line(error))
+    return str(_status(error).get("message") or one_line(error))
 
 
 def _refusal(code: int, status: dict[str, Any], doing: str) -> tuple[str, str]:
@@ -111,7 +103,7 @@ def _refused_handshake(error: BaseException) -> tuple[int, dict[str, Any]] | Non
     """The status and the body with which the API refused a WebSocket, which the client hides in the error's cause."""
     import websocket
 
-    for one in _chain(error):
+    for one in chain_of(error):
         if isinstance(one, websocket.WebSocketBadStatusException):
             body = one.resp_body if isinstance(one.resp_body, bytes) else b""
             return int(one.status_code), _parsed(body.decode(errors="replace"), str(one))
@@ -133,7 +125,7 @@ def _unreachable(error: BaseException) -> str:
     import websocket
 
     silent = urllib3.exceptions.TimeoutError | websocket.WebSocketTimeoutException | TimeoutError
-    chain = _chain(error)
+    chain = chain_of(error)
     # A failed connection is both a connection error and, in urllib3, a timeout: the first is looked for first.
     if any(isinstance(one, urllib3.exceptions.NewConnectionError | ConnectionError) for one in chain):
         return "is not reachable"
@@ -144,16 +136,3 @@ def _unreachable(error: BaseException) -> str:
     if any(isinstance(one, urllib3.exceptions.HTTPError | websocket.WebSocketException) for one in chain):
         return "broke the connection off"
     return ""
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """`error` and all that it came from, each once."""
-    found = [error]
-    for one in found:
-        inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-        found += [cause for cause in inner if isinstance(cause, BaseException) and cause not in found]
-    return found
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
