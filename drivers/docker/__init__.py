@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from drivers.docker.variants import VARIANTS, require_consent, require_runtime
 from drivers.dockerapi import cold, daemon, images, ports
-from drivers.dockerapi.client import connect, is_local, is_podman, is_remote, label_filter, reached
+from drivers.dockerapi.client import is_local, is_podman, is_remote, label_filter, reached
+from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Container, Remnant
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.ports import Ports
-from drivers.dockerapi.streams import Events, Output
+from drivers.dockerapi.streams import Output
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
@@ -20,9 +21,6 @@ from lab.host.pinning import cpu_list
 from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
-
-if TYPE_CHECKING:
-    from docker import APIClient
 
 _PHASES = {"create": Phase.CREATED, "start": Phase.STARTED}
 _ISOLATION = {
@@ -52,8 +50,8 @@ class DockerDriver:
         self._variant = VARIANTS.get(variant, VARIANTS[""])
         self._network = self._variant.network
         self._runtime = None if variant in VARIANTS else variant
-        self._client: APIClient | None = None
-        self._events: Events | None = None
+        self._connection = Connection(context)
+        self._api = self._connection.api
         self._local: bool | None = None
         self._ports = Ports.HERE
         self._images: dict[str, str] = {}
@@ -117,7 +115,7 @@ class DockerDriver:
         self._images[spec.image] = images.provide(self._context, spec)
         if self._ports is Ports.UNPROVEN:
             self._prove_ports(spec)
-        self._followed_events().connect()  # here, so that no launch pays for it
+        self._connection.events().connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
         """Create, attach, start. Raises LaunchError, after removing the container, whose log is in its details."""
@@ -126,7 +124,7 @@ class DockerDriver:
             raise LaunchError("a container needs an endpoint on this host to publish its port at")
         image = self._reference(spec)
         launch = spec.labels.get("lab.launch", "")
-        events = self._followed_events()
+        events = self._connection.events()
         made: str | None = None
         output: Output | None = None
         try:
@@ -194,17 +192,7 @@ class DockerDriver:
 
     def close(self) -> None:
         """Close the event stream and the connections."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-    def _api(self) -> APIClient:
-        if self._client is None:
-            self._client = connect(self._context)
-        return self._client
+        self._connection.close()
 
     def _reference(self, spec: Spec) -> str:
         if spec.image not in self._images:
@@ -276,18 +264,13 @@ class DockerDriver:
             told.append(f"not cleaned up: {error}")
         return [text for text in told if text]
 
-    def _followed_events(self) -> Events:
-        if self._events is None:
-            self._events = Events(self._api(), filters=not is_podman(self._api()))
-        return self._events
-
     def _instance(
         self, container: str, labels: Mapping[str, str], endpoint: Endpoint | None, *, output: Output | None = None
     ) -> Container:
         if self._local is None:
             with translated("ask the engine what it is"):
                 self._local = is_local(self._api(), self._api().info())
-        events = self._events
+        events = self._connection.followed
 
         def expect_end() -> None:
             if events is not None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from drivers.dockerapi import cold, daemon, images, ports
-from drivers.dockerapi.client import connect, is_local, is_podman, label_filter, reached
+from drivers.dockerapi.client import is_local, is_podman, label_filter, reached
+from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
-from drivers.dockerapi.streams import Events
 from drivers.swarm import cluster
 from drivers.swarm.service import UPDATE, Service, undo
 from drivers.swarm.task import FirstTask
@@ -44,8 +44,8 @@ class SwarmDriver:
         if variant:
             raise BadInput(f"'swarm' has no variant '{variant}'", resolution="write 'swarm'")
         self._context = context
-        self._client: Any = None
-        self._events: Events | None = None
+        self._connection = Connection(context)
+        self._api: Callable[[], Any] = self._connection.api  # the SDK has no types for a swarm's calls
         self._images: dict[str, str] = {}
         self._publishes: bool | None = None
 
@@ -114,7 +114,7 @@ class SwarmDriver:
             self._images[spec.image] = str(api.inspect_image(reference)["Id"])
         run_labels = images.run_labels(spec.labels)
         cluster.provide(api, {**run_labels, "lab.target": self.name})
-        self._followed_events().connect()  # here, so that no launch pays for it
+        self._connection.events().connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:  # noqa: ARG002  Swarm chooses
         """Create the service; return when its task runs, since only then it has an address. `created` is Swarm's
@@ -128,12 +128,12 @@ class SwarmDriver:
                 mark(Phase.STARTED, source=Source.EVENT)
             seen.put((action, container))
 
-        self._followed_events().watch(launch, listen)
+        self._connection.events().watch(launch, listen)
         task = FirstTask(self._api(), mark)
         service: Service | None = None
 
         def forget() -> None:
-            self._followed_events().forget(launch)
+            self._connection.events().forget(launch)
             task.close()
 
         try:
@@ -200,22 +200,7 @@ class SwarmDriver:
 
     def close(self) -> None:
         """Close the event stream and the connections."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-    def _api(self) -> Any:
-        if self._client is None:
-            self._client = connect(self._context)
-        return self._client
-
-    def _followed_events(self) -> Events:
-        if self._events is None:
-            self._events = Events(self._api())
-        return self._events
+        self._connection.close()
 
     def _published(self) -> bool:
         if self._publishes is None:
