@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lab.errors import BadInput, LabError
+from lab.errors import BadInput, LabError, one_line
 from lab.spec import Target
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ def driver_class(name: str) -> type[Driver]:
     return cast("type[Driver]", _load(_find(DRIVERS, name, "driver")))
 
 
+def variants(name: str) -> Mapping[str, str]:
+    """The variants of the driver that `name` names, each with what it is; of one that cannot be loaded, why."""
+    try:
+        cls = driver_class(name)
+    except LabError as error:  # it is broken, and the others are not
+        return {"": error.brief}
+    return cls.variants()
+
+
 def make_driver(target: Target, context: Context) -> Driver:
     """A driver for `target`. Raises BadInput for a driver or a fixed variant that does not exist."""
     return driver_class(target.driver)(target.variant, context)  # type: ignore[call-arg]  # a Protocol has no __init__
@@ -77,16 +86,17 @@ def make_scenario(name: str, parameters: Mapping[str, str] | None = None) -> Sce
 
 
 def describe_scenarios() -> list[dict[str, Any]]:
-    """Every scenario with its question, its parameters and their defaults."""
-    made = [make_scenario(name) for name in scenario_names()]
-    return [
-        {
-            "scenario": one.name,
-            "question": one.question,
-            "parameters": {field.name: getattr(one, field.name) for field in _parameters(type(one))},
-        }
-        for one in made
-    ]
+    """Every scenario with its question, its parameters and their defaults; of one that cannot be loaded, why."""
+    return [_described(name) for name in scenario_names()]
+
+
+def _described(name: str) -> dict[str, Any]:
+    try:
+        one = make_scenario(name)
+    except LabError as error:  # it is broken, and the others are not
+        return {"scenario": name, "question": error.brief, "parameters": {}}
+    told = {field.name: getattr(one, field.name) for field in _parameters(type(one))}
+    return {"scenario": one.name, "question": one.question, "parameters": told}
 
 
 def _said(problem: Mapping[str, Any]) -> str:
@@ -139,10 +149,13 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 
 def _load(entry: EntryPoint) -> type:
+    """The class that `entry` names. Raises LabError for whatever the loading of somebody's module raises."""
     try:
-        return cast("type", entry.load())
-    except (ImportError, AttributeError) as error:
-        raise LabError(
-            f"'{entry.name}' ({entry.value}) cannot be loaded: {error}",
-            resolution="run `make venv`, or reinstall the package that brings it",
-        ) from error
+        made = entry.load()
+        if not isinstance(made, type):
+            raise TypeError("it is no class")
+    except Exception as error:
+        what = f"'{entry.name}' ({entry.value}) cannot be loaded: {one_line(error)}"
+        remedy = "run `make venv`, or reinstall the package that brings it"
+        raise LabError(what, resolution=remedy if isinstance(error, ImportError) else "correct it") from error
+    return made

@@ -127,12 +127,12 @@ def doctor(
 @app.command()
 def targets(as_json: JsonOption = False) -> None:
     """The targets that can be named, and what each is."""
-    from lab.registry import driver_class, driver_names
+    from lab.registry import driver_names, variants
 
     rows = [
         {"target": f"{name}:{variant}" if variant else name, "about": about}
         for name in driver_names()
-        for variant, about in driver_class(name).variants().items()
+        for variant, about in variants(name).items()
     ]
     _show(rows, lambda: _two_columns((row["target"], row["about"]) for row in rows), as_json)
 

@@ -114,6 +114,29 @@ def test_a_driver_of_another_package_is_a_target_beside_those_of_the_checkout(ch
     assert _not_installed(run) == ""
 
 
+@pytest.mark.parametrize(
+    "text,told",
+    [
+        ("import no_such_sdk\n", "No module named 'no_such_sdk'"),
+        ("class Newcomer:\n    def", "invalid syntax"),
+        ("Newcomer = 3\n", "it is no class"),
+        ("raise RuntimeError('at\\nonce')\n", "at once"),
+        ("", "no attribute 'Newcomer'"),
+    ],
+)
+def test_what_is_broken_is_told_in_its_row_and_hides_no_other(checkout: Path, run: Run, text: str, told: str) -> None:
+    for folder, group in (("drivers", "lab.drivers"), ("scenarios", "lab.scenarios")):
+        (checkout / folder / "newcomer.py").write_text(text)
+        head = f'[project.entry-points."{group}"]\n'
+        _change(checkout, head, head + f'newcomer = "{folder}.newcomer:Newcomer"\n')
+    found = _targets(run)
+    assert told in found["newcomer"] and "process" in found
+    rows = {row["scenario"]: row["question"] for row in json.loads(run("-m", "lab", "scenarios", "--json").stdout)}
+    assert told in rows["newcomer"] and "boot" in rows
+    ran = run("-m", "lab", "run", "newcomer", "-t", "process")
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr and told in ran.stderr
+
+
 def test_a_pyproject_that_cannot_be_read_is_one_line(checkout: Path, run: Run) -> None:
     (checkout / PYPROJECT).write_text("[project")
     ran = run("-m", "lab", "targets")
