@@ -81,7 +81,7 @@ class RunComparison:
     """What of either host, while its run lasted, can make a difference of its own."""
     company: str = ""
     """Where other targets ran in one of the runs than in the other, what they were: a condition of every figure
-    (METHOD.md, rule 24)."""
+    (docs/method.md, rule 24)."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """By run, `A` and `B`: the targets that were asked for there and have no figure, in words."""
 

@@ -130,9 +130,22 @@ def _headings(node: ast.expr, module: Mapping[str, Any], local: Mapping[str, lis
             try:
                 value = eval(ast.unparse(node), dict(module))  # noqa: S307  the lab's own source
             except NameError:
-                return set()
+                return _returned(node, module) if isinstance(node, ast.Call) else set()
             return {value} if isinstance(value, str) else {word for word in value if isinstance(word, str)}
     return {word for one in inner for word in _headings(one, module, local)}
+
+
+def _returned(call: ast.Call, module: Mapping[str, Any]) -> set[str]:
+    """The words that the called function may return."""
+    try:
+        called = inspect.unwrap(eval(ast.unparse(call.func), dict(module)))  # noqa: S307  as above
+    except NameError:
+        return set()
+    if not inspect.isfunction(called):
+        return set()
+    returns = [node for node in ast.walk(ast.parse(inspect.getsource(called))) if isinstance(node, ast.Return)]
+    theirs = vars(inspect.getmodule(called))
+    return {word for node in returns if node.value is not None for word in _headings(node.value, theirs, {})}
 
 
 def _columns() -> set[str]:
