@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 import http.client
+import ipaddress
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +95,12 @@ def _bridge(api: APIClient) -> dict[str, Any] | None:
 
 
 def _address_is_here(bridge: dict[str, Any]) -> bool:
-    """Whether an interface of this namespace has the bridge's own address: an engine's default range is much the same
-    everywhere, so that its name has to be the bridge's too."""
-    gateways = {one.get("Gateway") for one in (bridge.get("IPAM") or {}).get("Config") or ()}
+    """Whether the bridge's interface, with an address in the bridge's range, is in this namespace: by name alone it
+    could be another engine's. An engine that has just begun tells the range, and not yet its own address there."""
+    ranges = [ipaddress.ip_network(one["Subnet"]) for one in (bridge.get("IPAM") or {}).get("Config") or ()]
     name = (bridge.get("Options") or {}).get("com.docker.network.bridge.name", "docker0")
-    return any(one.address in gateways for one in psutil.net_if_addrs().get(name, ()))
+    own = [one.address for one in psutil.net_if_addrs().get(name, ()) if one.family is socket.AF_INET]
+    return any(ipaddress.ip_address(address) in network for address in own for network in ranges)
 
 
 def _same_network(api: APIClient) -> bool | None:
