@@ -45,7 +45,7 @@ accept: provision-tests venv-dev ## Check the lab's figures against separate pro
 doctor: venv ## Show each engine: there or not, why, and what mends it
 	@$(ACCESS) $(BIN)/lab doctor
 
-provision: ## Install and start only what the engines need (ENGINES= limits it; FIX_KVM=1 opens /dev/kvm to group kvm)
+provision: ## Install and start only what the engines need (ENGINES= limits it; FIX_KVM=1 gives group kvm /dev/kvm also beside a libvirtd that runs)
 	@vagrant/provision.sh
 
 provision-tests:

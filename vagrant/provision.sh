@@ -6,7 +6,8 @@
 #   ENGINES=process,docker            the engines to set up (default process,docker,libvirt; also swarm, kubernetes)
 #   FIX_KVM=1                         give group kvm the device /dev/kvm, where libvirt's QEMU cannot open it
 #
-# It changes no daemon.json, no group's members and, unless FIX_KVM is set, no device's mode.
+# It changes no daemon.json and no group's members. Where it starts libvirtd itself, it gives /dev/kvm to group kvm as
+# udev would have done; where another libvirtd runs, it changes no device unless FIX_KVM is set.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=vagrant/lib.sh
@@ -23,7 +24,7 @@ main() {
       --plan) plan_only=1 ;;
       --tests) for_tests=1 ;;
       *)
-        sed -n 2,10p "$0" >&2
+        sed -n 2,11p "$0" >&2
         exit 2
         ;;
     esac
@@ -230,12 +231,15 @@ kvm_unusable() { # libvirt runs QEMU as a user of group kvm
   [ $((8#$mode & 8#006)) != 6 ] && ! { [ "$group" = kvm ] && [ $((8#$mode & 8#060)) = $((8#060)) ]; }
 }
 
-kvm_to_fix() { [ -n "${FIX_KVM:-}" ] && kvm_unusable; }
+# Whether this set-up may give the device away: libvirt then looks at QEMU once, and not anew at each launch.
+may_fix_kvm() { [ -n "${FIX_KVM:-}" ] || ! libvirt_there; }
+
+kvm_to_fix() { kvm_unusable && may_fix_kvm; }
 
 fix_kvm() {
   kvm_unusable || return 0
   local device=$SYSROOT/dev/kvm
-  if [ -z "${FIX_KVM:-}" ]; then
+  if ! may_fix_kvm; then
     warn "libvirt's QEMU cannot open /dev/kvm; give it to group kvm with FIX_KVM=1, or: sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm"
   else
     note kvm "$(stat -c '%u:%g %a' "$device")"

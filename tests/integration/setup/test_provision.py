@@ -403,7 +403,7 @@ def test_a_process_that_took_over_a_noted_pid_is_left_alone(machine: Machine) ->
         bystander.kill()
 
 
-def test_the_kvm_device_is_changed_only_when_asked_and_given_back(machine: Machine) -> None:
+def test_beside_anothers_libvirt_the_kvm_device_is_changed_only_when_asked_and_given_back(machine: Machine) -> None:
     machine.has_everything()
     machine.listen("libvirt/libvirt-sock")
     device = machine.root / "dev/kvm"
@@ -413,6 +413,18 @@ def test_the_kvm_device_is_changed_only_when_asked_and_given_back(machine: Machi
     assert device.stat().st_mode & 0o777 == 0o600
     machine.run("provision.sh", ENGINES="libvirt", FIX_KVM="1")
     assert machine.calls("chgrp kvm")
+    assert device.stat().st_mode & 0o777 == 0o660
+    machine.run("uninstall.sh", "--stop")
+    assert device.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_libvirt_that_the_set_up_starts_gets_the_kvm_device_as_by_udev(machine: Machine) -> None:
+    machine.has_everything()
+    device = machine.root / "dev/kvm"
+    device.touch()
+    device.chmod(0o600)
+    said = machine.run("provision.sh", ENGINES="libvirt").stdout
+    assert said.index("To change: group and mode of /dev/kvm") < said.index("Starting libvirt")
     assert device.stat().st_mode & 0o777 == 0o660
     machine.run("uninstall.sh", "--stop")
     assert device.stat().st_mode & 0o777 == 0o600
