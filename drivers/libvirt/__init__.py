@@ -22,7 +22,7 @@ from drivers.libvirt.console import Console
 from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.domain import Plan, command_line, domain_xml
 from drivers.libvirt.engine import connect, dotted, translated
-from drivers.libvirt.host import Host, ask_host
+from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
 from drivers.libvirt.media import Media, prepare_media
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
@@ -80,6 +80,7 @@ class LibvirtDriver:
         with translated("ask for its version"):
             version, uri = dotted(connection.getLibVersion()), connection.getURI()
         emulator = host.emulator
+        slow = slow_launch(connection)
         return Info(
             engine="libvirt and QEMU",
             version=f"libvirt {version}, QEMU {emulator.version}",
@@ -105,6 +106,7 @@ class LibvirtDriver:
                     "pids": "not set: a guest has no limit on processes",
                 },
                 "cpu_limit": "virtual CPUs, and a cgroup quota for a fraction" if host.cpu_quota else "virtual CPUs",
+                **({"slow_launch": slow} if slow else {}),
                 "stop_request": "a line on the guest's console, then destroy",
             },
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lab import units
 from lab.figures import density, series, stats
 from lab.figures.compared import RunComparison
 from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
-from lab.store.record import Outcome, Run, RunRecord, RunStatus
+from lab.store.record import Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.timeline import Phase
 
 TCG = (
     "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
@@ -60,6 +63,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_density(rows),
         *_waiting(rows),
         *_health(record),
+        *_slow(record),
     ]
     if any(_accel(target.info) == "tcg" for target in record.targets):
         told.append(TCG)
@@ -80,6 +84,17 @@ def missing(record: RunRecord) -> str:
 def warnings(record: RunRecord) -> list[str]:
     """What of the host makes the figures weak: as found when the run began, else from its stored facts."""
     return [f"Host: {_with_remedy(found)}" for found in _warnings(record)]
+
+
+def slow_launch(target: TargetRecord, started_s: float) -> str:
+    """What a launch lost until its engine said that it runs, why, and what mends it; empty where no reason is known."""
+    told = (target.info.get("facts") or {}).get("slow_launch") or {}
+    if not told:
+        return ""
+    return (
+        f"{series.label(target)}: {units.quantity(started_s, 's')} of a launch pass before the engine has started it: "
+        f"{told['why']} ({told['remedy']})."
+    )
 
 
 def passing_warnings(record: RunRecord) -> list[str]:
@@ -267,6 +282,17 @@ def _health(record: RunRecord) -> Iterator[str]:
                 f"{series.label(target)}: the image has a health check, asked every {interval} s by the engine, which "
                 f"said {counts} when the launch was over; 'ready' is the first answer that a client got."
             )
+
+
+def _slow(record: RunRecord) -> Iterator[str]:
+    for target in record.targets:
+        taken = [
+            launch.timeline.duration_s(Phase.REQUESTED, Phase.STARTED)
+            for launch in record.launches
+            if launch.target == target.target and not launch.warmup and Phase.STARTED in launch.timeline
+        ]
+        if taken and (told := slow_launch(target, statistics.median(taken))):
+            yield told
 
 
 def _accel(info: Any) -> Any:

@@ -164,3 +164,12 @@ def test_the_probe_ends_by_itself_where_there_is_no_kvm() -> None:
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         return  # the integration tests ask the real one
     assert not kvm._count().proven
+
+
+@pytest.mark.parametrize(("mode", "shut"), [(0o600, True), (0o666, False), (0o660, True)])
+def test_a_device_that_qemus_user_cannot_open_makes_launches_slow(mode: int, shut: bool, tmp_path: Path) -> None:
+    device = tmp_path / "kvm"
+    device.touch()
+    device.chmod(mode)
+    assert host._shut_to_group_kvm(device) is shut
+    assert host._shut_to_group_kvm(tmp_path / "none") is False

@@ -290,3 +290,12 @@ def test_an_images_health_check_is_told_beside_ready(make_record: Make) -> None:
     said = " ".join(shown(render_run(replace(record, launches=launches)), 400).split())
     assert "docker: the image has a health check, asked every 30 s" in said and "'starting' in 3 of 3 launches" in said
     assert "health check" not in shown(render_run(record))
+
+
+def test_what_each_launch_loses_is_told_with_what_mends_it_and_only_where_a_reason_is_known(make_record: Make) -> None:
+    record = make_record()
+    assert "pass before the engine has started it" not in shown(render_run(record))
+    slow = {"facts": {"slow_launch": {"why": "it looks anew", "remedy": "chmod it"}}}
+    targets = [replace(t, info=t.info | slow) if t.target == "libvirt:q35" else t for t in record.targets]
+    said = " ".join(shown(render_run(replace(record, targets=targets)), 400).split())
+    assert re.search(r"libvirt:q35 \(tcg\): \d+ ms of a launch pass before .* it looks anew \(chmod it\)", said)
