@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drivers.kubernetes import images, labels, manifests, processes
-from drivers.kubernetes.api import Api, Json, connect, require_client
-from drivers.kubernetes.cluster import Cluster, Clusters
-from drivers.kubernetes.cost import measure_cluster
-from drivers.kubernetes.errors import translated
-from drivers.kubernetes.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
-from drivers.kubernetes.kind import DEFAULT_NAME, Kind, provided, read_config
-from drivers.kubernetes.launch import Ground, Launch
-from drivers.kubernetes.manifests import Form
-from drivers.kubernetes.namespaces import make_namespace
-from drivers.kubernetes.ports import pool_of
-from drivers.kubernetes.routes import choose_route
-from drivers.kubernetes.watch import Watcher
+from drivers.kubernetes.cluster import images
+from drivers.kubernetes.cluster.clusters import Cluster, Clusters
+from drivers.kubernetes.cluster.cost import measure_cluster
+from drivers.kubernetes.cluster.kind import DEFAULT_NAME, Kind, provided, read_config
+from drivers.kubernetes.connection.client import Api, Json, connect, require_client
+from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.events.watch import Watcher
+from drivers.kubernetes.objects import labels, manifests
+from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.objects.namespaces import make_namespace
+from drivers.kubernetes.pods import processes
+from drivers.kubernetes.pods.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
+from drivers.kubernetes.pods.launch import Ground, Launch
+from drivers.kubernetes.pods.ports import pool_of
+from drivers.kubernetes.pods.routes import choose_route
 from lab.driver import Context, Info, Instance, Leftover, Mark
 from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.features import Feature

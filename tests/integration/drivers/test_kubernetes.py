@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from drivers.kubernetes import KubernetesDriver
-from drivers.kubernetes.kind import POOL, Kind
+from drivers.kubernetes.cluster.kind import POOL, Kind
 from lab.driver import Context
 from lab.errors import LabError, LaunchError
 from lab.features import Execs, Feature, OnThisHost, Replicates, Role

@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from drivers.kubernetes.api import Api, connect
+from drivers.kubernetes.connection.client import Api, connect
 from lab.host.facts import boot_id, time_namespace
 from lab.launch.waiter import reserve_port
 
@@ -631,7 +631,7 @@ def kind(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> FakeKin
         program = programs / name
         program.write_text(f"#!{sys.executable} -S\nHOME = {str(made.directory)!r}\n{_FAKE_KIND}")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("drivers.kubernetes.kind.subprocess.run", made.run)
+    monkeypatch.setattr("drivers.kubernetes.cluster.kind.subprocess.run", made.run)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     for option in ("KIND_IMAGE", "KIND_CONFIG", "CONTEXT", "ROUTE", "SERVICE_IMAGE"):
         monkeypatch.delenv(f"LAB_{option}", raising=False)
@@ -648,5 +648,5 @@ def k8s() -> Any:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long waits for what may mend itself."""
-    monkeypatch.setattr("drivers.kubernetes.follow._GRACE_S", 0.2)
-    monkeypatch.setattr("drivers.kubernetes.api._PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("drivers.kubernetes.events.follow._GRACE_S", 0.2)
+    monkeypatch.setattr("drivers.kubernetes.connection.client._PAUSES_S", (0.01, 0.01, 0.01))

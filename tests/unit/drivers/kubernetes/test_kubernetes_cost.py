@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from drivers.kubernetes import KubernetesDriver, cost
-from drivers.kubernetes.labels import owner_of
+from drivers.kubernetes import KubernetesDriver
+from drivers.kubernetes.cluster import cost
+from drivers.kubernetes.objects.labels import owner_of
 from lab.driver import Context
 from lab.errors import DriverError
 from lab.host.ownership import Owner
@@ -25,7 +26,7 @@ from scenarios.cluster import Cluster
 def driver(tmp_path: Path, stub: Any, kind: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesDriver]:
     binary = tmp_path / "service"
     binary.write_bytes(b"\x7fELF service")
-    monkeypatch.setattr("drivers.kubernetes.images.build_service", lambda _: binary)
+    monkeypatch.setattr("drivers.kubernetes.cluster.images.build_service", lambda _: binary)
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     kind.make(ports={30000: reserve_port()})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from drivers.kubernetes import KubernetesDriver
-from drivers.kubernetes.labels import labels_of
+from drivers.kubernetes.objects.labels import labels_of
 from lab.driver import Context, Driver
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
 from lab.features import EngineOnThisHost, Feature, Replicates
@@ -30,7 +30,7 @@ def make(tmp_path: Path, stub: Any, kind: Any, monkeypatch: pytest.MonkeyPatch) 
     """Drivers on the fake kind's whole cluster, whose pool has two ports."""
     binary = tmp_path / "service"
     binary.write_bytes(b"\x7fELF service")
-    monkeypatch.setattr("drivers.kubernetes.images.build_service", lambda _: binary)
+    monkeypatch.setattr("drivers.kubernetes.cluster.images.build_service", lambda _: binary)
     stub.ports = {30000: reserve_port(), 30001: reserve_port()}
     kind.make(ports=stub.ports)
     run_dir, cache_dir = tmp_path / "run", tmp_path / "cache"
@@ -298,7 +298,7 @@ def test_an_api_that_keeps_failing_is_one_clear_line(make: Make, stub: Any, quic
 def test_a_silent_api_is_unavailable(make: Make, stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = make()
     driver.info()
-    monkeypatch.setattr("drivers.kubernetes.api._TIMEOUT_S", (0.3, 0.3))
+    monkeypatch.setattr("drivers.kubernetes.connection.client._TIMEOUT_S", (0.3, 0.3))
     stub.refuse("GET", "/version", 200, "late", delay_s=1.0)
     with pytest.raises(DriverUnavailable, match="gave no answer in time"):
         driver.info()
@@ -333,7 +333,7 @@ def test_a_namespace_that_stays_is_a_cleanup_error(make: Make, stub: Any, monkey
     driver = make()
     driver.prepare(spec())
     (namespace,) = driver.leftovers({})
-    monkeypatch.setattr("drivers.kubernetes.inventory.GONE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("drivers.kubernetes.pods.inventory.GONE_TIMEOUT_S", 0.2)
     stub.refuse("DELETE", "/namespaces/", 200, "in time")
     with pytest.raises(CleanupError, match="still lists the namespace lab-r1"):
         namespace.delete()
@@ -408,7 +408,7 @@ def test_what_runs_the_cluster_is_all_in_its_nodes_but_the_labs_pods(
         asked.append((containers, uids))
         return {7: "etcd"}
 
-    monkeypatch.setattr("drivers.kubernetes.processes.of_nodes", of_nodes)
+    monkeypatch.setattr("drivers.kubernetes.pods.processes.of_nodes", of_nodes)
     stub.add("pods", {"metadata": {"name": "etcd"}, "spec": {"containers": []}}, "kube-system")
     driver = make()
     assert isinstance(driver, EngineOnThisHost)

@@ -13,7 +13,7 @@ import urllib3.exceptions
 import websocket
 import yaml
 
-from drivers.kubernetes.errors import is_cluster_error, message_of, status_of, translate, translated
+from drivers.kubernetes.connection.errors import is_cluster_error, message_of, status_of, translate, translated
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
 
 _ARGUMENTS = {

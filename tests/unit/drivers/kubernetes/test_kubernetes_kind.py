@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from drivers.kubernetes import KubernetesDriver, makers
-from drivers.kubernetes.cluster import Clusters
-from drivers.kubernetes.kind import Kind, cluster_config, pool_ports, read_config, refusal
-from drivers.kubernetes.labels import owner_labels
-from drivers.kubernetes.ports import Pool
+from drivers.kubernetes import KubernetesDriver
+from drivers.kubernetes.cluster import makers
+from drivers.kubernetes.cluster.clusters import Clusters
+from drivers.kubernetes.cluster.kind import Kind, cluster_config, pool_ports, read_config, refusal
+from drivers.kubernetes.objects.labels import owner_labels
+from drivers.kubernetes.pods.ports import Pool
 from lab.driver import Context
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.features import Clustered
@@ -273,7 +274,7 @@ def test_a_kind_that_cannot_tell_is_unavailable(context: Context, kind: Any, mon
     def hang(argv: list[str], **_: Any) -> None:
         raise subprocess.TimeoutExpired(argv, 60)
 
-    monkeypatch.setattr("drivers.kubernetes.kind.subprocess.run", hang)
+    monkeypatch.setattr("drivers.kubernetes.cluster.kind.subprocess.run", hang)
     with pytest.raises(DriverUnavailable, match="could not list its clusters within 60 s"):
         KubernetesDriver("", context).info()
 
@@ -377,7 +378,7 @@ def test_what_kind_says_becomes_one_clear_line(said: str, kind_of_error: type[Dr
 
 
 def test_the_real_program_is_called(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drivers.kubernetes.kind.subprocess.run", RUN)
+    monkeypatch.setattr("drivers.kubernetes.cluster.kind.subprocess.run", RUN)
     found = Kind.find()
     assert found.version() == "0.27.0"
     kind.make("one")

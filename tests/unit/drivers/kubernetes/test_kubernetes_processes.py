@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.kubernetes import processes
+from drivers.kubernetes.pods import processes
 from lab.features import Role
 from lab.host import procs
 from lab.host.procs import Entry, Process

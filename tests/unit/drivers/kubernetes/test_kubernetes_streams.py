@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from drivers.kubernetes.api import connect
-from drivers.kubernetes.forward import Forwarder
-from drivers.kubernetes.streams import run_in_pod
+from drivers.kubernetes.connection.client import connect
+from drivers.kubernetes.connection.forward import Forwarder
+from drivers.kubernetes.connection.streams import run_in_pod
 from lab.errors import DriverError, LaunchError
 from lab.features import ExecResult
 from lab.launch.waiter import reserve_port
@@ -116,7 +116,7 @@ def test_output_and_exit_code_come_back(peer: Any) -> None:
         one.send(1, b"x" * 70_000)
         one.send(3, status(reason="NonZeroExitCode", details={"causes": [{"reason": "ExitCode", "message": "7"}]}))
 
-    found = run_in_pod(peer(serve), "ns", "pod", ["/service", "facts"], 5)
+    found = run_in_pod(peer(serve), "ns", "pod", "service", ["/service", "facts"], timeout_s=5)
     assert found == ExecResult(7, b"out\xff\x00" + b"x" * 70_000, b"err")
 
 
@@ -125,7 +125,7 @@ def test_success_is_zero(peer: Any) -> None:
         one.send(3, json.dumps({"status": "Success"}).encode())
         time.sleep(0.2)
 
-    assert run_in_pod(peer(serve), "ns", "pod", ["true"], 5).exit_code == 0
+    assert run_in_pod(peer(serve), "ns", "pod", "service", ["true"], timeout_s=5).exit_code == 0
 
 
 def test_a_program_that_is_not_there_is_told(peer: Any) -> None:
@@ -136,23 +136,23 @@ def test_a_program_that_is_not_there_is_told(peer: Any) -> None:
         time.sleep(0.2)
 
     with pytest.raises(DriverError, match="the pod has no 'no' to run"):
-        run_in_pod(peer(serve), "ns", "pod", ["no"], 5)
+        run_in_pod(peer(serve), "ns", "pod", "service", ["no"], timeout_s=5)
 
 
 def test_a_command_that_does_not_end_is_left_after_its_time(peer: Any) -> None:
     with pytest.raises(DriverError, match=r"'sleep' did not end in the pod within 0\.3 s"):
-        run_in_pod(peer(lambda _: time.sleep(2)), "ns", "pod", ["sleep"], 0.3)
+        run_in_pod(peer(lambda _: time.sleep(2)), "ns", "pod", "service", ["sleep"], timeout_s=0.3)
 
 
 def test_a_connection_that_breaks_is_told(peer: Any) -> None:
     with pytest.raises(DriverError) as raised:
-        run_in_pod(peer(lambda one: one.send(1, b"half")), "ns", "pod", ["x"], 5)
+        run_in_pod(peer(lambda one: one.send(1, b"half")), "ns", "pod", "service", ["x"], timeout_s=5)
     assert "\n" not in raised.value.brief
 
 
 def test_a_refused_handshake_tells_the_apis_reason(peer: Any) -> None:
     with pytest.raises(DriverError, match='pods "refused" not found'):
-        run_in_pod(peer(lambda _: None), "ns", "refused", ["x"], 5)
+        run_in_pod(peer(lambda _: None), "ns", "refused", "service", ["x"], timeout_s=5)
 
 
 def test_a_connection_is_carried_to_the_pod(peer: Any) -> None:

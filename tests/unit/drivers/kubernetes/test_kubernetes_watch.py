@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from drivers.kubernetes import manifests, watch
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.follow import Follower
-from drivers.kubernetes.manifests import Form
-from drivers.kubernetes.watch import Watcher
+from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.events import watch
+from drivers.kubernetes.events.follow import Follower
+from drivers.kubernetes.events.watch import Watcher
+from drivers.kubernetes.objects import manifests
+from drivers.kubernetes.objects.manifests import Form
 from lab.errors import DriverError, LaunchError
 from lab.spec import Spec
 from lab.timeline import ENGINE_CHAIN, Clock, MarkRecord, Phase, Source, Timeline

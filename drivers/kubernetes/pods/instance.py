@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drivers.kubernetes import manifests, processes
-from drivers.kubernetes.api import Api, Json
-from drivers.kubernetes.errors import status_of, translated
-from drivers.kubernetes.follow import Follower
-from drivers.kubernetes.manifests import CONTAINER, GRACE_S, INSTANCE, Form
-from drivers.kubernetes.status import pod_verdict
-from drivers.kubernetes.streams import run_in_pod
+from drivers.kubernetes.connection.client import Api, Json
+from drivers.kubernetes.connection.errors import status_of, translated
+from drivers.kubernetes.connection.streams import run_in_pod
+from drivers.kubernetes.events.follow import Follower
+from drivers.kubernetes.objects import manifests
+from drivers.kubernetes.objects.manifests import CONTAINER, GRACE_S, INSTANCE, Form
+from drivers.kubernetes.objects.status import pod_verdict
+from drivers.kubernetes.pods import processes
 from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Role
 from lab.host import procs
@@ -72,7 +73,9 @@ class Pod:
 
     def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run `argv` in it. Raises DriverError."""
-        return run_in_pod(self._place.api, self._place.namespace, self._place.name, argv, timeout_s)
+        return run_in_pod(
+            self._place.api, self._place.namespace, self._place.name, CONTAINER, argv, timeout_s=timeout_s
+        )
 
     def host_pids(self) -> Mapping[int, Role]:
         """The pod's processes, its pause and its shim; empty where they are not this host's, or it does not run."""
@@ -194,7 +197,9 @@ class Deployment:
             pods = self._pods()
         if not pods:
             raise DriverError(f"the deployment {self.id} has no pod")
-        return run_in_pod(self._place.api, self._place.namespace, pods[0]["metadata"]["name"], argv, timeout_s)
+        return run_in_pod(
+            self._place.api, self._place.namespace, pods[0]["metadata"]["name"], CONTAINER, argv, timeout_s=timeout_s
+        )
 
     def host_pids(self) -> Mapping[int, Role]:
         """As a pod's, of all its pods."""

@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from drivers.kubernetes import images, labels, manifests
-from drivers.kubernetes.api import Api, Json
-from drivers.kubernetes.cluster import Clusters, await_nodes, name_of_a_run
-from drivers.kubernetes.errors import translated
-from drivers.kubernetes.follow import Follower
-from drivers.kubernetes.kind import Kind, cluster_config
-from drivers.kubernetes.manifests import Form
-from drivers.kubernetes.namespaces import make_namespace
-from drivers.kubernetes.watch import Watcher
+from drivers.kubernetes.cluster import images
+from drivers.kubernetes.cluster.clusters import Clusters, await_nodes, name_of_a_run
+from drivers.kubernetes.cluster.kind import Kind, cluster_config
+from drivers.kubernetes.connection.client import Api, Json
+from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.events.follow import Follower
+from drivers.kubernetes.events.watch import Watcher
+from drivers.kubernetes.objects import labels, manifests
+from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.objects.namespaces import make_namespace
 from lab.driver import Context
 from lab.errors import LaunchError
 from lab.launch.waiter import reserve_port

@@ -8,8 +8,8 @@ import select
 import socket
 import threading
 
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.errors import is_cluster_error
+from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.connection.errors import is_cluster_error
 from lab.errors import LaunchError
 from lab.spec import Endpoint
 

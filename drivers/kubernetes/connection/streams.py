@@ -8,9 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.errors import translated
-from drivers.kubernetes.manifests import CONTAINER
+from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.connection.errors import translated
 from lab.errors import DriverError
 from lab.features import ExecResult
 
@@ -18,8 +17,10 @@ _OUTPUT_BYTES = 16 * 1024 * 1024
 _ERROR_CHANNEL = 3
 
 
-def run_in_pod(api: Api, namespace: str, pod: str, argv: Sequence[str], timeout_s: float) -> ExecResult:
-    """Run `argv` in the pod's container, with 16 MiB of output at most.
+def run_in_pod(
+    api: Api, namespace: str, pod: str, container: str, argv: Sequence[str], *, timeout_s: float
+) -> ExecResult:
+    """Run `argv` in a container of the pod, with 16 MiB of output at most.
 
     Raises DriverError when it cannot be run, or does not end in time; then it may run on until the pod ends, since
     Kubernetes has no way to end it.
@@ -35,7 +36,7 @@ def run_in_pod(api: Api, namespace: str, pod: str, argv: Sequence[str], timeout_
                 core.connect_get_namespaced_pod_exec,
                 pod,
                 namespace,
-                container=CONTAINER,
+                container=container,
                 command=list(argv),
                 stdin=False,
                 stdout=True,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from drivers.kubernetes import labels, manifests
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.errors import status_of, translated
+from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.connection.errors import status_of, translated
+from drivers.kubernetes.objects import labels, manifests
 from lab.errors import DriverError
 
 _ACCOUNT_TIMEOUT_S = 30.0

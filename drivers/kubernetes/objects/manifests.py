@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drivers.kubernetes import labels
+from drivers.kubernetes.objects import labels
 from lab.spec import Spec
 from lab.units import MIB
 

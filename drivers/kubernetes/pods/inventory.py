@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from drivers.kubernetes import labels
-from drivers.kubernetes.api import Api, Json
-from drivers.kubernetes.errors import translated
-from drivers.kubernetes.instance import GONE_TIMEOUT_S, Deployment, Place, Pod, Remnant, await_gone, remove
-from drivers.kubernetes.launch import Ground
-from drivers.kubernetes.manifests import Form
-from drivers.kubernetes.routes import addresses
+from drivers.kubernetes.connection.client import Api, Json
+from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.objects import labels
+from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.pods.instance import GONE_TIMEOUT_S, Deployment, Place, Pod, Remnant, await_gone, remove
+from drivers.kubernetes.pods.launch import Ground
+from drivers.kubernetes.pods.routes import addresses
 from lab.driver import Instance, Leftover, bears
 
 

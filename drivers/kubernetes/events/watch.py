@@ -10,9 +10,9 @@ import json
 import threading
 from typing import Any
 
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.errors import is_cluster_error, status_of, translated
-from drivers.kubernetes.follow import Follower
+from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.connection.errors import is_cluster_error, status_of, translated
+from drivers.kubernetes.events.follow import Follower
 from lab.launch.lines import Lines
 
 _SELECTOR = "lab.run"

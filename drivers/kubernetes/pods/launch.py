@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from drivers.kubernetes import labels, manifests
-from drivers.kubernetes.api import Api, Json
-from drivers.kubernetes.errors import message_of, status_of, translated
-from drivers.kubernetes.follow import Follower
-from drivers.kubernetes.forward import Forwarder
-from drivers.kubernetes.instance import Deployment, Place, Pod
-from drivers.kubernetes.manifests import Form
-from drivers.kubernetes.ports import Pool
-from drivers.kubernetes.routes import HOST_PORT, NODE_PORT, POD_ADDRESS, PORT_FORWARD, Route, node_port_endpoint
-from drivers.kubernetes.status import Verdict, deployment_verdict
-from drivers.kubernetes.watch import Watcher
+from drivers.kubernetes.connection.client import Api, Json
+from drivers.kubernetes.connection.errors import message_of, status_of, translated
+from drivers.kubernetes.connection.forward import Forwarder
+from drivers.kubernetes.events.follow import Follower
+from drivers.kubernetes.events.watch import Watcher
+from drivers.kubernetes.objects import labels, manifests
+from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.objects.status import Verdict, deployment_verdict
+from drivers.kubernetes.pods.instance import Deployment, Place, Pod
+from drivers.kubernetes.pods.ports import Pool
+from drivers.kubernetes.pods.routes import HOST_PORT, NODE_PORT, POD_ADDRESS, PORT_FORWARD, Route, node_port_endpoint
 from lab.driver import Instance, Mark
 from lab.errors import DriverError, LaunchError
 from lab.spec import Endpoint, Spec

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from drivers.kubernetes.status import Verdict, pod_verdict, reached
+from drivers.kubernetes.objects.status import Verdict, pod_verdict, reached
 from lab.driver import Mark
 from lab.errors import LaunchError
 from lab.timeline import ENGINE_CHAIN, Phase, Source

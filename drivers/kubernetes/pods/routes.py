@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drivers.kubernetes.api import Api
-from drivers.kubernetes.cluster import Cluster
-from drivers.kubernetes.kind import Kind
-from drivers.kubernetes.ports import Pool
+from drivers.kubernetes.cluster.clusters import Cluster
+from drivers.kubernetes.cluster.kind import Kind
+from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.pods.ports import Pool
 from lab.errors import BadInput, DriverError, Unsupported
 from lab.spec import Endpoint
 

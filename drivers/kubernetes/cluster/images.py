@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from drivers.kubernetes.kind import Kind
+from drivers.kubernetes.cluster.kind import Kind
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, Unsupported
 from lab.image import fetch_image, service_archive

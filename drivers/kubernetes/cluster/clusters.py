@@ -16,12 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import lab
-from drivers.kubernetes import makers
-from drivers.kubernetes.api import Api, Json, connect
-from drivers.kubernetes.errors import translated
-from drivers.kubernetes.kind import CLUSTER_LABEL, Kind, anew, check_name, cluster_config, pool_ports, read_config
-from drivers.kubernetes.labels import MANAGED_BY, owner_labels, owner_of
-from drivers.kubernetes.status import condition
+from drivers.kubernetes.cluster import makers
+from drivers.kubernetes.cluster.kind import (
+    CLUSTER_LABEL,
+    Kind,
+    anew,
+    check_name,
+    cluster_config,
+    pool_ports,
+    read_config,
+)
+from drivers.kubernetes.connection.client import Api, Json, connect
+from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.objects.labels import MANAGED_BY, owner_labels, owner_of
+from drivers.kubernetes.objects.status import condition
 from lab.driver import bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError
 from lab.host.ownership import Owner, owner_alive

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from drivers.kubernetes.manifests import PORTS
+from drivers.kubernetes.objects.manifests import PORTS
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable
 
 POOL = 32

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from drivers.kubernetes.errors import status_of, translated
+from drivers.kubernetes.connection.errors import status_of, translated
 from lab.errors import DriverUnavailable
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What a cluster tells of launches by events, as it happens."""

@@ -1,0 +1,1 @@
+"""What is asked of a cluster as objects, and what their status says."""
