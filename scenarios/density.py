@@ -8,7 +8,7 @@ level every instance is ready, all are of the same declared size, and `settle` s
 | `level_bytes` (`of`=`available`, `level`, `walk`, `visit`) | MemAvailable with so many instances | bytes |
 | `level_bytes` (`of`=`lab`) | the lab's own PSS then, which is taken out | bytes |
 | `level_bytes` (`of`=`pss`, `cgroup`, `cgroup-page-cache`, `cgroup-kernel`, `page-tables`) | sums over the instances | bytes |
-| `level_bytes` (`of`=`engine`) | the PSS of the engine's daemons, where they are known | bytes |
+| `level_bytes` (`of`=`engine`) | the PSS of the engine's daemons that were there before and after `settle`, where they are known | bytes |
 | `level_bytes` (`of`=`ksm-saved`) | what same-page merging saves on the machine | bytes |
 | `level_bytes` (`of`=`floor`) | what was to be left available; at level 0 | bytes |
 | `noise_bytes` | MemAvailable of two readings at N = 0, as far apart as two levels: the later less the earlier | bytes |
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Annotated, ClassVar
@@ -35,6 +36,7 @@ from pydantic.dataclasses import dataclass
 from lab.errors import DriverError, MeasurementError
 from lab.features import EngineOnThisHost, Feature, OnThisHost
 from lab.figures.density import AVAILABLE, CGROUP, FLOOR, LAB, LEVEL, PSS, default_floor_bytes
+from lab.host import procs
 from lab.host.cgroup_memory import CgroupMemory, memory_of
 from lab.host.memory import (
     Account,
@@ -43,8 +45,10 @@ from lab.host.memory import (
     ksm_saved_bytes,
     read_holding,
     refresh_counters,
+    standing,
     total_bytes,
 )
+from lab.host.procs import Process
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.service import ask
@@ -177,13 +181,15 @@ class _Crowd:
 
     def _look(self, walk: str) -> int:
         """Read everything at this level; what is available first, before the reading itself takes any."""
+        engine = self._engine()
         time.sleep(self._plan.settle)
         refresh_counters()
         available = available_bytes()
         self._emit(walk, AVAILABLE, available)
         self._emit(walk, LAB, read_holding(os.getpid()).pss_bytes)
         if isinstance(self._bench.driver, EngineOnThisHost):
-            self._emit(walk, "engine", _engine_bytes(self._bench.driver))
+            # What passed by (a network plugin of a pod that has just gone) is no part of what stands.
+            self._emit(walk, "engine", sum(one.pss_bytes for one in standing(engine).values()))
         saved = ksm_saved_bytes()
         if saved is not None:
             self._emit(walk, "ksm-saved", saved)
@@ -194,6 +200,10 @@ class _Crowd:
         self._emit_cgroups(walk, [one for one in charged if one is not None], len(charged))
         self._visits += 1
         return available
+
+    def _engine(self) -> Collection[Process]:
+        driver = self._bench.driver
+        return procs.present(driver.engine_pids()) if isinstance(driver, EngineOnThisHost) else ()
 
     def _emit_cgroups(self, walk: str, charged: list[CgroupMemory], expected: int) -> None:
         if len(charged) < expected:  # an instance without a cgroup of its own would make the sum too small
@@ -213,10 +223,3 @@ def _account(session: Session) -> Account:
     if not isinstance(session.instance, OnThisHost):
         raise DriverError("the engine says that it tells its instances' processes, and this instance does not")
     return account(session.instance.host_pids)
-
-
-def _engine_bytes(driver: EngineOnThisHost) -> int:
-    try:
-        return sum(read_holding(pid).pss_bytes for pid in driver.engine_pids())
-    except ProcessLookupError as error:
-        raise DriverError(f"a process of the engine ended while it was looked at: {error}") from error

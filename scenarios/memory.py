@@ -14,7 +14,7 @@ served request), `load` (`requests` requests within a second) and `alloc` (the s
 | `netns_count` | network namespaces that are not the host's own: kernel memory that no process owns |
 | `guest_ram_bytes` (`part`, `after`) | a guest's memory, declared and touched; how it could be given back is in `balloon` and `free_page_reporting` |
 | `inside_bytes` (`part`) | what the service believes it has: total (MemTotal) and the limit of its own cgroup where it sees one |
-| `engine_pss_bytes` (`process`) | fixed cost: daemons and control plane by PSS, there before the first instance |
+| `engine_pss_bytes` (`process`) | fixed cost: daemons and control plane by PSS before this launch, of those that are still there at `ready` |
 | `others_running` | what else the engine runs that is not the lab's: its processes share pages with the instance's |
 | `storage_bytes` (`part`) | blocks on disk: image (shared by launches), writable, kernel, initramfs, root |
 
@@ -26,6 +26,7 @@ The overhead of a platform is its `pss_bytes` less that of the bare process in t
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from typing import Annotated, ClassVar
@@ -36,8 +37,9 @@ from pydantic.dataclasses import dataclass
 from lab.driver import Instance
 from lab.errors import DriverError
 from lab.features import Coldable, EngineOnThisHost, Feature, HasGuestMemory, OnThisHost, Role, StoredHere
+from lab.host import procs
 from lab.host.cgroup_memory import memory_of
-from lab.host.memory import account, held_on_disk, read_holding, refresh_counters, touched_bytes
+from lab.host.memory import account, held_on_disk, refresh_counters, standing, touched_bytes
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.service import ask
@@ -64,9 +66,10 @@ class Memory:
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.HOST_PIDS})
 
     def measure(self, bench: Bench) -> None:
-        _emit_engine(bench)
+        engine = _Engine(bench)
         _emit_others(bench)
         with bench.session() as session:
+            engine.emit(bench)
             asked = session.answer is not None  # without a network nothing can be asked of it
             if self.hold:
                 ask.hold(session, self.hold)
@@ -130,23 +133,30 @@ def _emit_guest(bench: Bench, instance: HasGuestMemory, vmms: list[int], after: 
     if after == READY:
         bench.emit("guest_ram_bytes", given.declared_bytes, "bytes", part="declared", after=after, **told)
     for pid in vmms:
-        touched = touched_bytes(pid, given.declared_bytes)
+        touched = None
+        with contextlib.suppress(ProcessLookupError):  # it ended since: the account before this was of a living one
+            touched = touched_bytes(pid, given.declared_bytes)
         if touched is not None:
             bench.emit("guest_ram_bytes", touched, "bytes", part="touched", after=after, **told)
 
 
-def _emit_engine(bench: Bench) -> None:
-    """The daemons' PSS by name, before this launch."""
-    if not isinstance(bench.driver, EngineOnThisHost):
-        return
-    sums: Counter[str] = Counter()
-    for pid, name in bench.driver.engine_pids().items():
-        try:
-            sums[name] += read_holding(pid).pss_bytes
-        except ProcessLookupError as error:
-            raise DriverError(f"{name} (process {pid}) ended while it was looked at") from error
-    for name, value in sums.items():
-        bench.emit("engine_pss_bytes", value, "bytes", process=name)
+class _Engine:
+    """The daemons as they are before this launch. Of those that are gone once it serves, none was a standing cost: the
+    network plugin of a pod that was just being removed, a shim on its way out."""
+
+    def __init__(self, bench: Bench) -> None:
+        driver = bench.driver
+        self._names = procs.present(driver.engine_pids()) if isinstance(driver, EngineOnThisHost) else {}
+        self._held = standing(self._names)
+
+    def emit(self, bench: Bench) -> None:
+        """The PSS by name of what still runs."""
+        sums: Counter[str] = Counter()
+        for process, holding in self._held.items():
+            if process.alive():
+                sums[self._names[process]] += holding.pss_bytes
+        for name, value in sums.items():
+            bench.emit("engine_pss_bytes", value, "bytes", process=name)
 
 
 def _emit_others(bench: Bench) -> None:

@@ -74,13 +74,15 @@ def held(limit: Limit, pids: Collection[int], own: Collection[int], *, proc: Pat
     for pid in pids:
         try:
             chain = own_levels(pid, limit, own)
-        except (FileNotFoundError, ProcessLookupError):
-            return f"process {pid} of the instance ended while its limits were read"
+        except (FileNotFoundError, ProcessLookupError):  # it ended: no limit is wanted for it
+            continue
         each = [one for directory in chain if (one := _read(limit, directory)) is not None]
         if not each:
             file = " or ".join(sorted({_FILES[limit, 1], _FILES[limit, 2]}))
             return f"no cgroup of the instance's own has a limit in {file}"
         found.append(min(each, key=lambda one: one.amount))
+    if not found:
+        return "the processes of the instance ended while their limits were read"
     loosest = max(found, key=lambda one: one.amount)
     if limit is Limit.MEMORY:
         return _with_swap(loosest, proc)

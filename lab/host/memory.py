@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import MeasurementError
 from lab.features import Role
+from lab.host import procs
 from lab.host.procfs import read_int, read_link, read_meminfo
+from lab.host.procs import Process
 
 TB_CACHE = "vmm-tb-cache"
 """The part of an emulator's memory that holds translated code: beside the roles, because no VM with KVM has it."""
@@ -27,6 +29,7 @@ _PROC = Path("/proc")
 _KSM = Path("/sys/kernel/mm/ksm")
 _REFRESH = Path("/proc/sys/vm/stat_refresh")
 _TRIES = 3
+_WORKS = frozenset({Role.SERVICE, Role.VMM})
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
 
 
@@ -109,21 +112,35 @@ class Account:
 
 
 def account(pids: Callable[[], Mapping[int, Role]], *, emulated: bool = False) -> Account:
-    """What the processes that `pids` names hold now. They are listed again where one ended meanwhile. With `emulated`,
-    a VMM's translated code is told apart.
+    """What the processes that `pids` names hold now. One that ends while it is looked at is left out (a probe, a helper
+    that passes by); where what serves did, they are listed again. With `emulated`, a VMM's translated code is told
+    apart.
 
-    Raises MeasurementError where this user may not look, or where they keep ending.
+    Raises MeasurementError where this user may not look, or where what serves keeps ending.
     """
     for _ in range(_TRIES):
         listed = pids()
         if not listed:
             raise MeasurementError("the instance has no process on this host to look at")
-        with contextlib.suppress(ProcessLookupError):
-            found = {
-                pid: (role, read_holding(pid, emulator=emulated and role is Role.VMM)) for pid, role in listed.items()
-            }
-            return Account(by_pid=found, netns=_network_namespaces(listed))
+        roles = procs.present(listed)
+        emulators = {one for one, role in roles.items() if emulated and role is Role.VMM}
+        held = standing(roles, emulators=emulators)
+        found = {one.pid: (roles[one], holding) for one, holding in held.items()}
+        if found and _works(listed.values()) == _works(role for role, _ in found.values()):
+            return Account(by_pid=found, netns=_network_namespaces(found))
     raise MeasurementError("the instance's processes end faster than they can be looked at")
+
+
+def standing(processes: Iterable[Process], *, emulators: Collection[Process] = ()) -> dict[Process, Holding]:
+    """What each of `processes` holds that is there before and after it is looked at; those of `emulators` are looked
+    through for translated code. Raises MeasurementError where this user may not look."""
+    found: dict[Process, Holding] = {}
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            holding = read_holding(process.pid, emulator=process in emulators)
+            if process.alive():
+                found[process] = holding
+    return found
 
 
 def read_holding(pid: int, *, emulator: bool = False) -> Holding:
@@ -237,6 +254,10 @@ def _refuse(error: OSError) -> None:
 def _translated(one: Region) -> bool:
     """QEMU maps its buffer of translated code anonymous, writable and executable (tcg/region.c), as nothing else."""
     return one.inode == 0 and not one.name and one.permissions.startswith("rwx")
+
+
+def _works(roles: Iterable[Role]) -> frozenset[Role]:
+    return _WORKS & frozenset(roles)
 
 
 def _network_namespaces(pids: Iterable[int]) -> int:

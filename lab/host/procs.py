@@ -6,13 +6,16 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lab.host.ownership import start_ticks
 
 _PROC = Path("/proc")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,6 +79,11 @@ class Entry:
     parent: int
     session: int
     name: str
+
+
+def present(pids: Mapping[int, T]) -> dict[Process, T]:
+    """Those of `pids` that run now, held on to: what ends later can be told from another that gets its pid."""
+    return {process: what for pid, what in pids.items() if (process := Process.of(pid)) is not None}
 
 
 def table() -> dict[int, Entry]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.driver import Instance
 from lab.errors import MeasurementError
 from lab.features import OnThisHost, Role
-from lab.host.cgroup import Group
+from lab.host.cgroup import Directory, Group
 from lab.host.limits import Limit, own_levels
 from lab.host.procfs import read_cpu_ticks, read_text
 
@@ -85,10 +85,15 @@ class Gauge:
         serve. Raises MeasurementError where the instance ends meanwhile."""
         pids: Mapping[int, Role] = instance.host_pids() if isinstance(instance, OnThisHost) else {}
         works = {pid for pid, role in pids.items() if role in (Role.SERVICE, Role.VMM)}
-        try:
-            levels = own_levels(min(works), Limit.CPUS, pids) if works else []
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise MeasurementError("the instance ended while its cgroup was looked for") from error
+        levels: list[Directory] = []
+        while works:
+            try:
+                levels = own_levels(min(works), Limit.CPUS, pids)
+                break
+            except (FileNotFoundError, ProcessLookupError) as error:
+                works.remove(min(works))  # one that passed by, if others still work
+                if not works:
+                    raise MeasurementError("the instance ended while its cgroup was looked for") from error
         whole = next((one.path for one in levels if works <= Group("", (one,)).pids()), None)
         own = _pressure(whole, "{}.pressure") if whole is not None else {}
         return cls(

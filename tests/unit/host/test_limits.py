@@ -94,8 +94,14 @@ def test_one_process_without_a_limit_is_enough_to_prove_nothing(tmp_path: Path, 
     placed[7] = v2(tmp_path, "a", pids="7\n", most="100")
     placed[8] = v2(tmp_path, "b", pids="8\n")
     assert isinstance(held(Limit.PIDS, [7, 8], [7, 8], proc=proc(tmp_path)), str)
-    assert isinstance(held(Limit.PIDS, [7, 9], [7, 9], proc=proc(tmp_path)), str)  # it ended
+    assert isinstance(held(Limit.PIDS, [9], [9], proc=proc(tmp_path)), str)  # it ended
     assert isinstance(held(Limit.PIDS, [], [], proc=proc(tmp_path)), str)
+
+
+def test_a_process_that_ended_meanwhile_needs_no_limit(tmp_path: Path, placed: dict[int, Path]) -> None:
+    placed[7] = v2(tmp_path, "a", pids="7\n", most="100")
+    found = held(Limit.PIDS, [9, 7], [7, 9], proc=proc(tmp_path))
+    assert isinstance(found, Held) and found.amount == 100
 
 
 def test_memory_counts_only_where_swap_is_bounded_too(tmp_path: Path, placed: dict[int, Path]) -> None:

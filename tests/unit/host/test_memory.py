@@ -19,7 +19,7 @@ from lab import units
 from lab.errors import MeasurementError
 from lab.features import Role
 from lab.figures import notes, series
-from lab.host import cgroup_memory
+from lab.host import cgroup_memory, memory, procs
 from lab.host.cgroup_memory import CgroupMemory
 from lab.host.memory import TB_CACHE, Account, Holding, account, held_on_disk, mappings, read_holding, touched_bytes
 from lab.host.procs import Entry, Process
@@ -74,13 +74,60 @@ def test_of_a_guests_memory_only_what_was_touched_counts() -> None:
     assert touched_bytes(os.getpid(), 1 << 46) is None
 
 
-def test_processes_that_end_are_listed_again_and_none_at_all_is_an_error() -> None:
-    listings = itertools.chain([{2**22 + 1: Role.SERVICE}], itertools.repeat({os.getpid(): Role.SERVICE}))
+GONE = 2**22 + 1
+
+
+def test_what_serves_and_ended_is_listed_again_and_none_at_all_is_an_error() -> None:
+    listings = itertools.chain([{GONE: Role.SERVICE}], itertools.repeat({os.getpid(): Role.SERVICE}))
     assert set(account(lambda: next(listings)).by_pid) == {os.getpid()}
+    kept = itertools.chain([{GONE: Role.SERVICE, os.getppid(): Role.SHIM}], itertools.repeat({os.getpid(): Role.SERVICE}))
+    assert set(account(lambda: next(kept)).by_pid) == {os.getpid()}  # a shim alone is no service
     with pytest.raises(MeasurementError, match="no process"):
         account(dict)
     with pytest.raises(MeasurementError, match="end faster"):
-        account(lambda: {2**22 + 1: Role.SERVICE})
+        account(lambda: {GONE: Role.SERVICE})
+
+
+def test_a_helper_that_passes_by_is_left_out_of_every_look() -> None:
+    """While processes come and go all the time, each look is of what stays."""
+    passing: list[subprocess.Popen[bytes]] = []
+
+    def listed() -> Mapping[int, Role]:
+        passing.append(subprocess.Popen(["true"]))
+        return {os.getpid(): Role.SERVICE, passing[-1].pid: Role.HELPER, GONE: Role.PROXY}
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def read(pid: int, *, emulator: bool = False) -> Holding:
+                if pid == passing[-1].pid:
+                    passing[-1].wait(10)  # it ends just as it is looked at
+                return read_holding(pid, emulator=emulator)
+
+            patch.setattr(memory, "read_holding", read)
+            looks = [account(listed) for _ in range(20)]
+    finally:
+        for one in passing:
+            one.wait(10)
+    assert [set(look.by_pid) for look in looks] == [{os.getpid()}] * 20
+
+
+def test_what_ends_after_it_was_read_does_not_stand() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    listed = procs.present({os.getpid(): "me", child.pid: "child", GONE: "gone"})
+    assert sorted(listed.values()) == ["child", "me"]
+    assert len(memory.standing(listed)) == 2
+    with pytest.MonkeyPatch.context() as patch:
+
+        def read(pid: int, *, emulator: bool = False) -> Holding:
+            found = read_holding(pid, emulator=emulator)
+            if pid == child.pid:
+                child.kill()
+                child.wait(10)
+            return found
+
+        patch.setattr(memory, "read_holding", read)
+        assert {one.pid for one in memory.standing(listed)} == {os.getpid()}
 
 
 def holding(**parts: int) -> Holding:

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import random
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -260,6 +261,22 @@ def test_what_the_engine_takes_is_told_where_it_is_known(measured) -> None:  # t
     assert engine_bytes(Told) == []
     known = engine_bytes(TellsDaemon)
     assert len(known) == 4 and min(known) > MIB
+
+
+class TellsPassing(TellsDaemon):
+    """One beside whose daemon a helper runs at each listing, for less time than the looks are apart."""
+
+    def engine_pids(self) -> Mapping[int, str]:
+        with subprocess.Popen(["sleep", "0"], start_new_session=True) as helper:
+            return {**super().engine_pids(), helper.pid: "portmap"}
+
+
+def test_a_helper_of_the_engine_that_passes_by_fails_nothing_and_costs_nothing(measured) -> None:  # type: ignore[no-untyped-def]
+    record, _ = measured(plan(max=1), driver_class=TellsPassing)
+    assert [target.outcome for target in record.targets] == [Outcome.OK]
+    assert {launch.outcome for launch in record.launches} == {Outcome.OK}
+    known = [s.value for s in record.samples if s.metric == density.LEVEL and s.dimensions["of"] == "engine"]
+    assert len(known) == 4 and max(known) < 2 * min(known)
 
 
 def test_what_an_instance_takes_comes_out_of_the_whole_pipeline(measured) -> None:  # type: ignore[no-untyped-def]
