@@ -284,8 +284,9 @@ class _Child:
         assert self._child.stdout is not None  # noqa: S101  it was asked for
         descriptor, lines = self._child.stdout.fileno(), Lines()
         while data := os.read(descriptor, _LOG_BYTES):
+            mark = self._mark.moment()
             for line in lines.feed(data):
-                self._mark.line(line, source=Source.LOG)
+                mark.line(line, source=Source.LOG)
             self._tail = (self._tail + data)[-_LOG_BYTES:]
         for line in lines.end():
             self._mark.line(line, source=Source.LOG)

@@ -62,6 +62,7 @@ SERVICE_CHAIN = (Phase.REQUESTED, Phase.KERNEL, Phase.INIT, Phase.MAIN, Phase.LI
 TEARDOWN_CHAIN = (Phase.STOP_REQUESTED, Phase.STOPPED, Phase.DELETED)
 CHAINS = (ENGINE_CHAIN, SERVICE_CHAIN, TEARDOWN_CHAIN)
 
+_TOLD = frozenset({Source.EVENT, Source.CONSOLE, Source.LOG})
 _SOURCE_ORDER = (Source.LAB, Source.SERVICE, Source.RETURN, Source.CONSOLE, Source.LOG, Source.EVENT)
 
 
@@ -137,9 +138,16 @@ class Timeline:
 
     def steps(self, chain: tuple[Phase, ...]) -> list[tuple[Phase, Phase, float]]:
         """The differences in seconds between neighbouring seen phases of `chain`; phases known only on a guest's
-        clock are passed over. Raises MeasurementError as `duration_s` does."""
+        clock are passed over, and there is none between phases that one event showed (METHOD.md, rule 21). Raises
+        MeasurementError as `duration_s` does."""
         seen = [phase for phase in chain if phase in self and self.mark(phase).clock is not Clock.GUEST]
-        return [(a, b, self.duration_s(a, b)) for a, b in itertools.pairwise(seen)]
+        pairs = [(a, b) for a, b in itertools.pairwise(seen) if not self._same_event(a, b)]
+        return [(a, b, self.duration_s(a, b)) for a, b in pairs]
+
+    def _same_event(self, first: Phase, second: Phase) -> bool:
+        """Whether two phases were learnt of at one reading of the clock, of what tells of several."""
+        one, other = self.mark(first), self.mark(second)
+        return (one.ns, one.source, one.clock) == (other.ns, other.source, other.clock) and one.source in _TOLD
 
     def to_json(self) -> list[dict[str, Any]]:
         """The marks in order of time, each as a mapping of its fields."""

@@ -71,9 +71,10 @@ class Output:
     def _read(self) -> None:
         frames, lines = Frames(), {1: Lines(), 2: Lines()}
         while data := self._receive():
+            mark = self._mark.moment()
             for stream, payload in frames.feed(data):
                 for line in lines.setdefault(stream, Lines()).feed(payload):
-                    self._mark.line(line, source=Source.LOG)
+                    mark.line(line, source=Source.LOG)
         for rest in lines.values():
             for line in rest.end():
                 self._mark.line(line, source=Source.LOG)
@@ -106,8 +107,9 @@ class Log:
         lines = Lines()
         try:
             for data in self._stream:
+                mark = self._mark.moment()
                 for line in lines.feed(data):
-                    self._mark.line(line, source=Source.LOG)
+                    mark.line(line, source=Source.LOG)
         except Exception as error:
             # As with events: the engine went away, or `close` took the connection from the SDK's reader.
             if not self._closing and not is_engine_error(error):

@@ -84,12 +84,13 @@ class Console:
             self._mark.line(self._pending, source=Source.CONSOLE)
 
     def _take(self, data: bytes) -> None:
+        mark = self._mark.moment()
         if not self._kernel_seen and _KERNEL_OUTPUT.search(self._pending + data):
             self._kernel_seen = True
-            self._mark(Phase.KERNEL, source=Source.CONSOLE)
+            mark(Phase.KERNEL, source=Source.CONSOLE)
         *lines, self._pending = (self._pending + data).split(b"\n")
         for line in lines:
-            self._mark.line(line.rstrip(b"\r"), source=Source.CONSOLE)
+            mark.line(line.rstrip(b"\r"), source=Source.CONSOLE)
         with self._lock:
             self._kept += data
             del self._kept[:-KEPT_BYTES]

@@ -189,8 +189,9 @@ class Output:
         lines = Lines()
         with open(self._descriptor, "rb", buffering=0) as pipe:  # noqa: PTH123  a descriptor, not a path
             while data := pipe.read(_LOG_BYTES):
+                mark = self._mark.moment()
                 for line in lines.feed(data):
-                    self._mark.line(line, source=Source.LOG)
+                    mark.line(line, source=Source.LOG)
                 self._tail = (self._tail + data)[-_LOG_BYTES:]
         for line in lines.end():
             self._mark.line(line, source=Source.LOG)

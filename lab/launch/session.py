@@ -7,10 +7,11 @@ import errno
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from lab.driver import Driver, Info, Instance
+from lab.driver import Driver, Info, Instance, Mark
 from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout, Unsupported
 from lab.features import Feature, Reports, Settles
 from lab.host.facts import boot_id, time_namespace
@@ -242,16 +243,22 @@ class _Marks:
         self._clock = clock
 
     def __call__(self, phase: Phase, *, source: Source) -> None:
-        self._hear(phase, self._clock.now_ns(), source)
+        self.hear(phase, self._clock.now_ns(), source)
 
     def line(self, text: bytes, *, source: Source) -> None:
-        arrived_ns = self._clock.now_ns()
+        self.read(text, self._clock.now_ns(), source)
+
+    def moment(self) -> Mark:
+        return _Moment(self, self._clock.now_ns())
+
+    def read(self, text: bytes, arrived_ns: int, source: Source) -> None:
+        """Find the marks that a line bears."""
         found = _LINE.search(text)
         if found is None or found[1] != self._nonce:
             return
         phase = Phase(found[2].decode())
         self.told.setdefault(phase, (int(found[3]), arrived_ns))
-        self._hear(phase, arrived_ns, source)
+        self.hear(phase, arrived_ns, source)
         if phase is Phase.LISTENING:
             self.listening.set()
 
@@ -260,10 +267,31 @@ class _Marks:
         self.on_failed(error)
         self.listening.set()
 
-    def _hear(self, phase: Phase, ns: int, source: Source) -> None:
+    def hear(self, phase: Phase, ns: int, source: Source) -> None:
+        """Keep an instant, and tell whoever waits for its phase."""
         self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
         if phase in self.heard:
             self.heard[phase]()
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """Marks, all at one instant."""
+
+    marks: _Marks
+    ns: int
+
+    def __call__(self, phase: Phase, *, source: Source) -> None:
+        self.marks.hear(phase, self.ns, source)
+
+    def line(self, text: bytes, *, source: Source) -> None:
+        self.marks.read(text, self.ns, source)
+
+    def moment(self) -> Mark:
+        return self
+
+    def failed(self, error: DriverError) -> None:
+        self.marks.failed(error)
 
 
 def _refused(spec: Spec, info: Info) -> str:

@@ -55,6 +55,24 @@ def test_between_the_chains_a_difference_is_signed() -> None:
     assert timeline.duration_s(Phase.STARTED, Phase.MAIN) == -0.003
 
 
+def test_phases_that_one_event_shows_have_no_interval_between_them() -> None:
+    marks = [
+        mark(Phase.REQUESTED, 0),
+        mark(Phase.SCHEDULED, 10, source=Source.EVENT),
+        mark(Phase.POD_IP, 30, source=Source.EVENT),
+        mark(Phase.STARTED, 30, source=Source.EVENT),
+        mark(Phase.ENGINE_READY, 70, source=Source.EVENT),
+    ]
+    found = [(a, b, round(s * 1e9)) for a, b, s in Timeline(marks).steps(ENGINE_CHAIN)]
+    assert found == [
+        (Phase.REQUESTED, Phase.SCHEDULED, 10),
+        (Phase.SCHEDULED, Phase.POD_IP, 20),
+        (Phase.STARTED, Phase.ENGINE_READY, 40),
+    ]
+    apart = [mark(Phase.CREATED, 5, source=Source.RETURN), mark(Phase.STARTED, 5, source=Source.RETURN)]
+    assert Timeline(apart).steps(ENGINE_CHAIN) == [(Phase.CREATED, Phase.STARTED, 0.0)]
+
+
 def test_return_and_event_are_two_marks_and_the_return_counts() -> None:
     timeline = Timeline([mark(Phase.STARTED, 9, source=Source.EVENT), mark(Phase.STARTED, 12, source=Source.RETURN)])
     assert len(list(timeline)) == 2

@@ -19,7 +19,7 @@ from drivers.kubernetes.events.watch import Watcher
 from drivers.kubernetes.objects import labels, manifests
 from drivers.kubernetes.objects.manifests import Form
 from drivers.kubernetes.objects.namespaces import make_namespace
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import LaunchError
 from lab.launch.waiter import reserve_port
 from lab.spec import Spec
@@ -131,6 +131,10 @@ class _Unmarked:
 
     def line(self, text: bytes, *, source: Source) -> None:
         """Nobody asks."""
+
+    def moment(self) -> Mark:
+        """As well unmarked."""
+        return self
 
     def failed(self, error: Exception) -> None:
         """`Follower.await_phase` raises it."""

@@ -19,9 +19,10 @@ _GRACE_S = 3.0
 class Follower:
     """Turns the events of one launch's pods into marks, in the order of their arrival.
 
-    An instant is the arrival of the event that first shows its phase. A phase that is shown only after a later one
-    of its chain stays absent, and so do all that were not yet seen when the watch broke: their events come again when
-    it is mended, but late. `expects_created` is False where the first pod is not what was asked for (a deployment).
+    An instant is the arrival of the event that first shows its phase, the same for all that it shows first. A phase
+    that is shown only after a later one of its chain stays absent, and so do all that were not yet seen when the watch
+    broke: their events come again when it is mended, but late. `expects_created` is False where the first pod is not
+    what was asked for (a deployment).
     """
 
     def __init__(self, mark: Mark, *, expects_created: bool = True, on_verdict: Callable[[LaunchError], None]) -> None:
@@ -48,10 +49,11 @@ class Follower:
         """An event arrived just now."""
         with self._changed:
             phases = reached(pod)
+            mark = self._mark.moment()
             for phase in phases:
                 place = ENGINE_CHAIN.index(phase)
                 if self._marking and phase not in self._shown and place > self._furthest:
-                    self._mark(phase, source=Source.EVENT)
+                    mark(phase, source=Source.EVENT)
                     self._furthest = place
             self._learn(kind, pod, phases)
 

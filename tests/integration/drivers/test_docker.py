@@ -18,7 +18,7 @@ import pytest
 from drivers.docker import DockerDriver
 from drivers.dockerapi import images
 from drivers.dockerapi.client import is_local, is_remote
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
 from lab.features import Execs, Feature, Role
 from lab.host import cgroup
@@ -306,6 +306,9 @@ class Seen:
         self.phases.append((phase, source))
 
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def moment(self) -> Mark:
+        return self
+
     def failed(self, error: Exception) -> None:
         self.failures.append(error)
 

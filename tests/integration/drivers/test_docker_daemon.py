@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from drivers.docker import DockerDriver
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.launch.session import Session
 from lab.spec import Spec
@@ -200,4 +200,7 @@ class _Nothing:
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
 
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def moment(self) -> Mark:
+        return self
+
     def failed(self, error: Exception) -> None: ...

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from drivers.libvirt import LibvirtDriver
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
 from lab.features import Role
 from lab.host.procs import Process
@@ -210,6 +210,9 @@ class Silent:
 
     def line(self, text: bytes, *, source: Source) -> None:
         self.lines.append(text)
+
+    def moment(self) -> Mark:
+        return self
 
     def failed(self, error: DriverError) -> None:
         self.failure = error

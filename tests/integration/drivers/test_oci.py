@@ -18,7 +18,7 @@ import pytest
 
 from drivers.oci import BUNDLES, OciDriver
 from drivers.oci.instance import group_names, group_of
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
 from lab.host import cgroup
 from lab.host.ownership import Owner
@@ -60,6 +60,9 @@ class Deaf:
 
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def moment(self) -> Mark:
+        return self
+
     def failed(self, error: DriverError) -> None: ...
 
 

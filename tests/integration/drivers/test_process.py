@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from drivers.process import ProcessDriver
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import LaunchError, Unsupported
 from lab.host import cgroup
 from lab.host.procs import Process
@@ -221,6 +221,9 @@ class _Kept:
 
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def moment(self) -> Mark:
+        return self
+
     def failed(self, error: Exception) -> None:
         self.failures.append(error)
 
@@ -231,4 +234,7 @@ class _Ignored:
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
 
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def moment(self) -> Mark:
+        return self
+
     def failed(self, error: Exception) -> None: ...

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from drivers.swarm import SwarmDriver
-from lab.driver import Context
+from lab.driver import Context, Mark
 from lab.errors import BadInput, CleanupError, LaunchError
 from lab.features import Execs, OnThisHost, Replicates, Role
 from lab.host import cgroup
@@ -339,6 +339,9 @@ class Deaf:
 
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
     def line(self, text: bytes, *, source: Source) -> None: ...
+    def moment(self) -> Mark:
+        return self
+
     def failed(self, error: Exception) -> None: ...
 
 

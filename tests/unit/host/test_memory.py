@@ -80,7 +80,9 @@ GONE = 2**22 + 1
 def test_what_serves_and_ended_is_listed_again_and_none_at_all_is_an_error() -> None:
     listings = itertools.chain([{GONE: Role.SERVICE}], itertools.repeat({os.getpid(): Role.SERVICE}))
     assert set(account(lambda: next(listings)).by_pid) == {os.getpid()}
-    kept = itertools.chain([{GONE: Role.SERVICE, os.getppid(): Role.SHIM}], itertools.repeat({os.getpid(): Role.SERVICE}))
+    kept = itertools.chain(
+        [{GONE: Role.SERVICE, os.getppid(): Role.SHIM}], itertools.repeat({os.getpid(): Role.SERVICE})
+    )
     assert set(account(lambda: next(kept)).by_pid) == {os.getpid()}  # a shim alone is no service
     with pytest.raises(MeasurementError, match="no process"):
         account(dict)

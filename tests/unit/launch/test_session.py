@@ -18,7 +18,7 @@ from lab.launch.session import Session
 from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Spec
 from lab.testing import FakeDriver, FakeEngine, engine_of
-from lab.timeline import Clock, Phase, Source
+from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source
 
 
 @pytest.fixture
@@ -184,6 +184,36 @@ def test_a_wanted_port_in_use_is_bad_input(driver: FakeDriver, engine: FakeEngin
         port = taken.getsockname()[1]
         with session_of(driver, port=port) as session, pytest.raises(BadInput, match=str(port)):
             session.launch()
+
+
+def test_what_one_event_shows_has_one_instant_and_what_two_show_has_two(driver: FakeDriver, engine: FakeEngine) -> None:
+    """Time passes between the marks, as it does on any engine: of the lab's own making, and no figure."""
+
+    class Telling(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            mark(Phase.CREATED, source=Source.RETURN)
+            self.engine.clock.advance(0.1)
+            event = mark.moment()
+            for phase in (Phase.SCHEDULED, Phase.POD_IP):
+                event(phase, source=Source.EVENT)
+                self.engine.clock.advance(0.001)
+            mark.moment()(Phase.STARTED, source=Source.EVENT)
+            piece = mark.moment()
+            piece.line(f"lab {spec.nonce} init 5".encode(), source=Source.CONSOLE)
+            self.engine.clock.advance(0.001)
+            piece.moment().line(f"lab {spec.nonce} main 6".encode(), source=Source.CONSOLE)
+            return super().launch(spec, endpoint, mark)
+
+    telling = Telling("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    telling.engine = engine
+    with session_of(telling) as session:
+        session.launch()
+        timeline = session.timeline
+        assert timeline.duration_s(Phase.SCHEDULED, Phase.POD_IP) == 0.0
+        engine_steps = [(start, end) for start, end, _ in timeline.steps(ENGINE_CHAIN)]
+        assert (Phase.SCHEDULED, Phase.POD_IP) not in engine_steps and (Phase.POD_IP, Phase.STARTED) in engine_steps
+        told = {mark.phase: mark.ns for mark in timeline if mark.source is Source.CONSOLE}
+        assert told[Phase.INIT] == told[Phase.MAIN]
 
 
 def test_the_waiters_thread_and_sockets_end_with_the_launch(driver: FakeDriver, engine: FakeEngine) -> None:
