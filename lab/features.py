@@ -14,13 +14,14 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | GUEST_MEMORY | HasGuestMemory (instance) | `memory`: what a guest was given |
 | COLD | Coldable (driver) | every scenario with `--cold` |
 | REPLICAS | Replicates (instance) | `scale`, `rollout` |
-| RESTART | - honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words | `recover` |
+| RESTART | - honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words, the same twice where it has one | `recover` |
 | CLUSTER | Clustered (driver) | `cluster`, `lab cluster` |
 | PINNING | - holds every process of an instance to `Spec.cpuset` | `neighbour` |
+| TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
 | - | Settles (instance) | `boot`: engines that tell of a phase after the first answer |
-"""
+"""  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations
 
@@ -49,6 +50,7 @@ class Feature(enum.StrEnum):
     CLUSTER = "cluster"
     PINNING = "pinning"
     OWN_KERNEL = "own-kernel"
+    TICKS = "ticks"
 
 
 class Role(enum.StrEnum):

@@ -44,16 +44,24 @@ class Bench(Protocol):
     def clock(self) -> HostClock:
         """The clock that every mark of the host's is read from."""
 
-    def session(self, *, port: int | None = None, **changes: Any) -> AbstractContextManager[Session]:
+    def session(
+        self, *, port: int | None = None, at_once: bool = False, **changes: Any
+    ) -> AbstractContextManager[Session]:
         """A launched session; several may live at the same time. On leaving it is deleted, and its timeline and the
         samples emitted since the last commit are committed together. A failed launch is recorded and raises.
 
-        `changes` are fields of the spec; `port` is the one on loopback, drawn without it.
+        `changes` are fields of the spec; `port` is the one on loopback, drawn without it. `at_once` is for a launch
+        within what the scenario itself times: no random part of the engine's tick precedes it.
         """
 
     def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> AbstractContextManager[Launches]:
         """`count` launches asked for in a row, `parallel` at a time, without waiting for `ready` between them; given
-        when each became ready or failed. Those that failed are recorded and removed."""
+        when each became ready or failed. Those that failed are recorded and removed. On an engine that ticks the first
+        is asked for at a random instant, and the others as soon as they can be."""
+
+    def begin_at_random(self) -> None:
+        """On an engine that ticks, wait a random part of its tick: just before an instant that the scenario takes
+        itself, as a session does before a launch and a stop."""
 
     def random(self) -> Random:
         """Chance for the order within this target's round, the same each time for the run's seed."""

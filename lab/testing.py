@@ -21,6 +21,7 @@ from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, LaunchError, Unsupported
 from lab.features import Feature, Role
 from lab.host.facts import boot_id, time_namespace
+from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
@@ -43,6 +44,10 @@ class FakeClock:
         """Let `seconds` pass."""
         with self._lock:
             self._now_ns += round(seconds * 1e9)
+
+    def sleep(self, seconds: float) -> None:
+        """As a wait of the lab's own."""
+        self.advance(seconds)
 
     def sleep_host(self, seconds: float) -> None:
         """Let the host be suspended for `seconds`: only CLOCK_BOOTTIME counts them."""
@@ -76,10 +81,18 @@ class FakeEngine:
     ready_s: float = 0.0005
     replica_s: float = 0.020  # until it has made or replaced one more
     restart_s: float = 0.050
+    stopped_s: float = 0.0
+    tick_s: float = 0.0  # with Feature.TICKS: it starts and stops an instance when its own clock ticks
     fail_launches: int = 0
     features: frozenset[Feature] = frozenset({Feature.NETWORK, Feature.MARKER})
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     images: dict[str, FakeImage] = field(default_factory=dict)
+
+    def await_tick(self) -> None:
+        """Let its clock come to the next tick, where it ticks."""
+        if Feature.TICKS in self.features:
+            tick_ns = round(self.tick_s * 1e9)
+            self.clock.advance((-self.clock.now_ns() % tick_ns) / 1e9)
 
 
 _ENGINES: dict[Path, FakeEngine] = {}
@@ -109,7 +122,8 @@ class FakeDriver:
             version="1",
             isolation="none",
             features=self.engine.features,
-            facts={"restart": {"default": "no", "best": "always"}},
+            facts={"restart": {"default": "no", "best": "always"}, TICK: self.engine.tick_s},
+            qualifiers={"clock": f"{self.engine.tick_s:g} s tick"} if Feature.TICKS in self.engine.features else {},
         )
 
     def prepare(self, spec: Spec) -> None:
@@ -127,6 +141,7 @@ class FakeDriver:
         engine.clock.advance(engine.created_s)
         mark(Phase.CREATED, source=Source.RETURN)
         engine.clock.advance(engine.started_s)
+        engine.await_tick()
         mark(Phase.STARTED, source=Source.RETURN)
         engine.clock.advance(engine.main_s)
         instance = FakeInstance(spec, endpoint, engine)
@@ -175,6 +190,9 @@ class FakeInstance:
         return b"".join(self._lines)
 
     def stop(self, *, timeout_s: float) -> None:  # noqa: ARG002  a thread ends when told
+        if not self._stopped:
+            self._engine.clock.advance(self._engine.stopped_s)
+            self._engine.await_tick()
         self._stopped = True
         if self._server is not None:
             self._server.shutdown()

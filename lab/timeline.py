@@ -67,10 +67,12 @@ _SOURCE_ORDER = (Source.LAB, Source.SERVICE, Source.RETURN, Source.CONSOLE, Sour
 
 
 class HostClock(Protocol):
-    """The lab's clock: CLOCK_MONOTONIC, and CLOCK_BOOTTIME, which also counts while the host sleeps; both in ns."""
+    """The lab's clock: CLOCK_MONOTONIC, and CLOCK_BOOTTIME, which also counts while the host sleeps; both in ns.
+    `sleep` lets seconds of it pass."""
 
     def now_ns(self) -> int: ...
     def boottime_ns(self) -> int: ...
+    def sleep(self, seconds: float) -> None: ...
 
 
 class SystemClock:
@@ -81,6 +83,9 @@ class SystemClock:
 
     def boottime_ns(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

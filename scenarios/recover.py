@@ -72,6 +72,7 @@ class Recover:
         known = frozenset({identity(session.answer)})
         process = main_process(session, bench.clock)
         with Census(session.instance, session.spec, bench.clock, known=known) as census:
+            bench.begin_at_random()
             killed_ns = bench.clock.now_ns()
             _kill(process)
             if not process.wait(self.within):

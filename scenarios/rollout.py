@@ -98,6 +98,7 @@ class Rollout:
             spread = len(addresses) > 1  # several replicas behind one address: the engine spreads
             front = stack.enter_context(Spreader(instance.endpoints)).endpoint if spread else addresses[0]
             with self._load(front) as load:
+                bench.begin_at_random()
                 load.asked_ns = bench.clock.now_ns()
                 instance.update(replace(session.spec, environment=_environment(bench, NEW)))
         told = {"way": "engine", "replicas": str(self.replicas), "address": "spread" if spread else "own"}
@@ -114,10 +115,12 @@ class Rollout:
             )
         with contextlib.ExitStack() as stack:
             with self._load(endpoint) as load:
+                bench.begin_at_random()
                 load.asked_ns = bench.clock.now_ns()
-                old.stop(timeout_s=GRACE_S)
+                old.stop(timeout_s=GRACE_S, at_once=True)
                 old.delete()
-                stack.enter_context(bench.session(port=endpoint.port, environment=_environment(bench, NEW)))
+                environment = _environment(bench, NEW)
+                stack.enter_context(bench.session(port=endpoint.port, at_once=True, environment=environment))
             self._emit(bench, load, {"way": "restart", "replicas": "1", "address": "own", **_BY_HAND})
 
     def _scale(self, bench: Bench, session: Session, instance: Replicates) -> None:

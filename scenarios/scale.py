@@ -77,6 +77,7 @@ class Scale:
             self._emit_up(bench, first, up, {**told, "wait_method": first.wait_method})
             if up.failed:
                 return
+            bench.begin_at_random()
             asked_ns = bench.clock.now_ns()
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="lab-remove") as pool:
                 list(pool.map(_remove, others.sessions))
@@ -89,6 +90,7 @@ class Scale:
         wanted = self.replicas - 1
         processes = _services(first.instance)
         with Census(first.instance, first.spec, bench.clock, known=known) as census:
+            bench.begin_at_random()
             requested_ns = bench.clock.now_ns()
             instance.scale(self.replicas)
             census.look(lambda: len(census.first_ns) >= wanted, timeout_s=self.within)
@@ -114,6 +116,7 @@ class Scale:
         bench.emit("failed_replicas", up.failed, "replicas", **told)
 
     def _until_processes(self, bench: Bench, instance: Instance, replicates: Replicates, processes: int) -> float:
+        bench.begin_at_random()
         asked_ns = bench.clock.now_ns()
         replicates.scale(1)
         deadline = time.monotonic() + self.within
@@ -134,6 +137,7 @@ class Scale:
         with Census(first.instance, first.spec, bench.clock, known=frozenset(), everyone=True) as census:
             if not census.look(lambda: len(census.last_ns) > 1, timeout_s=self.within):
                 return None
+            bench.begin_at_random()
             asked_ns = bench.clock.now_ns()
             instance.scale(1)
             if not census.look(alone, timeout_s=self.within):
@@ -150,7 +154,7 @@ class _Up:
 
 
 def _remove(session: Session) -> None:
-    session.stop()
+    session.stop(at_once=True)
     session.delete()
 
 

@@ -26,11 +26,15 @@ from lab.driver import Context, Info, Instance, Leftover, Mark
 from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.features import Feature
 from lab.host.facts import boot_id
+from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Spec
 
 _DEPLOYMENT = "deployment"
 _RESTART = "restartPolicy Always: at once, then after 10 s, doubled each time up to 5 min"
 _ISOLATION = {"runsc": "user-space kernel (gVisor)", "kata": "virtual machine (Kata Containers)"}
+_TICK_S = 1.0
+"""The kubelet looks at its pods' containers once a second (`genericPlegRelistPeriod`, and the ticker of its syncLoop:
+k8s.io/kubernetes, pkg/kubelet/kubelet.go), and kube-proxy writes its rules at most as often (`minSyncPeriod`)."""
 _LIMITS = {
     "memory": "set by the engine",
     "swap": "none, as the kubelet gives pods no swap",
@@ -87,7 +91,7 @@ class KubernetesDriver:
         with translated("tell its version", DriverUnavailable):
             version = api.call(api.version.get_code)
             handler = self._handler(api)
-        features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART}
+        features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS}
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
         features |= {Feature.REPLICAS} if self._variant == _DEPLOYMENT else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
@@ -110,10 +114,11 @@ class KubernetesDriver:
                 "limits": dict(_LIMITS),
                 "requests": dict(manifests.REQUESTS),
                 "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
+                TICK: _TICK_S,
                 "restart": {"default": _RESTART, "best": f"the same: {_RESTART}"},
                 "images": dict(self._images),
             },
-            qualifiers={"route": route.name},
+            qualifiers={"route": route.name, "clock": f"{_TICK_S:g} s tick"},
         )
 
     def prepare(self, spec: Spec) -> None:

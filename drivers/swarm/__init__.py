@@ -18,6 +18,7 @@ from drivers.swarm.task import FirstTask
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
 from lab.features import Feature
+from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
@@ -25,8 +26,11 @@ _RESTART = {Restart.DEFAULT: None, Restart.BEST: {"Condition": "any", "Delay": 0
 _LOOPBACK = "127.0.0.1"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.REPLICAS, Feature.RESTART}
-    | {Feature.ENGINE_PIDS}
+    | {Feature.ENGINE_PIDS, Feature.TICKS}
 )
+_TICK_S = 0.1
+"""The manager takes up what nodes tell of their tasks once in so long (`maxBatchInterval` of moby/swarmkit,
+manager/dispatcher): what it does next, such as another task for one that ended, begins there."""
 _PORT = "lab.port"
 
 
@@ -95,6 +99,7 @@ class SwarmDriver:
                     "default": "condition any, delay 5 s (Swarm's own)",
                     "best": "condition any, delay 0 s",
                 },
+                TICK: _TICK_S,
                 "update": {key.lower(): value for key, value in UPDATE.items()},
                 "cgroup_version": told.get("CgroupVersion", "1"),
                 "storage_driver": told.get("Driver"),
@@ -103,6 +108,7 @@ class SwarmDriver:
             qualifiers={
                 "publish": "host-mode port" if published else "no port published",
                 "route": "loopback" if published else "bridge address",
+                "clock": f"{_TICK_S:g} s tick",
             },
         )
 

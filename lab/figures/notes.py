@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lab import units
+from lab.features import Feature
 from lab.figures import density, series, stats
 from lab.figures.compared import RunComparison
 from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
@@ -64,6 +65,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_waiting(rows),
         *_health(record),
         *_slow(record),
+        *_ticks(record),
     ]
     if any(_accel(target.info) == "tcg" for target in record.targets):
         told.append(TCG)
@@ -293,6 +295,20 @@ def _slow(record: RunRecord) -> Iterator[str]:
         ]
         if taken and (told := slow_launch(target, statistics.median(taken))):
             yield told
+
+
+def _ticks(record: RunRecord) -> Iterator[str]:
+    """Which engines act on a clock of their own, and what was done about it (METHOD.md, rule 22)."""
+    spans: dict[float, list[str]] = {}
+    for target in record.targets:
+        if Feature.TICKS in (target.info.get("features") or ()):
+            seconds = float((target.info.get("facts") or {}).get("tick_s") or 0)
+            spans.setdefault(seconds, []).append(series.label(target))
+    for seconds, labels in spans.items():
+        yield (
+            f"{', '.join(labels)} acts on a clock of its own, every {seconds:g} s: each launch and each stop began at "
+            "a random instant of it, after a wait that no figure holds, so that times are those of any moment."
+        )
 
 
 def _accel(info: Any) -> Any:

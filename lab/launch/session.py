@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from random import Random
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from lab.driver import Driver, Info, Instance, Mark
 from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout, Unsupported
 from lab.features import Feature, Reports, Settles
 from lab.host.facts import boot_id, time_namespace
+from lab.launch.ticks import begin_at_random, tick_s
 from lab.launch.waiter import Answer, Waiter, reserve_port
 from lab.spec import Endpoint, Spec
 from lab.timeline import Clock, HostClock, MarkRecord, Phase, Source, Timeline
@@ -29,7 +31,8 @@ class Session:
 
     After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
     instance, `asked_at` where it was asked to answer. `beside` takes JSON values to keep with the launch's record, by
-    name. `spec` must be a launch's own (`Spec.for_launch`).
+    name. `spec` must be a launch's own (`Spec.for_launch`). With `chance`, a launch and a stop on an engine that ticks
+    begin a random part of its tick later.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Session:
         *,
         timeout_s: float = 60.0,
         port: int | None = None,
+        chance: Random | None = None,
     ) -> None:
         self.spec = spec
         self.timeline = Timeline()
@@ -52,6 +56,9 @@ class Session:
         self._clock = clock
         self._timeout_s = timeout_s
         self._port = port
+        self._info = info
+        self._chance = chance
+        self._waited_s: dict[str, float] = {}
         self._network = Feature.NETWORK in info.features
         self._marker = spec.builtin and Feature.MARKER in info.features
         self._marks = _Marks(self.timeline, spec, clock)
@@ -82,6 +89,7 @@ class Session:
         """
         if self._refused:
             raise Unsupported(self._refused, resolution="leave this target out")
+        self._begin_at_random("launch")
         endpoint = self.asked_at = self._reserve() if self._network else None
         waiter = self._waiter = Waiter(self.spec, self._clock)
         self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
@@ -122,11 +130,14 @@ class Session:
         self._read_service_clock()
         self._keep_reported()
 
-    def stop(self, *, timeout_s: float = 10.0) -> None:
-        """Stop the instance, marking `stop_requested` and `stopped`. Raises DriverError."""
+    def stop(self, *, timeout_s: float = 10.0, at_once: bool = False) -> None:
+        """Stop the instance, marking `stop_requested` and `stopped`; `at_once` where the caller times it, and has
+        waited for a random instant itself. Raises DriverError."""
         if self.instance is None:
             return
         self._keep_logs()
+        if not at_once:
+            self._begin_at_random("stop")
         self._marks(Phase.STOP_REQUESTED, source=Source.LAB)
         self.instance.stop(timeout_s=timeout_s)
         self._marks(Phase.STOPPED, source=Source.RETURN)
@@ -149,6 +160,8 @@ class Session:
         self._keep_reported()
         if self._reported:
             found["reported"] = self._reported
+        if self._waited_s:
+            found["tick"] = {"s": tick_s(self._info), "waited_s": dict(self._waited_s)}
         return found | self.beside
 
     def logs(self) -> bytes:
@@ -168,6 +181,11 @@ class Session:
                 raise
             # The launch's own error is the one to keep; what is left is found again by its labels at the run's end.
             error.details = "\n".join(part for part in (error.details, f"and then: {failed}") if part)
+
+    def _begin_at_random(self, what: str) -> None:
+        """Wait a random part of the engine's tick, untimed, and keep how long."""
+        if self._chance is not None and tick_s(self._info):
+            self._waited_s[what] = begin_at_random(self._info, self._clock, self._chance)
 
     def _reserve(self) -> Endpoint:
         try:

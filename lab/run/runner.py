@@ -27,6 +27,7 @@ from lab.errors import (
 )
 from lab.host.facts import Steal
 from lab.launch.session import Session
+from lab.launch.ticks import begin_at_random
 from lab.run.clean import QUIET_S, sweep
 from lab.scenario import Launches, Scenario
 from lab.spec import Spec, Target
@@ -238,6 +239,7 @@ class _Bench:
         self._warmup = warmup
         self._samples: list[Sample] = []
         self._recorded_error: LabError | None = None
+        self._chance = Random(f"{runner.plan.seed} {entrant.target} {iteration} ticks")  # noqa: S311  as above
         self._lock = threading.RLock()
 
     def random(self) -> Random:
@@ -263,8 +265,8 @@ class _Bench:
                 self.headline_values.append(value)
 
     @contextlib.contextmanager
-    def session(self, *, port: int | None = None, **changes: Any) -> Iterator[Session]:
-        with self._recorded(port, changes) as session:
+    def session(self, *, port: int | None = None, at_once: bool = False, **changes: Any) -> Iterator[Session]:
+        with self._recorded(port, changes, None if at_once else self._chance) as session:
             session.launch()
             yield session
 
@@ -272,7 +274,8 @@ class _Bench:
     def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> Iterator[Launches]:
         with contextlib.ExitStack() as stack:
             own = [stack.enter_context(contextlib.ExitStack()) for _ in range(count)]
-            begun = [each.enter_context(self._recorded(None, changes)) for each in own]
+            begun = [each.enter_context(self._recorded(None, changes, None)) for each in own]
+            self.begin_at_random()
             with ThreadPoolExecutor(parallel, thread_name_prefix="lab-launch") as pool:
                 asked = [pool.submit(session.ask) for session in begun]
                 try:
@@ -286,6 +289,9 @@ class _Bench:
                 failed=served.count(False),
                 requested_ns=min(requested, default=self.clock.now_ns()),
             )
+
+    def begin_at_random(self) -> None:
+        begin_at_random(self.info, self.clock, self._chance)
 
     def record(self, error: LabError) -> None:
         """Commit a failure that happened outside every launch; one of a launch's is committed already."""
@@ -303,7 +309,7 @@ class _Bench:
                 self._runner.store.add_samples(self._runner.run.id, samples)
 
     @contextlib.contextmanager
-    def _recorded(self, port: int | None, changes: Mapping[str, Any]) -> Iterator[Session]:
+    def _recorded(self, port: int | None, changes: Mapping[str, Any], chance: Random | None) -> Iterator[Session]:
         """A session not yet launched, whose record is committed at the end, whatever that is."""
         runner = self._runner
         spec = replace(self.spec, **changes).for_launch()
@@ -315,6 +321,7 @@ class _Bench:
             runner.clock,
             timeout_s=runner.plan.timeout_s,
             port=port or runner.plan.host_port,
+            chance=chance,
         )
         try:
             with session:

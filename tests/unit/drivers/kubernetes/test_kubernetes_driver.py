@@ -63,9 +63,10 @@ def launched(driver: Driver, of: Spec | None = None) -> Iterator[Session]:
 def test_info_tells_the_cluster_and_the_route(make: Make) -> None:
     info = make().info()
     assert (info.engine, info.version) == ("Kubernetes", "1.28.0")
-    assert info.qualifiers == {"route": "host-port"}
+    assert info.qualifiers["route"] == "host-port"
     here = {Feature.HOST_PIDS, Feature.ENGINE_PIDS, Feature.CLUSTER}
-    assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART} | here
+    assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS} | here
+    assert info.facts["tick_s"] == 1.0 and info.qualifiers["clock"] == "1 s tick"
     assert json.loads(json.dumps(dict(info.facts)))["cluster"]["node_image"] == "kindest/node:v1.28.0"
 
 
@@ -115,7 +116,7 @@ def test_a_pod_without_host_ports_is_reached_by_a_service_that_waits_for_no_prob
 ) -> None:
     (kind.directory / "cni").write_text('{"type": "bridge"}')
     driver = make()
-    assert driver.info().qualifiers == {"route": "node-port"}
+    assert driver.info().qualifiers["route"] == "node-port"
     with launched(driver):
         (service,) = stub.listed("services")
         assert service["spec"]["publishNotReadyAddresses"] is True
@@ -370,7 +371,7 @@ def test_a_foreign_cluster_takes_references_only(make: Make, stub: Any, tmp_path
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     driver = make(context="kind-stratalab")
     info = driver.info()
-    assert info.qualifiers == {"route": "node-port"} and Feature.CLUSTER not in info.features
+    assert info.qualifiers["route"] == "node-port" and Feature.CLUSTER not in info.features
     with pytest.raises(Unsupported, match="in no registry") as refused:
         driver.prepare(spec())
     assert "--driver-option service-image=REFERENCE" in refused.value.resolution
