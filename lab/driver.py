@@ -17,6 +17,10 @@ from lab.features import Feature
 from lab.spec import Endpoint, Spec
 from lab.timeline import Phase, Source
 
+ANSWERS_AT = "answers_at"
+"""The name in `Info.facts` of where instances answer that more than this host reaches, in words for a user's plan;
+absent where they answer on loopback, or on a bridge of this host's alone."""
+
 
 class Mark(Protocol):
     """Hands instants to the lab, which reads the clock. May be called from any thread until `Instance.delete`."""

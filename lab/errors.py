@@ -24,6 +24,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 
+def with_remedy(reason: str, remedy: str) -> str:
+    """A reason and what mends it, where something does: `the disk is full (free some space)`."""
+    return f"{reason} ({remedy})" if remedy else reason
+
+
 class LabError(Exception):
     """Base of all: one `brief` line, `details` for the record, and a `resolution`, what the user can do."""
 
@@ -34,7 +39,7 @@ class LabError(Exception):
         self.resolution = resolution
 
     def __str__(self) -> str:
-        return f"{self.brief} ({self.resolution})" if self.resolution else self.brief
+        return with_remedy(self.brief, self.resolution)
 
 
 class BadInput(LabError):

@@ -10,8 +10,8 @@ started of the launch's own processes in that role, held by a pidfd and younger 
 runs as root takes root. Another process is told by its boot id, pid and start of `main`, on new connections every 20 ms
 from before the kill on.
 
-Each target is measured with its `restart`=default and, where its engine has more to offer, with `restart`=best;
-`policy` is the engine's own name of that. `recover_s` exists only for launches that recovered: its n is read beside
+Each target is measured with its `restart`=default and, where its engine has a better policy than that, with
+`restart`=best; `policy` is the engine's own name of it. `recover_s` exists only for launches that recovered: its n is read beside
 `recovered`, and a median of it says nothing about those that did not.
 """  # noqa: E501  a table's rows are not broken
 
@@ -94,7 +94,9 @@ def _kill(process: Process) -> None:
 
 
 def _offered(info: Info) -> list[Restart]:
-    return [Restart.DEFAULT, Restart.BEST] if Feature.RESTART in info.features else [Restart.DEFAULT]
+    """The policies that differ: an engine with only one is not killed twice for the same answer."""
+    differs = _policy(info, Restart.BEST) != _policy(info, Restart.DEFAULT)
+    return [Restart.DEFAULT, Restart.BEST] if Feature.RESTART in info.features and differs else [Restart.DEFAULT]
 
 
 def _policy(info: Info, restart: Restart) -> str:

@@ -115,7 +115,7 @@ class KubernetesDriver:
                 "requests": dict(manifests.REQUESTS),
                 "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
                 TICK: _TICK_S,
-                "restart": {"default": _RESTART, "best": f"the same: {_RESTART}"},
+                "restart": {"default": _RESTART, "best": _RESTART},
                 "images": dict(self._images),
             },
             qualifiers={"route": route.name, "clock": f"{_TICK_S:g} s tick"},

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.cli.options import read_options
 from lab.cli.start import Intent, execute, intent
+from lab.errors import with_remedy
 from lab.registry import make_scenario
 from lab.run.lock import host_lock
 from lab.run.runner import now_iso
@@ -56,9 +57,7 @@ def run_scenario(request: Request) -> int:
         _show_plan(errors, plan)
         if request.dry_run:
             return 0
-        with host_lock(
-            plan.run.id, wait=request.wait, on_wait=lambda holder: errors.print(f"waiting: {holder}", markup=False)
-        ):
+        with _host_lock(errors, plan, wait=request.wait):
             begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
             status, problems = _execute(errors, begun, store)
         record = store.load(plan.run.id)
@@ -68,6 +67,16 @@ def run_scenario(request: Request) -> int:
     if any(entrant.bad_input for entrant in plan.entrants):
         return 2
     return 1 if problems or _failed(record) else 0
+
+
+@contextlib.contextmanager
+def _host_lock(errors: Console, plan: Intent, *, wait: bool) -> Iterator[None]:
+    """Hold this host, where there is anything to do on it."""
+    if not any(entrant.running for entrant in plan.entrants):
+        yield
+        return
+    with host_lock(plan.run.id, wait=wait, on_wait=lambda holder: errors.print(f"waiting: {holder}", markup=False)):
+        yield
 
 
 def _execute(errors: Console, plan: Intent, store: Store) -> tuple[RunStatus, int]:
@@ -90,7 +99,7 @@ def _show_plan(console: Console, plan: Intent) -> None:
         if not entrant.running:
             record = entrant.record
             console.print(
-                f"  skipped {record.target}: {record.reason} ({record.remedy})", highlight=False, markup=False
+                f"  skipped {record.target}: {with_remedy(record.reason, record.remedy)}", highlight=False, markup=False
             )
 
 
@@ -159,7 +168,7 @@ class _Lines:
             self._print(f"committed {launch.target} round {launch.iteration} samples {len(samples)} {text}".rstrip())
 
     def target_changed(self, record: TargetRecord) -> None:
-        self._print(f"{record.target} {record.outcome}: {record.reason} ({record.remedy})")
+        self._print(f"{record.target} {record.outcome}: {with_remedy(record.reason, record.remedy)}")
 
     def cleaning(self) -> None:
         self._say("cleaning up what this run made")

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from lab.driver import Context
-from lab.errors import LabError
+from lab.errors import LabError, with_remedy
 from lab.host.facts import host_facts
 from lab.host.noise import HostWarning, host_warnings
 from lab.host.ownership import Owner
@@ -76,8 +76,7 @@ def render(findings: Findings, *, verbose: bool = False) -> RenderableType:
     if findings.warnings:
         parts.append(Text("\nWhat makes figures weak here:", "bold"))
     for warning in findings.warnings:
-        remedy = f" ({warning.remedy})" if warning.remedy else ""
-        parts.append(_indented(f"{warning.text}{remedy}", 2))
+        parts.append(_indented(with_remedy(warning.text, warning.remedy), 2))
     parts += [Text(f"\n{line}", "red") for line in findings.installation]
     return Group(*parts)
 

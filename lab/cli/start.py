@@ -12,7 +12,7 @@ from typing import Any
 
 from lab import __version__
 from lab.cli.options import ROUNDS, WARMUP, RunOptions
-from lab.driver import Context, Driver, Info
+from lab.driver import ANSWERS_AT, Context, Driver, Info
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.features import Coldable
 from lab.host.cold import cold_label, make_cold, require_cold
@@ -63,7 +63,13 @@ class Intent:
     def changes(self) -> list[str]:
         """What the run does to this machine, in words."""
         count = "one at a time" if self.at_once == 1 else f"up to {self.at_once} at a time"
-        found = [f"starts and removes instances of the service, {count}, on 127.0.0.1 only"]
+        beyond = [
+            f"{entrant.target} at {entrant.info.facts[ANSWERS_AT]}"
+            for entrant in self.entrants
+            if entrant.running and entrant.info is not None and entrant.info.facts.get(ANSWERS_AT)
+        ]
+        where = f"on 127.0.0.1, and {', '.join(beyond)}" if beyond else "on 127.0.0.1 only"
+        found = [f"starts and removes instances of the service, {count}, {where}"]
         if isinstance(self.scenario, Makes):
             found.append(self.scenario.changes)
         if self.options.cold:

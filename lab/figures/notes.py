@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lab import units
+from lab.errors import with_remedy
 from lab.features import Feature
 from lab.figures import density, series, stats
 from lab.figures.compared import RunComparison
@@ -153,20 +154,30 @@ def _warnings(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _with_remedy(found: Mapping[str, Any]) -> str:
-    return f"{found['text']} ({found['remedy']})" if found.get("remedy") else str(found["text"])
+    return with_remedy(str(found["text"]), str(found.get("remedy") or ""))
 
 
 def _unequal(record: RunRecord) -> Iterator[str]:
-    """Where a target could not have what the others had (docs/method.md, rule 11)."""
-    for target in record.targets:
-        limits = (target.info.get("facts") or {}).get("limits") or {}
+    """Where a target could not have the limits that were asked for, and who else had them (docs/method.md, rule 11)."""
+    limits = {
+        series.label(target): (target.info.get("facts") or {}).get("limits") or {}
+        for target in record.targets
+        if target.outcome is not Outcome.SKIPPED
+    }
+    for label, own in limits.items():
         lacking = [
-            f"{name} ({text.removeprefix('not set').lstrip(': ')})"
-            for name, text in limits.items()
+            f"{name} ({', '.join(filter(None, [text.removeprefix('not set').lstrip(': '), _had_by(name, limits)]))})"
+            for name, text in own.items()
             if text.startswith("not set")
         ]
         if lacking:
-            yield f"{series.label(target)} ran without these limits, which others had: {'; '.join(lacking)}."
+            yield f"{label} ran without these limits: {'; '.join(lacking)}."
+
+
+def _had_by(limit: str, limits: Mapping[str, Mapping[str, str]]) -> str:
+    """Who had `limit`; empty where nobody did."""
+    having = [label for label, own in limits.items() if limit in own and not own[limit].startswith("not set")]
+    return f"which {', '.join(having)} had" if having else ""
 
 
 def _absent(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import units
-from lab.errors import BadInput, LabError
+from lab.errors import BadInput, LabError, with_remedy
 from lab.figures import density, notes, series, stats
 from lab.figures.evidence import Claims
 from lab.figures.series import EXPLAINING, SEEN, Series
@@ -141,7 +141,7 @@ def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
         body.append([row.label, row.name, *_figures(row), failed or "", series.against(base, row)])
     for target in record.targets:
         if target.outcome is not Outcome.OK:
-            told = f"{target.outcome}: {target.reason}" + (f" ({target.remedy})" if target.remedy else "")
+            told = f"{target.outcome}: {with_remedy(target.reason, target.remedy)}"
             body.append([series.label(target), told])
         elif not any(row.target == target.target for row in answers):
             body.append([series.label(target), "no total: its end was not seen"])

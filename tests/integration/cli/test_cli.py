@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lab.errors import LabError
+from lab.run.lock import host_lock
 from lab.store.database import Store
 
 # The fake engine's clock stands in for the host's, so that a known delay comes out exactly.
@@ -37,7 +41,7 @@ class Broken(FakeDriver):
         self.name = "broken"
     def info(self):
         from lab.errors import DriverUnavailable
-        raise DriverUnavailable("the engine is not there", resolution="install it")
+        raise DriverUnavailable("the engine is not there", resolution=os.environ.get("REMEDY", "install it"))
     def list_instances(self, labels):
         self.info()
 """
@@ -241,3 +245,15 @@ def test_calibration_a_known_delay_comes_out_of_every_end(lab: Lab, tmp_path: Pa
     page = tmp_path / "page.html"
     lab("report", first, "--html", str(page))
     assert "500 ms" in page.read_text()
+
+
+def test_a_run_with_nothing_to_do_waits_for_nobody_and_prints_no_empty_brackets(lab: Lab, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(LabError):  # a run of somebody else's holds this host: as good
+            held.enter_context(host_lock("another"))
+        started = time.monotonic()
+        ran = lab("run", "boot", "-t", "broken", "--wait", REMEDY="")
+        assert time.monotonic() - started < 60
+    assert ran.returncode == 1
+    assert "waiting" not in ran.stderr and "skipped broken: the engine is not there" in ran.stderr
+    assert "()" not in ran.stderr + ran.stdout

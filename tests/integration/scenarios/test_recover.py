@@ -6,6 +6,7 @@ import errno
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def test_an_engine_without_policies_is_measured_once(driver: FakeDriver, engine:
     engine.features -= {Feature.RESTART}
     record = measure(Recover(within=0.3), driver, engine.clock)
     assert told(record, "recovered") == {"default": 0.0} and len(record.launches) == 1
+
+
+def test_an_engine_whose_best_policy_is_its_default_is_measured_once(
+    driver: FakeDriver, engine: FakeEngine, measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = driver.info()
+    same = replace(info, facts={**info.facts, "restart": {"default": "always", "best": "always"}})
+    monkeypatch.setattr(driver, "info", lambda: same)
+    record = measure(Recover(within=0.3), driver, engine.clock)
+    assert len(record.launches) == 1
+    assert {one.dimensions["policy"] for one in record.samples} == {"always"}
 
 
 def test_a_process_that_is_older_than_the_launch_is_not_killed(

@@ -8,7 +8,7 @@ import pytest
 
 from lab.cli.options import RunOptions
 from lab.cli.start import Intent, intent
-from lab.driver import Context
+from lab.driver import ANSWERS_AT, Context, Info
 from lab.errors import BadInput
 from lab.registry import make_scenario
 from lab.run.runner import Entrant
@@ -47,6 +47,17 @@ def test_a_boot_takes_what_its_launches_take() -> None:
     assert plan.likely_s == pytest.approx(3.0)
     [only] = plan.changes()
     assert "one at a time" in only
+
+
+def test_the_plan_says_where_instances_answer() -> None:
+    plan = intent_of("boot", "docker", "kubernetes", "swarm", skipped="swarm")
+    assert "on 127.0.0.1 only" in plan.changes()[0]
+    for entrant in plan.entrants[1:]:
+        facts = {ANSWERS_AT: "a port of every node (192.0.2.7)"}
+        entrant.info = Info(engine="x", version="1", isolation="", features=frozenset(), facts=facts)
+    told = plan.changes()[0]
+    assert told.endswith("on 127.0.0.1, and kubernetes at a port of every node (192.0.2.7)")
+    assert "swarm" not in told, "it is skipped"
 
 
 def test_a_cluster_is_neither_small_nor_quick_and_the_plan_says_what_it_is() -> None:
