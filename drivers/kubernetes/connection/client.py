@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from drivers.kubernetes.connection.errors import status_of, translated
+from drivers.kubernetes.connection.kubeconfig import of_context, of_dict
 from lab.errors import DriverUnavailable
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ Json = dict[str, Any]
 
 class Api:
     """One cluster's API. `call` returns what the API sent as JSON: the client's own objects take milliseconds each to
-    build, and would be in the figures."""
+    build, and would be in the figures. `namespace` is the context's own, empty where it names none."""
 
-    def __init__(self, configuration: client.Configuration) -> None:
+    def __init__(self, configuration: client.Configuration, *, namespace: str = "") -> None:
         from kubernetes import client
 
+        self.namespace = namespace
         self._configuration = configuration
         self._client = client.ApiClient(configuration)
         self.core = client.CoreV1Api(self._client)
@@ -90,26 +92,19 @@ def require_client() -> None:
         ) from error
 
 
-def connect(*, context: str | None = None, kubeconfig: Mapping[str, Any] | None = None) -> Api:
+def connect(*, context: str = "", kubeconfig: Mapping[str, Any] | None = None) -> Api:
     """The cluster of a `context` of the user's kubeconfig, or of a `kubeconfig` given as it is.
 
-    Raises DriverUnavailable where it cannot be read; whether the cluster answers shows at the first call.
+    Raises BadInput for a context that is not there, DriverUnavailable where it cannot be used; whether the cluster
+    answers shows at the first call.
     """
     require_client()
-    from kubernetes import client
-    from kubernetes import config as config_module
-
-    config: Any = config_module  # untyped
-    configuration = client.Configuration()
     with translated("read the kubeconfig", DriverUnavailable):
-        if kubeconfig is not None:
-            config.load_kube_config_from_dict(dict(kubeconfig), client_configuration=configuration)
-            configuration.proxy = None  # it is on loopback
-        else:
-            config.load_kube_config(context=context, client_configuration=configuration)
+        access = of_context(context) if kubeconfig is None else of_dict(kubeconfig)
+    configuration = access.configuration
     configuration.retries = False  # `Api.call` decides what is asked again; urllib3 would do so at once, and aloud
     configuration.connection_pool_maxsize = _CONNECTIONS
-    return Api(configuration)
+    return Api(configuration, namespace=access.namespace)
 
 
 def _retry_after_s(error: BaseException) -> float:

@@ -8,6 +8,7 @@ import ssl
 from contextlib import AbstractContextManager
 from typing import Any
 
+from drivers.kubernetes.connection.refusals import explain
 from lab.errors import DriverError, DriverUnavailable, chain_of, details_of, mapped, one_line
 
 _LOOK = "`kubectl cluster-info`; for the lab's own: `docker ps -a`, or lab cluster down, then lab cluster up"
@@ -78,8 +79,8 @@ def message_of(error: BaseException) -> str:
 
 def _refusal(code: int, status: dict[str, Any], doing: str) -> tuple[str, str]:
     said = " ".join(str(status.get("message") or status.get("reason") or f"HTTP {code}").split())
-    if "exceeded quota" in said:
-        return f"a quota of the cluster forbids it: {said}", "raise the ResourceQuota, or ask for less"
+    if found := explain(said):
+        return found
     if "because it is being terminated" in said:
         return f"the namespace is going away: {said}", "wait until `lab clean` finds nothing, then try again"
     known = {

@@ -13,6 +13,7 @@ from typing import Any
 from drivers.kubernetes.connection.client import Api
 from drivers.kubernetes.connection.errors import is_cluster_error, status_of, translated
 from drivers.kubernetes.events.follow import Follower
+from lab.errors import DriverError
 from lab.launch.lines import Lines
 
 _SELECTOR = "lab.run"
@@ -81,7 +82,8 @@ class Watcher:
                     self._resume()
                 self._read()
             except Exception as error:
-                if not isinstance(error, _Broken) and not is_cluster_error(error) and not self._closing.is_set():
+                known = isinstance(error, _Broken | DriverError) or is_cluster_error(error)
+                if not known and not self._closing.is_set():
                     raise
                 if isinstance(error, _Broken) or status_of(error) == _GONE:
                     self._version = ""

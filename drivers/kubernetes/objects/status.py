@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from drivers.kubernetes.connection.refusals import explain
 from lab.errors import LaunchError
 from lab.timeline import Phase
 
@@ -64,8 +65,23 @@ def pod_verdict(pod: Mapping[str, Any]) -> Verdict | None:
             final=False,
         )
     waiting = (_container(pod).get("state") or {}).get("waiting") or {}
-    reason = waiting.get("reason", "")
-    said = _line(waiting.get("message") or reason)
+    return _waiting_verdict(pod, str(waiting.get("reason", "")), _line(waiting.get("message") or ""))
+
+
+def deployment_verdict(deployment: Mapping[str, Any]) -> Verdict | None:
+    """Why `deployment` gets no pods; None while nothing speaks against it."""
+    failure = _condition(deployment, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return None
+    said = _line(failure.get("message") or failure.get("reason") or "")
+    if found := explain(said):
+        return Verdict(*found)
+    return Verdict(f"the deployment gets no pod: {said}", "see `kubectl describe deployment`", final=False)
+
+
+def _waiting_verdict(pod: Mapping[str, Any], reason: str, message: str) -> Verdict | None:
+    """Of a container that the kubelet has not started, and why."""
+    said = message or reason
     if reason in _IMAGE_REASONS:
         node = (pod.get("spec") or {}).get("nodeName", "its node")
         if reason == "ErrImageNeverPull":
@@ -75,23 +91,14 @@ def pod_verdict(pod: Mapping[str, Any]) -> Verdict | None:
             "give a reference that the cluster's nodes can pull",
             final=reason != "ErrImagePull",
         )
+    if reason in _OTHER_REASONS and "runAsNonRoot" in said:  # pkg/kubelet/kuberuntime/security_context.go
+        return Verdict(
+            f"the image may not run as its user: {said}",
+            "give it a USER that is a number and not 0; or, where the namespace allows root, -o security=image",
+        )
     if reason in _OTHER_REASONS:
         return Verdict(f"the container does not start: {said} ({_ending(pod)})", "see its log, and `kubectl describe`")
     return None
-
-
-def deployment_verdict(deployment: Mapping[str, Any]) -> Verdict | None:
-    """Why `deployment` gets no pods; None while nothing speaks against it."""
-    failure = _condition(deployment, "ReplicaFailure")
-    if failure.get("status") != "True":
-        return None
-    said = _line(failure.get("message") or failure.get("reason") or "")
-    quota = "exceeded quota" in said
-    return Verdict(
-        f"a quota of the cluster forbids the pod: {said}" if quota else f"the deployment gets no pod: {said}",
-        "raise the ResourceQuota, or ask for less" if quota else "see `kubectl describe deployment`",
-        final=quota,
-    )
 
 
 def _container(pod: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -64,6 +64,7 @@ class Stub:
         self.version = 100
         self.oldest = 0
         self.requests: list[tuple[str, str, Json | None]] = []
+        self.headers: list[Any] = []
         self.watches: list[dict[str, str]] = []
         self.refusals: list[Refusal] = []
         self.drops = 0
@@ -275,6 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         with self.stub.lock:
             self.stub.requests.append((method, self.path, body))
+            self.stub.headers.append(self.headers)
             refusal = next(
                 (one for one in self.stub.refusals if one.method == method and re.search(one.path, self.path)), None
             )

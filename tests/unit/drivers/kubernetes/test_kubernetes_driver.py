@@ -246,7 +246,7 @@ def test_a_deployment_over_quota_says_so(make: Make, stub: Any, k8s: Any, quick:
     )
     with session, pytest.raises(LaunchError) as raised:
         session.launch()
-    assert "a quota of the cluster forbids the pod" in raised.value.brief
+    assert "a quota of the cluster forbids it" in raised.value.brief
     assert not stub.listed("deployments") and not stub.listed("pods") and not stub.listed("services")
 
 
@@ -368,7 +368,7 @@ def test_without_kind_or_its_cluster_the_remedy_is_named(
 def test_a_foreign_cluster_takes_references_only(make: Make, stub: Any, tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "kubeconfig"
     path.write_bytes((tmp_path / "fake-kind" / "kubeconfig").read_bytes())
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("KUBECONFIG", str(path))
     driver = make(context="kind-stratalab")
     info = driver.info()
     assert info.qualifiers["route"] == "node-port" and Feature.CLUSTER not in info.features
@@ -384,8 +384,12 @@ def test_a_foreign_cluster_takes_references_only(make: Make, stub: Any, tmp_path
         (service,) = stub.listed("services")
         port = service["spec"]["ports"][0]["nodePort"]
         assert session.instance is not None and session.instance.endpoint == Endpoint("127.0.0.1", port)
-    with pytest.raises(DriverUnavailable, match="kubeconfig cannot be used"):
+    with pytest.raises(BadInput, match="has no context 'no-such'") as wrong:
         make(context="no-such").info()
+    assert wrong.value.resolution == "it has: kind-stratalab"
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    with pytest.raises(DriverUnavailable, match="there is no kubeconfig at"):
+        make(context="kind-stratalab").info()
 
 
 def test_the_labs_own_service_comes_from_where_the_user_pushed_it(
@@ -393,7 +397,7 @@ def test_the_labs_own_service_comes_from_where_the_user_pushed_it(
 ) -> None:
     path = tmp_path / "kubeconfig"
     path.write_bytes((tmp_path / "fake-kind" / "kubeconfig").read_bytes())
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.setenv("LAB_SERVICE_IMAGE", "registry.example/lab:1")
     with launched(make(context="kind-stratalab")) as session:
         (pod,) = stub.listed("pods")
