@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from drivers.kubernetes.cluster import images
 from drivers.kubernetes.cluster.clusters import Cluster, Clusters
 from drivers.kubernetes.cluster.cost import measure_cluster
-from drivers.kubernetes.cluster.kind import DEFAULT_NAME, Kind, provided, read_config
+from drivers.kubernetes.cluster.kind import DEFAULT_NAME, Kind, read_config
 from drivers.kubernetes.connection.client import Api, Json, connect, require_client
-from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.connection.errors import message_of, status_of, translated
+from drivers.kubernetes.connection.refusals import explain
 from drivers.kubernetes.events.watch import Watcher
-from drivers.kubernetes.objects import labels, manifests
+from drivers.kubernetes.objects import manifests
 from drivers.kubernetes.objects.manifests import Form
-from drivers.kubernetes.objects.namespaces import make_namespace
+from drivers.kubernetes.objects.namespaces import Namespace, choose_namespace, home_of
+from drivers.kubernetes.options import Options
 from drivers.kubernetes.pods import processes
 from drivers.kubernetes.pods.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
 from drivers.kubernetes.pods.launch import Ground, Launch
 from drivers.kubernetes.pods.ports import pool_of
-from drivers.kubernetes.pods.routes import choose_route
-from lab.driver import Context, Info, Instance, Leftover, Mark
+from drivers.kubernetes.pods.routes import NODE_PORT, POD_ADDRESS, choose_route
+from lab.driver import ANSWERS_AT, Context, Info, Instance, Leftover, Mark
 from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.features import Feature
 from lab.host.facts import boot_id
@@ -45,11 +46,12 @@ _LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The cluster that a driver works on; `cluster` is None where it is not the lab's own."""
+    """The cluster that a driver works on; `cluster` is None where it is not the lab's own, `nodes` where this user may
+    not look at them."""
 
     ground: Ground
     cluster: Cluster | None
-    nodes: Sequence[Json]
+    nodes: Sequence[Json] | None
 
 
 class KubernetesDriver:
@@ -58,8 +60,9 @@ class KubernetesDriver:
     `variant` is '' for one pod per instance, 'deployment' for a Deployment with its ReplicaSet and its Service, or
     the name of a RuntimeClass. Options: `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`
     and `kind-config` (for `lab cluster up`), `service-image` (the reference of the lab's own service where the user
-    has pushed it, for `context`), `route`; each is also read from its environment variable, such as
-    LAB_KIND_IMAGE.
+    has pushed it, for `context`), `route`, `namespace` (an existing one), `security` (`restricted` or `image`),
+    `request-cpu` and `request-memory` (what the scheduler sets aside for a pod); each is also read from its
+    environment variable, such as LAB_KIND_IMAGE.
 
     The service's lines do not reach the lab as they are written: a pod's log can only be followed once the API says
     that its container runs, which is up to a second late (the kubelet looks once a second), so that to wait for a
@@ -71,10 +74,12 @@ class KubernetesDriver:
     def __init__(self, variant: str, context: Context) -> None:
         self._variant = variant
         self._context = context
+        self._options = Options(context.options)
         self._clusters = Clusters(context.cache_dir)
         self._found: _Found | None = None
         self._watchers: dict[str, Watcher] = {}
         self._images: dict[str, str] = {}
+        self._namespaces: dict[str, Namespace] = {}
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -96,15 +101,16 @@ class KubernetesDriver:
         features |= {Feature.REPLICAS} if self._variant == _DEPLOYMENT else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
         features |= {Feature.ENGINE_PIDS} if found.cluster and found.ground.local else set()
-        told = [node["status"].get("nodeInfo") or {} for node in found.nodes]
+        told = [node["status"].get("nodeInfo") or {} for node in found.nodes or ()]
         return Info(
             engine="Kubernetes",
             version=str(version["gitVersion"]).removeprefix("v"),
             isolation=_ISOLATION.get(handler, f"namespaces ({handler or 'runc'}), in a pod"),
             features=frozenset(features),
             facts={
-                "cluster": dict(found.cluster.facts) if found.cluster else {"context": self._option("context")},
-                "nodes": len(found.nodes),
+                "cluster": dict(found.cluster.facts) if found.cluster else {"context": self._options.text("context")},
+                "nodes": len(found.nodes) if found.nodes is not None else "not told: this user may not list them",
+                "namespaces": {one.name: one.why for one in self._namespaces.values()},
                 "kubelet": sorted({str(one.get("kubeletVersion")) for one in told}),
                 "container_runtime": sorted({str(one.get("containerRuntimeVersion")) for one in told}),
                 "kernel": sorted({str(one.get("kernelVersion")) for one in told}),
@@ -112,44 +118,51 @@ class KubernetesDriver:
                 "route": route.why,
                 "pool": len(pool) if pool is not None else None,
                 "limits": dict(_LIMITS),
-                "requests": dict(manifests.REQUESTS),
+                "requests": {**manifests.REQUESTS, **self._options.requests()},
+                "security": self._options.security_facts(),
                 "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
                 TICK: _TICK_S,
                 "restart": {"default": _RESTART, "best": _RESTART},
                 "images": dict(self._images),
+                **({ANSWERS_AT: beyond} if (beyond := _beyond_this_host(found)) else {}),
             },
             qualifiers={"route": route.name, "clock": f"{_TICK_S:g} s tick"},
         )
 
     def prepare(self, spec: Spec) -> None:
-        """Bring the image to every node of the lab's cluster, make the run's namespace, and follow its events.
+        """Bring the image to every node of the lab's cluster, choose the run's namespace, and follow its events.
 
         Raises Unsupported, BadInput, DriverError.
         """
         found = self._target()
+        self._options.require_room(spec)
+        self._options.level(spec)
         if found.cluster is not None:
             self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
         else:
-            self._images[spec.image] = images.foreign_reference(spec, self._option("service-image"))
-        make_namespace(found.ground.api, spec.labels)
+            self._images[spec.image] = images.foreign_reference(spec, self._options.text("service-image"))
+        namespace = self._choose_namespace(spec)
         if found.ground.pool is not None:
             found.ground.pool.occupy(ports_in_use(found.ground.api))
-        self._watcher(labels.namespace_of(spec.labels)).connect()  # here, so that no launch pays for it
+        self._watcher(namespace.name).connect()  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
         """Create the objects, and return when the scheduler has found a node. Raises LaunchError after removing them.
 
         The instance answers where the cluster decides, so that `endpoint` is used by a port-forward only.
         """
-        if spec.image not in self._images:
+        if spec.image not in self._images or spec.labels.get("lab.run", "") not in self._namespaces:
             self.prepare(spec)
         found = self._target()
+        namespace = self._namespaces[spec.labels.get("lab.run", "")]
         form = Form(
             image=self._images[spec.image],
             pull_policy="Never" if found.cluster else "IfNotPresent",
+            security=self._options.security(spec, gives_users=namespace.gives_users),
+            requests=self._options.requests(),
             runtime_class=self._runtime_class(),
         )
-        watcher = self._watcher(labels.namespace_of(spec.labels))
+        watcher = self._watcher(namespace.name)
         making = Launch(found.ground, spec, form, mark, watcher, deployed=self._variant == _DEPLOYMENT)
         try:
             return making.run(endpoint)
@@ -168,12 +181,12 @@ class KubernetesDriver:
         kept for the next run: see `lab cluster down`."""
         unfinished = self._clusters.unfinished(labels)
         try:
-            api = self._target().ground.api
+            ground = self._target().ground
         except DriverUnavailable:
             if not unfinished:
                 raise
             return unfinished  # where a cluster is not whole, there is nothing in it yet
-        return [*unfinished, *find_remnants(api, labels)]
+        return [*unfinished, *find_remnants(ground, labels)]
 
     def engine_pids(self) -> Mapping[int, str]:
         """What runs the lab's own cluster: all in its nodes but the lab's pods and their shims, and the nodes' own
@@ -181,7 +194,7 @@ class KubernetesDriver:
         found = self._target()
         if found.cluster is None or not found.ground.local:
             return {}
-        uids = pods_of_the_lab(found.ground.api)
+        uids = pods_of_the_lab(found.ground)
         return processes.of_nodes(Kind.find().containers(found.cluster.name), uids)
 
     def cluster_up(self, say: Callable[[str], None]) -> Mapping[str, Any]:
@@ -191,7 +204,10 @@ class KubernetesDriver:
         """
         require_client()
         return self._clusters.up(
-            self._cluster_name(), image=self._option("kind-image"), config=self._config_path(), say=say
+            self._cluster_name(),
+            image=self._options.text("kind-image"),
+            config=self._options.path("kind-config"),
+            say=say,
         )
 
     def cluster_down(self) -> bool:
@@ -222,8 +238,8 @@ class KubernetesDriver:
         cluster = self._target().cluster
         if cluster is None:
             raise Unsupported("the lab makes no cluster on a foreign context", resolution="leave out --context")
-        image = self._option("kind-image") or str(cluster.facts.get("node_image") or "")
-        path = self._config_path()
+        image = self._options.text("kind-image") or str(cluster.facts.get("node_image") or "")
+        path = self._options.path("kind-config")
         config = read_config(path) if path is not None else cluster.facts.get("kind_config")
         measure_cluster(self._clusters, spec, self._context, image=image, config=config, seen=seen)
 
@@ -240,7 +256,7 @@ class KubernetesDriver:
         """The cluster, found at the first call. Raises DriverUnavailable."""
         if self._found is None:
             require_client()
-            context = self._option("context")
+            context = self._options.text("context")
             cluster = None if context else self._clusters.open(self._cluster_name())
             api = cluster.api if cluster else connect(context=context)
             try:
@@ -251,32 +267,40 @@ class KubernetesDriver:
         return self._found
 
     def _explore(self, api: Api, cluster: Cluster | None) -> _Found:
+        nodes: list[Json] | None = None
         with translated("list its nodes", DriverUnavailable):
-            nodes = list(api.call(api.core.list_node).get("items") or ())
-        route = choose_route(self._option("route"), cluster, nodes, deployed=self._variant == _DEPLOYMENT)
-        boots = {str((node["status"].get("nodeInfo") or {}).get("bootID")) for node in nodes}
+            try:
+                nodes = list(api.call(api.core.list_node).get("items") or ())
+            except Exception as error:
+                if cluster is not None or status_of(error) != 403 or explain(message_of(error)):
+                    raise
+                # They are facts, and a user of some namespaces alone is not told of them.
+        route = choose_route(self._options.text("route"), cluster, nodes or (), deployed=self._variant == _DEPLOYMENT)
+        boots = {str((node["status"].get("nodeInfo") or {}).get("bootID")) for node in nodes or ()}
         ground = Ground(
             api=api,
             route=route,
             pool=pool_of(cluster.uid, cluster.ports) if cluster else None,
             local=boots == {boot_id()},  # every node runs on this very kernel
+            namespaces=frozenset() if cluster else frozenset({self._options.text("namespace") or home_of(api)}),
         )
         return _Found(ground, cluster, nodes)
+
+    def _choose_namespace(self, spec: Spec) -> Namespace:
+        """That of the run that `spec` is of. Raises BadInput, DriverError."""
+        found = self._target()
+        wanted, foreign = self._options.text("namespace"), found.cluster is None
+        chosen = choose_namespace(found.ground.api, spec.labels, wanted=wanted, foreign=foreign)
+        self._namespaces[spec.labels.get("lab.run", "")] = chosen
+        return chosen
 
     def _watcher(self, namespace: str) -> Watcher:
         if namespace not in self._watchers:
             self._watchers[namespace] = Watcher(self._target().ground.api, namespace)
         return self._watchers[namespace]
 
-    def _option(self, key: str) -> str:
-        return provided(self._context.options, key)
-
-    def _config_path(self) -> Path | None:
-        config = self._option("kind-config")
-        return Path(config).expanduser() if config else None
-
     def _cluster_name(self) -> str:
-        return self._option("kind-cluster") or DEFAULT_NAME
+        return self._options.text("kind-cluster") or DEFAULT_NAME
 
     def _runtime_class(self) -> str:
         return "" if self._variant in self.variants() else self._variant
@@ -294,3 +318,14 @@ class KubernetesDriver:
                 resolution="see https://kubernetes.io/docs/concepts/containers/runtime-class",
             )
         return handlers[name]
+
+
+def _beyond_this_host(found: _Found) -> str:
+    """Where instances answer that others than this host reach; empty where none do."""
+    route = found.ground.route
+    if found.cluster is not None or route.name not in (NODE_PORT, POD_ADDRESS):
+        return ""
+    if route.name == POD_ADDRESS:
+        return "the pods' own addresses, in the cluster's network"
+    at = f", of which {route.host} is asked" if route.host else ""
+    return f"a port of every node of the cluster, open to whoever reaches its nodes{at}"

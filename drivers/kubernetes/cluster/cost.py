@@ -18,7 +18,8 @@ from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.events.watch import Watcher
 from drivers.kubernetes.objects import labels, manifests
 from drivers.kubernetes.objects.manifests import Form
-from drivers.kubernetes.objects.namespaces import make_namespace
+from drivers.kubernetes.objects.namespaces import choose_namespace
+from drivers.kubernetes.objects.security import RESTRICTED, UID, security_context
 from lab.driver import Context, Mark
 from lab.errors import LaunchError
 from lab.launch.waiter import reserve_port
@@ -62,14 +63,15 @@ def measure_cluster(
 def _first_pod(api: Api, cluster: str, spec: Spec, context: Context) -> None:
     """Bring the image in, make a pod, and return at the event that shows its container running."""
     reference = images.provide(Kind.find(), cluster, spec, context)
-    make_namespace(api, spec.labels)
+    namespace = choose_namespace(api, spec.labels, wanted="", foreign=False)
     follower = Follower(_Unmarked(), on_verdict=lambda _: None)
-    watcher = Watcher(api, labels.namespace_of(spec.labels))
+    watcher = Watcher(api, namespace.name)
     try:
         watcher.follow(spec.labels["lab.launch"], follower)
-        body = manifests.pod(spec, Form(image=reference, pull_policy="Never"))
+        security = security_context(RESTRICTED, uid=UID)
+        body = manifests.pod(spec, Form(image=reference, pull_policy="Never", security=security))
         with translated("create the pod", LaunchError):
-            api.call(api.core.create_namespaced_pod, labels.namespace_of(spec.labels), body)
+            api.call(api.core.create_namespaced_pod, namespace.name, body)
         follower.await_scheduled(_SCHEDULE_TIMEOUT_S, lambda: None)
         follower.await_phase(Phase.STARTED, _START_TIMEOUT_S)
     finally:

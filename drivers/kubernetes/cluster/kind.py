@@ -312,8 +312,3 @@ def _on_loopback(section: Any, key: str) -> None:
             f"the kind config would let the cluster listen at {section[key]}",
             resolution=f"leave out {key}, or set it to {_LOOPBACK}",
         )
-
-
-def provided(options: Mapping[str, str], key: str) -> str:
-    """A driver option, or else the environment variable of its name: `kind-image` is LAB_KIND_IMAGE."""
-    return options.get(key) or os.environ.get(f"LAB_{key.upper().replace('-', '_')}", "")

@@ -36,6 +36,7 @@ class Follower:
         self._verdict: Verdict | None = None
         self._gone: set[str] = set()
         self._address = ""
+        self._node = ""
         self._reported: dict[str, str] = {}
 
     def returned(self) -> None:
@@ -108,6 +109,19 @@ class Follower:
         self.await_phase(Phase.POD_IP, timeout_s)
         return self._address
 
+    def await_node(self, timeout_s: float) -> str:
+        """The address of the pod's node, as soon as it is shown. Raises LaunchError."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._node) or self._final(), timeout_s)
+            if self._node:
+                return self._node
+            if self._verdict is not None:
+                raise self._verdict.error()
+        raise LaunchError(
+            f"the cluster did not tell the address of the pod's node within {timeout_s:g} s",
+            resolution="reach pods in another way: -o route=port-forward",
+        )
+
     def accepted(self) -> None:
         """From now on a verdict is told to `on_verdict`, also one that is there already."""
         with self._changed:
@@ -134,6 +148,7 @@ class Follower:
     def _learn(self, kind: str, pod: Mapping[str, Any], phases: list[Phase]) -> None:
         self._shown.update(phases)
         self._address = str((pod.get("status") or {}).get("podIP") or self._address)
+        self._node = str((pod.get("status") or {}).get("hostIP") or self._node)
         if kind == "DELETED":
             self._gone.add(pod["metadata"]["name"])
         elif not pod["metadata"].get("deletionTimestamp"):

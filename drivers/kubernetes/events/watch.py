@@ -34,7 +34,7 @@ class Watcher:
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api = api
-        self._namespace = namespace
+        self.namespace = namespace
         self._followers: dict[str, Follower] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -125,7 +125,7 @@ class Watcher:
     def _list(self) -> str:
         """Tell the followers what is there now; returns the version from which a watch goes on."""
         core = self._api.core
-        listed = self._api.call(core.list_namespaced_pod, self._namespace, label_selector=_SELECTOR)
+        listed = self._api.call(core.list_namespaced_pod, self.namespace, label_selector=_SELECTOR)
         for pod in listed.get("items") or ():
             follower = self._follower(pod["metadata"])
             if follower is not None:
@@ -134,7 +134,7 @@ class Watcher:
 
     def _open(self) -> Any:
         return self._api.core.list_namespaced_pod(
-            self._namespace,
+            self.namespace,
             label_selector=_SELECTOR,
             resource_version=self._version,
             watch=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from drivers.kubernetes.objects import labels
@@ -26,10 +26,13 @@ _FEWEST_SCRATCH_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How a target's pods differ from another's. `host_port` is the node's."""
+    """How a target's pods differ from another's. `host_port` is the node's; `security` is the container's
+    `securityContext`; `requests` are what the user gave, by resource, instead of `REQUESTS`."""
 
     image: str
     pull_policy: str
+    security: Mapping[str, Any]
+    requests: Mapping[str, str] = field(default_factory=dict)
     runtime_class: str = ""
     host_port: int | None = None
 
@@ -107,7 +110,8 @@ def container(spec: Spec, form: Form) -> dict[str, Any]:
         "imagePullPolicy": form.pull_policy,
         "env": [{"name": key, "value": _literal(value)} for key, value in environment.items()],
         "ports": [port],
-        "resources": {"limits": _limits(spec), "requests": _requests(spec)},
+        "resources": {"limits": _limits(spec), "requests": requests(spec, form.requests)},
+        "securityContext": dict(form.security),
         "readinessProbe": readiness(spec),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  the container's own
     }
@@ -135,6 +139,12 @@ def readiness(spec: Spec) -> dict[str, Any]:
     }
 
 
+def requests(spec: Spec, given: Mapping[str, str]) -> dict[str, str]:
+    """What the scheduler sets aside for a pod of `spec`: no request may be above its limit."""
+    cpu = "1m" if spec.cpus < 0.02 else REQUESTS["cpu"]
+    return {"cpu": cpu, "memory": str(min(spec.memory_bytes, 16 * MIB)), **given}
+
+
 def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
     scratch_bytes = max(spec.scratch_bytes, _FEWEST_SCRATCH_BYTES)
     made: dict[str, Any] = {
@@ -160,9 +170,3 @@ def _literal(text: str) -> str:
 
 def _limits(spec: Spec) -> dict[str, str]:
     return {"cpu": f"{math.ceil(spec.cpus * 1000)}m", "memory": str(spec.memory_bytes)}
-
-
-def _requests(spec: Spec) -> dict[str, str]:
-    """No request may be above its limit."""
-    cpu = "1m" if spec.cpus < 0.02 else REQUESTS["cpu"]
-    return {"cpu": cpu, "memory": str(min(spec.memory_bytes, 16 * MIB))}

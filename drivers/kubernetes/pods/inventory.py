@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from drivers.kubernetes.connection.client import Api, Json
-from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.connection.errors import status_of, translated
 from drivers.kubernetes.objects import labels
 from drivers.kubernetes.objects.manifests import Form
 from drivers.kubernetes.pods.instance import GONE_TIMEOUT_S, Deployment, Place, Pod, Remnant, await_gone, remove
@@ -19,10 +19,10 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
     """Every deployment, and every pod that belongs to none, that bears `wanted`. Raises DriverError."""
     api = ground.api
     with translated("list pods and deployments"):
-        deployments = _listed(api, api.apps.list_deployment_for_all_namespaces, wanted)
-        pods = _listed(api, api.core.list_pod_for_all_namespaces, wanted)
+        deployments = _listed(ground, "deployment", wanted)
+        pods = _listed(ground, "pod", wanted)
         alone = [pod for pod in pods if not pod["metadata"].get("ownerReferences")]
-        services = {_id(one) for one in _listed(api, api.core.list_service_for_all_namespaces, {})}
+        services = {_id(one) for one in _listed(ground, "service", {})}
         found: list[Instance] = []
         for thing in (*deployments, *alone):
             metadata = thing["metadata"]
@@ -39,19 +39,23 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
                 found.append(Pod(place, labels=own, endpoint=endpoint))
                 continue
             container = thing["spec"]["template"]["spec"]["containers"][0]
-            form = Form(image=container["image"], pull_policy=container["imagePullPolicy"])
+            form = Form(
+                image=container["image"],
+                pull_policy=container["imagePullPolicy"],
+                security=container.get("securityContext") or {},
+                requests=(container.get("resources") or {}).get("requests") or {},
+            )
             found.append(Deployment(place, labels=own, endpoint=endpoint, form=form))
     return found
 
 
-def find_remnants(api: Api, wanted: Mapping[str, str]) -> Sequence[Leftover]:
-    """Services that lead to nothing any more, and namespaces, that bear `wanted`. Raises DriverError."""
-    core = api.core
+def find_remnants(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Leftover]:
+    """Services that lead to nothing any more, and namespaces of runs, that bear `wanted`. Raises DriverError."""
+    api, core = ground.api, ground.api.core
     with translated("list namespaces and services"):
-        services = _listed(api, core.list_service_for_all_namespaces, wanted)
-        namespaces = _listed(api, core.list_namespace, wanted)
-        led_to = {_id(one) for one in _listed(api, core.list_pod_for_all_namespaces, {})}
-        led_to |= {_id(one) for one in _listed(api, api.apps.list_deployment_for_all_namespaces, {})}
+        services = _listed(ground, "service", wanted)
+        namespaces = _listed(ground, "namespace", wanted)
+        led_to = {_id(one) for resource in ("pod", "deployment") for one in _listed(ground, resource, {})}
     idle = [one for one in services if _id(one) not in led_to]
     return [
         *(_remnant(api, "service", one, core.delete_namespaced_service, core.read_namespaced_service) for one in idle),
@@ -59,10 +63,10 @@ def find_remnants(api: Api, wanted: Mapping[str, str]) -> Sequence[Leftover]:
     ]
 
 
-def pods_of_the_lab(api: Api) -> list[str]:
+def pods_of_the_lab(ground: Ground) -> list[str]:
     """The uid of every pod of the lab's. Raises DriverError."""
     with translated("list pods"):
-        return [str(pod["metadata"]["uid"]) for pod in _listed(api, api.core.list_pod_for_all_namespaces, {})]
+        return [str(pod["metadata"]["uid"]) for pod in _listed(ground, "pod", {})]
 
 
 def ports_in_use(api: Api) -> set[int]:
@@ -88,9 +92,28 @@ def _remnant(api: Api, kind: str, thing: Json, delete: Callable[..., Any], read:
     return Remnant(kind, _id(thing), labels.labels_of(thing), take)
 
 
-def _listed(api: Api, listing: Callable[..., Any], wanted: Mapping[str, str]) -> list[Json]:
-    """The objects that bear `wanted`: by the selector, whose values may be digests, and then by the labels proper."""
-    found = api.call(listing, label_selector=labels.selector(wanted)).get("items") or ()
+def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> list[Json]:
+    """The objects that bear `wanted`: by the selector, whose values may be digests, and then by the labels proper. Of
+    a cluster that shows this user no more than some namespaces, those in them."""
+    api, selector = ground.api, labels.selector(wanted)
+    core, apps = api.core, api.apps
+    listings: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
+        "pod": (core.list_pod_for_all_namespaces, core.list_namespaced_pod),
+        "service": (core.list_service_for_all_namespaces, core.list_namespaced_service),
+        "deployment": (apps.list_deployment_for_all_namespaces, apps.list_namespaced_deployment),
+        "namespace": (core.list_namespace, None),
+    }
+    everywhere, within = listings[resource]
+    found: list[Json] = []
+    try:
+        found += api.call(everywhere, label_selector=selector).get("items") or ()
+    except Exception as error:
+        if status_of(error) != 403 or not ground.namespaces:
+            raise
+        if within is None:  # who may not list namespaces has made none
+            return []
+        for name in sorted(ground.namespaces):
+            found += api.call(within, name, label_selector=selector).get("items") or ()
     return [thing for thing in found if bears(labels.labels_of(thing), wanted)]
 
 

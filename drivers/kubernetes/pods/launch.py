@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drivers.kubernetes.connection.client import Api, Json
@@ -28,12 +28,14 @@ _ADDRESS_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What launches stand on. `pool` is None on a foreign cluster, which chooses its NodePorts itself."""
+    """What launches stand on. `pool` is None on a foreign cluster, which chooses its NodePorts itself; `namespaces` are
+    where this user's objects may be, for a cluster that shows only those."""
 
     api: Api
     route: Route
     pool: Pool | None
     local: bool
+    namespaces: frozenset[str] = frozenset()
 
 
 class Launch:
@@ -46,7 +48,7 @@ class Launch:
         self._watcher = watcher
         self._deployed = deployed
         self._name = manifests.name_of(spec)
-        self._namespace = labels.namespace_of(spec.labels)
+        self._namespace = watcher.namespace
         self._key = spec.labels.get("lab.launch", "")
         self._follower = Follower(mark, expects_created=not deployed, on_verdict=mark.failed)
         self._port: int | None = None
@@ -69,6 +71,8 @@ class Launch:
             self._create("pod", core.create_namespaced_pod, core.read_namespaced_pod, body)
         self._follower.returned()
         self._follower.await_scheduled(_SCHEDULE_TIMEOUT_S, self._look)
+        if endpoint is not None and not endpoint.host:  # of nodes that this user is not told of
+            endpoint = Endpoint(self._follower.await_node(_ADDRESS_TIMEOUT_S), endpoint.port)
         if self._ground.route.name == POD_ADDRESS:
             address = self._follower.await_address(_ADDRESS_TIMEOUT_S)
             endpoint = Endpoint(address, self._spec.port)
@@ -96,13 +100,7 @@ class Launch:
             return node_port_endpoint(pool, route, self._make_service()), self._form
         if route.name == HOST_PORT and pool is not None:
             self._port = pool.take()
-            form = Form(
-                image=self._form.image,
-                pull_policy=self._form.pull_policy,
-                runtime_class=self._form.runtime_class,
-                host_port=self._port,
-            )
-            return node_port_endpoint(pool, route, self._port), form
+            return node_port_endpoint(pool, route, self._port), replace(self._form, host_port=self._port)
         if route.name == PORT_FORWARD:
             if reserved is None:
                 raise LaunchError("a port-forward needs an endpoint on this host")

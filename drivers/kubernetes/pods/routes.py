@@ -30,7 +30,8 @@ _NOT_WAITED = "the route does not wait for it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The chosen way, and why. `host` is the address of a NodePort; `readiness` says whether the way waits for it."""
+    """The chosen way, and why. `host` is the address of a NodePort, empty where no node may be looked at: then it is
+    that of the pod's own node. `readiness` says whether the way waits for it."""
 
     name: str
     why: str
@@ -69,7 +70,8 @@ def addresses(api: Api, pool: Pool | None, route: Route, namespace: str, name: s
     service = api.found(api.core.read_namespaced_service, name, namespace)
     if service is not None:
         port = int(service["spec"]["ports"][0].get("nodePort") or 0)
-        return node_port_endpoint(pool, route, port)
+        found = node_port_endpoint(pool, route, port)
+        return found if found is not None and found.host else None
     pod = api.found(api.core.read_namespaced_pod, name, namespace)
     for port in (pod["spec"]["containers"][0].get("ports") or ()) if pod else ():
         if port.get("hostPort"):
@@ -80,7 +82,7 @@ def addresses(api: Api, pool: Pool | None, route: Route, namespace: str, name: s
 def node_port_endpoint(pool: Pool | None, route: Route, port: int) -> Endpoint | None:
     """Where this host reaches the node's `port`; None where nothing leads there."""
     if pool is None:
-        return Endpoint(route.host, port) if port else None
+        return Endpoint(route.host, port) if port else None  # of an unknown host: see `Route.host`
     host_port = pool.host_port(port)
     return Endpoint(LOOPBACK, host_port) if host_port else None
 
@@ -103,4 +105,4 @@ def _host(cluster: Cluster | None, nodes: Sequence[Mapping[str, Any]]) -> str:
         for address in (node.get("status") or {}).get("addresses") or ():
             if address.get("type") == "InternalIP":
                 return str(address["address"])
-    return LOOPBACK
+    return ""

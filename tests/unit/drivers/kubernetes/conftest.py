@@ -67,6 +67,8 @@ class Stub:
         self.headers: list[Any] = []
         self.watches: list[dict[str, str]] = []
         self.refusals: list[Refusal] = []
+        self.home: str | None = None  # all that the user is allowed anything in
+        self.enforced: dict[str, str] = {}  # namespace → its Pod Security level
         self.drops = 0
         self.kubelet: Callable[[Stub, Json], None] = run_pod
         self.services: dict[str, ThreadingHTTPServer] = {}
@@ -153,6 +155,34 @@ class Stub:
             time.sleep(0.005)
         assert len(self.watches) >= count
 
+    def violations(self, namespace: str, name: str, spec: Json) -> str:
+        """What Pod Security admission says of a pod (k8s.io/pod-security-admission, as far as the lab could offend)."""
+        level = self.enforced.get(namespace)
+        found = []
+        for box in spec["containers"]:
+            context, which = box.get("securityContext") or {}, f'container "{box["name"]}"'
+            ports = [str(port["hostPort"]) for port in box.get("ports") or () if port.get("hostPort")]
+            if ports:
+                found.append(f"hostPort ({which} uses hostPort {', '.join(ports)})")
+            if level != "restricted":
+                continue
+            if context.get("allowPrivilegeEscalation") is not False:
+                must = "must set securityContext.allowPrivilegeEscalation=false"
+                found.append(f"allowPrivilegeEscalation != false ({which} {must})")
+            if (context.get("capabilities") or {}).get("drop") != ["ALL"]:
+                found.append(f'unrestricted capabilities ({which} must set securityContext.capabilities.drop=["ALL"])')
+            if context.get("runAsNonRoot") is not True:
+                found.append(f"runAsNonRoot != true (pod or {which} must set securityContext.runAsNonRoot=true)")
+            if context.get("runAsUser") == 0:
+                found.append(f"runAsUser=0 ({which} must not set runAsUser=0)")
+            if (context.get("seccompProfile") or {}).get("type") != "RuntimeDefault":
+                must = 'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
+                found.append(f"seccompProfile (pod or {which} {must})")
+        assert {name for one in spec["volumes"] for name in one if name != "name"} <= {"emptyDir"}
+        if level is None or not found:
+            return ""
+        return f'pods "{name}" is forbidden: violates PodSecurity "{level}:latest": {", ".join(found)}'
+
     def _tell(self, kind: str, thing: Json) -> None:
         self.events.append((self.version, kind, copy.deepcopy(thing)))
         self.changed.notify_all()
@@ -187,6 +217,7 @@ def start(stub: Stub, pod: Json) -> None:
         pod,
         phase="Running",
         podIP="10.244.0.7",
+        hostIP="127.0.0.1",
         containerStatuses=[{"name": "service", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}],
     )
 
@@ -284,6 +315,9 @@ class _Handler(BaseHTTPRequestHandler):
                 refusal.times -= 1
                 if refusal.times == 0:
                     self.stub.refusals.remove(refusal)
+        if self.stub.home is not None and (said := _forbidden(self.stub.home, method, url.path)):
+            self._refuse(403, said, reason="Forbidden")
+            return
         if refusal is not None:
             time.sleep(refusal.delay_s)
             if refusal.after:
@@ -371,6 +405,9 @@ class _Handler(BaseHTTPRequestHandler):
             if (resource, namespace, name) in stub.objects:
                 self._refuse(409, f'{resource} "{name}" already exists', reason="AlreadyExists")
                 return
+            if resource == "pods" and (said := self.stub.violations(namespace, name, body["spec"])):
+                self._refuse(403, said, reason="Forbidden")
+                return
             if resource == "services":
                 for port in body["spec"]["ports"]:
                     port.setdefault("nodePort", reserve_port())
@@ -449,6 +486,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
+def _forbidden(home: str, method: str, path: str) -> str:
+    """What RBAC says to a user who has all rights in the namespace `home`, and none elsewhere."""
+    if path.startswith("/version") or f"/namespaces/{home}/" in path:
+        return ""
+    found = _PATH.fullmatch(path)
+    assert found is not None, path
+    verb = {"POST": "create", "DELETE": "delete", "PATCH": "patch", "GET": "get" if found["name"] else "list"}[method]
+    group = "apps" if path.startswith("/apis/apps/") else ""
+    where = f'in the namespace "{found["namespace"]}"' if found["namespace"] else "at the cluster scope"
+    what, named = found["resource"], f' "{found["name"]}"' if found["name"] else ""
+    return f'{what}{named} is forbidden: User "dev" cannot {verb} resource "{what}" in API group "{group}" {where}'
+
+
 def _control(stub: Stub, deployment: Json) -> None:
     """The deployment's controllers: as many pods as it asks for, all of its newest template."""
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
@@ -463,6 +513,11 @@ def _control(stub: Stub, deployment: Json) -> None:
         stub.remove("pods", namespace, pod["metadata"]["name"])
     for pod in owned[deployment["spec"]["replicas"] :]:
         stub.remove("pods", namespace, pod["metadata"]["name"])
+    refused = stub.violations(namespace, f"{name}-x", template["spec"])
+    if refused:
+        failure = condition("ReplicaFailure", "True", reason="FailedCreate", message=refused)
+        stub.add("deployments", {**deployment, "status": {"conditions": [failure]}}, namespace)
+        return
     for _ in range(deployment["spec"]["replicas"] - len(owned)):
         metadata = copy.deepcopy(template["metadata"])
         metadata |= {

@@ -66,7 +66,7 @@ class Rig:
         marks = Marks()
         follower = Follower(marks, on_verdict=marks.failed)
         self.watcher.follow(spec.labels["lab.launch"], follower)
-        body = manifests.pod(spec, Form(image="docker.io/x:1", pull_policy="Never"))
+        body = manifests.pod(spec, Form(image="docker.io/x:1", pull_policy="Never", security={}))
         self.api.call(self.api.core.create_namespaced_pod, NAMESPACE, body)
         follower.returned()
         return marks, follower
