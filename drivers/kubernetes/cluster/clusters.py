@@ -26,6 +26,7 @@ from drivers.kubernetes.cluster.kind import (
     pool_ports,
     read_config,
 )
+from drivers.kubernetes.cluster.node_image import require_runnable
 from drivers.kubernetes.connection.client import Api, Json, connect
 from drivers.kubernetes.connection.errors import translated
 from drivers.kubernetes.objects.labels import MANAGED_BY, owner_labels, owner_of
@@ -122,6 +123,7 @@ class Clusters:
                 raise DriverUnavailable(f"another process is making the cluster '{name}'", resolution="wait for it")
             say(f"removing what was begun of the cluster '{name}'")
             self.delete(name)
+        require_runnable(kind, image=image, config=given)
         say(f"making the cluster '{name}' with kind {kind.version()}; this takes a minute")
         labels = {"lab.run": f"cluster-{name}", "lab.scenario": "cluster up", "lab.owner": str(Owner.current())}
         ports = pool_ports()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from drivers.kubernetes.cluster import images
 from drivers.kubernetes.cluster.clusters import Clusters, await_nodes, name_of_a_run
 from drivers.kubernetes.cluster.kind import Kind, cluster_config
+from drivers.kubernetes.cluster.node_image import require_runnable
 from drivers.kubernetes.connection.client import Api, Json
 from drivers.kubernetes.connection.errors import translated
 from drivers.kubernetes.events.follow import Follower
@@ -41,6 +42,7 @@ def measure_cluster(
 
     Raises DriverError, after removing it.
     """
+    require_runnable(Kind.find(), image=image, config=config)
     spec = spec.for_launch()
     name = name_of_a_run(spec.labels["lab.launch"])
     api_port = reserve_port()

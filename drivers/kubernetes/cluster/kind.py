@@ -138,6 +138,25 @@ class Kind:
             digest = str(manifests[0].get("digest", ""))
         return ""
 
+    def cgroup_version(self) -> int | None:
+        """Of the host that the nodes run on, as their engine says; None where it does not."""
+        form = "{{.Host.CgroupsVersion}}" if self.engine == "podman" else "{{.CgroupVersion}}"
+        argv = [self.engine, "info", "--format", form]
+        try:
+            told = self._run("ask the container engine", argv, timeout_s=_ASK_TIMEOUT_S)
+        except DriverError:  # what it lacks is told by whoever makes a node
+            return None
+        found = re.fullmatch(r"v?([12])", told.strip())
+        return int(found[1]) if found else None
+
+    def node_version(self, image: str) -> str:
+        """The Kubernetes of a node image that is here, such as `v1.32.2`; empty where it is not, or says nothing."""
+        run = [self.engine, "run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", "cat"]
+        try:
+            return self._run("read the node image", [*run, image, "/kind/version"], timeout_s=_NODE_TIMEOUT_S)
+        except DriverError:
+            return ""
+
     def network_config(self, node: str) -> str:
         """The node's CNI configuration, as text. Raises DriverError."""
         return self._on(node, "sh", "-c", "cat /etc/cni/net.d/*")

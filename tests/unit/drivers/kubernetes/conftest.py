@@ -634,7 +634,13 @@ def option(name):
     return argv[argv.index(name) + 1]
 if sys.argv[0].endswith("docker"):
     known = json.loads(images.read_text()) if images.exists() else {}
-    if argv[:2] == ["container", "inspect"]:
+    if argv[:1] == ["info"]:
+        print((home / "cgroup").read_text() if (home / "cgroup").exists() else "2")
+    elif argv[:1] == ["run"]:
+        if not (home / "node-version").exists():
+            sys.exit("docker: Error response from daemon: No such image")
+        print((home / "node-version").read_text())
+    elif argv[:2] == ["container", "inspect"]:
         print("4f66ad9a", "172.18.0.2")
     elif argv[2] == "sh":
         print((home / "cni").read_text())
