@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import json
+import secrets
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,12 @@ import pytest
 
 from drivers.kubernetes import KubernetesDriver
 from drivers.kubernetes.cluster.kind import POOL, Kind
+from drivers.kubernetes.connection.client import Api
 from lab.driver import Context
-from lab.errors import LabError, LaunchError
+from lab.errors import BadInput, LabError, LaunchError
 from lab.features import Execs, Feature, OnThisHost, Replicates, Role
+from lab.host import procs
+from lab.host.memory import standing
 from lab.launch.session import Session
 from lab.service.load import parse, start_watch
 from lab.spec import Endpoint, Spec
@@ -33,9 +39,11 @@ from lab.store.record import Outcome, RunRecord
 from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source, SystemClock
 from scenarios.boot import Boot
 from scenarios.cluster import Cluster
+from scenarios.memory import Memory
 
 pytestmark = pytest.mark.engine("kubernetes")
 Drive = Callable[..., KubernetesDriver]
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 QUIET_S = 1.0
 """How long requests go on before an update, and after it."""
 
@@ -268,6 +276,154 @@ def test_a_cluster_of_its_own_is_made_and_removed(drive: Drive, measure: Callabl
     assert Kind.find().clusters() == before
 
 
+def test_what_one_event_shows_has_one_instant(drive: Drive, labels: dict[str, str]) -> None:
+    """Between two marks of the lab's own making lie some 20 µs; two events of a cluster are further apart."""
+    with launched(drive(), labels) as session:
+        told = sorted(mark.ns for mark in session.timeline if mark.source is Source.EVENT)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(told)]
+        assert gaps and not [gap for gap in gaps if 0 < gap < 50_000]
+        assert all(seconds > 50e-6 for _, _, seconds in session.timeline.steps(ENGINE_CHAIN))
+
+
+def test_launches_and_stops_begin_at_random_instants_of_the_kubelets_second(
+    drive: Drive, measure: Callable[..., RunRecord]
+) -> None:
+    record = measure(Boot(), drive(), rounds=6)
+    waits = [launch.facts["tick"]["waited_s"][what] for launch in record.launches for what in ("launch", "stop")]
+    assert len(set(waits)) == 12 and max(waits) < 1.0
+    assert {sample.dimensions["clock"] for sample in record.samples} == {"1 s tick"}
+    stops = [sample.value for sample in record.samples if sample.metric == "stop_s"]
+    assert max(stops) - min(stops) > 0.1  # locked onto the tick they were within 50 ms of each other
+
+
+def test_processes_that_come_and_go_fail_no_look_and_are_no_standing_cost(
+    drive: Drive, labels: dict[str, str], measure: Callable[..., RunRecord]
+) -> None:
+    """Pods are made and removed all the while, and with them `portmap`, `runc` and shims."""
+    busy, watched, over = drive(), drive(), threading.Event()
+    watched.info()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            with launched(busy, labels):
+                pass
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(60):
+            listed = procs.present(watched.engine_pids())
+            assert standing(listed)
+            time.sleep(0.1)
+        record = measure(Memory(settle=0.5, requests=0, alloc=0), watched, rounds=3)
+    finally:
+        over.set()
+        thread.join()
+    assert {launch.outcome for launch in record.launches} == {Outcome.OK}
+    fixed = {one.dimensions["process"] for one in record.samples if one.metric == "engine_pss_bytes"}
+    assert "kubelet" in fixed and not fixed & {"portmap", "ptp", "host-local", "loopback", "runc"}
+
+
+@pytest.fixture
+def namespace(drive: Drive) -> Iterator[Callable[..., str]]:
+    """Makes namespaces as an administrator would, and removes them."""
+    api = drive()._target().ground.api
+    made: list[str] = []
+
+    def one(labels: Mapping[str, str] | None = None) -> str:
+        name = f"lab-test-{secrets.token_hex(4)}"
+        api.call(api.core.create_namespace, {"metadata": {"name": name, "labels": dict(labels or {})}})
+        made.append(name)
+        _until(lambda: api.found(api.core.read_namespaced_service_account, "default", name) is not None)
+        return name
+
+    yield one
+    for name in made:
+        api.found(api.core.delete_namespace, name)
+
+
+@pytest.mark.parametrize("variant", ["", "deployment"])
+def test_pods_run_under_pod_security_restricted(
+    drive: Drive, labels: dict[str, str], namespace: Callable[..., str], variant: str
+) -> None:
+    name = namespace(RESTRICTED)
+    driver = drive(variant, namespace=name, route="node-port")
+    with launched(driver, labels) as session:
+        assert isinstance(session.instance, OnThisHost) and session.answer is not None
+        assert session.instance.id.startswith(f"{name}/")
+        (pid,) = [pid for pid, role in session.instance.host_pids().items() if role is Role.SERVICE]
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "CapEff:\t0000000000000000" in status and "CapBnd:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
+        assert not status.partition("Uid:\t")[2].startswith("0\t")
+    assert [left.id for left in driver.leftovers(labels) if left.kind == "namespace"] == []
+
+
+def test_a_host_port_that_pod_security_forbids_names_another_way(
+    drive: Drive, labels: dict[str, str], namespace: Callable[..., str]
+) -> None:
+    name = namespace(RESTRICTED)
+    driver = drive(namespace=name, route="host-port")
+    with pytest.raises(LaunchError) as raised, launched(driver, labels):
+        pass
+    assert "hostPort" in raised.value.brief and "-o route=node-port" in raised.value.resolution
+
+
+@pytest.mark.parametrize(
+    ("limits", "remedy", "options", "changes"),
+    [
+        ({"max": {"memory": "64Mi"}}, "give --memory 64M", {}, {"memory_bytes": 64 << 20}),
+        ({"min": {"memory": "32Mi"}}, "give -o request-memory=32Mi", {"request-memory": "32Mi"}, {}),
+        ({"max": {"cpu": "500m"}}, "give --cpus 0.5", {}, {"cpus": 0.5}),
+    ],
+)
+def test_a_limit_range_is_told_with_what_meets_it_and_that_does(
+    drive: Drive,
+    labels: dict[str, str],
+    namespace: Callable[..., str],
+    limits: dict[str, Any],
+    remedy: str,
+    options: dict[str, str],
+    changes: dict[str, Any],
+) -> None:
+    name, api = namespace(), drive()._target().ground.api
+    body = {"metadata": {"name": "bounds"}, "spec": {"limits": [{"type": "Container", **limits}]}}
+    api.call(api.core.create_namespaced_limit_range, name, body)
+    with pytest.raises(LaunchError) as raised, launched(drive(namespace=name), labels):
+        pass
+    assert "a LimitRange of the namespace forbids the pod" in raised.value.brief
+    assert remedy in raised.value.resolution
+    with launched(drive(**{"namespace": name, **options}), labels, **changes) as session:
+        assert session.answer is not None
+
+
+@pytest.mark.parametrize("way", ["token", "exec"])
+def test_a_user_of_one_namespace_alone_measures_there(
+    drive: Drive,
+    labels: dict[str, str],
+    namespace: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    owner = drive()
+    owner.prepare(Spec(labels=labels))  # so that the node has the image
+    name, api = namespace(), owner._target().ground.api
+    monkeypatch.setenv("KUBECONFIG", str(_confined(owner, api, name, tmp_path, way)))
+    monkeypatch.setenv("LAB_SERVICE_IMAGE", owner._images[Spec().image])
+    driver = drive(context="confined")
+    info = driver.info()
+    assert "may not list them" in info.facts["nodes"]
+    with launched(driver, labels) as session:
+        assert session.answer is not None and session.instance is not None
+        assert session.instance.id.startswith(f"{name}/")
+        assert session.instance.endpoint is not None and session.instance.endpoint.host != "127.0.0.1"
+        assert [one.id for one in driver.list_instances(labels)] == [session.instance.id]
+    assert driver.list_instances(labels) == [] and driver.leftovers(labels) == []
+    with pytest.raises(BadInput, match="it has: confined"):
+        drive(context="another").info()
+
+
 def _memory_limits(pid: int) -> Iterator[Path]:
     """The files that may hold the limit of the cgroup of `pid`, on either version of cgroups."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
@@ -300,3 +456,36 @@ def _until(true: Callable[[], bool], timeout_s: float = 90.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it has not come to be"
         time.sleep(0.1)
+
+
+def _confined(owner: KubernetesDriver, api: Api, namespace: str, directory: Path, way: str) -> Path:
+    """The kubeconfig of an account that may do all in `namespace`, and nothing elsewhere."""
+    from kubernetes import client
+
+    rules = client.RbacAuthorizationV1Api(api.core.api_client)
+    api.call(api.core.create_namespaced_service_account, namespace, {"metadata": {"name": "dev"}})
+    role = {"kind": "ClusterRole", "name": "admin", "apiGroup": "rbac.authorization.k8s.io"}
+    subject = {"kind": "ServiceAccount", "name": "dev", "namespace": namespace}
+    binding = {"metadata": {"name": "dev"}, "roleRef": role, "subjects": [subject]}
+    api.call(rules.create_namespaced_role_binding, namespace, binding)
+    wanted = {"spec": {"expirationSeconds": 3600}}
+    told = api.call(api.core.create_namespaced_service_account_token, "dev", namespace, wanted)
+    token = str(told["status"]["token"])
+    cluster = owner._target().cluster
+    assert cluster is not None
+    user: dict[str, Any] = {"token": token}
+    if way == "exec":
+        version = "client.authentication.k8s.io/v1"
+        answer = {"apiVersion": version, "kind": "ExecCredential", "status": {"token": token}}
+        (directory / "answer").write_text(json.dumps(answer))
+        user = {"exec": {"apiVersion": version, "command": "cat", "args": [str(directory / "answer")]}}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "contexts": [{"name": "confined", "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
+        "clusters": [{"name": "c", "cluster": Kind.find().kubeconfig(cluster.name)["clusters"][0]["cluster"]}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path = directory / "kubeconfig"
+    path.write_text(json.dumps(config))  # which YAML is a superset of
+    return path
