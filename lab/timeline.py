@@ -143,7 +143,7 @@ class Timeline:
 
     def steps(self, chain: tuple[Phase, ...]) -> list[tuple[Phase, Phase, float]]:
         """The differences in seconds between neighbouring seen phases of `chain`; phases known only on a guest's
-        clock are passed over, and there is none between phases that one event showed (METHOD.md, rule 21). Raises
+        clock are passed over, and there is none between phases that one event showed (docs/method.md, rule 21). Raises
         MeasurementError as `duration_s` does."""
         seen = [phase for phase in chain if phase in self and self.mark(phase).clock is not Clock.GUEST]
         pairs = [(a, b) for a, b in itertools.pairwise(seen) if not self._same_event(a, b)]

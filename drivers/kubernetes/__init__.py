@@ -105,7 +105,7 @@ class KubernetesDriver:
         return Info(
             engine="Kubernetes",
             version=str(version["gitVersion"]).removeprefix("v"),
-            isolation=_ISOLATION.get(handler, f"namespaces ({handler or 'runc'}), in a pod"),
+            isolation=self._isolation(handler),
             features=frozenset(features),
             facts={
                 "cluster": dict(found.cluster.facts) if found.cluster else {"context": self._options.text("context")},
@@ -305,12 +305,23 @@ class KubernetesDriver:
     def _runtime_class(self) -> str:
         return "" if self._variant in self.variants() else self._variant
 
-    def _handler(self, api: Api) -> str:
-        """What the RuntimeClass of this variant names, empty where there is none. Raises DriverUnavailable."""
+    def _isolation(self, handler: str | None) -> str:
+        if handler is None:
+            return f"as the RuntimeClass {self._runtime_class()} gives it, which this user may not look at"
+        return _ISOLATION.get(handler, f"namespaces ({handler or 'runc'}), in a pod")
+
+    def _handler(self, api: Api) -> str | None:
+        """What the RuntimeClass of this variant names, empty where there is none, None where this user may not look at
+        them. Raises DriverUnavailable."""
         name = self._runtime_class()
         if not name:
             return ""
-        listed = api.call(api.node.list_runtime_class).get("items") or ()
+        try:
+            listed = api.call(api.node.list_runtime_class).get("items") or ()
+        except Exception as error:
+            if status_of(error) != 403:
+                raise
+            return None
         handlers = {one["metadata"]["name"]: str(one["handler"]) for one in listed}
         if name not in handlers:
             raise DriverUnavailable(

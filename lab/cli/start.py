@@ -27,7 +27,7 @@ from lab.store.database import Store
 from lab.store.place import RunDir, cache_dir, make_run_dir
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord
 
-_LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 6.0}
+_LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 7.0}
 """A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
 
 

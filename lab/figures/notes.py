@@ -309,7 +309,7 @@ def _slow(record: RunRecord) -> Iterator[str]:
 
 
 def _ticks(record: RunRecord) -> Iterator[str]:
-    """Which engines act on a clock of their own, and what was done about it (METHOD.md, rule 22)."""
+    """Which engines act on a clock of their own, and what was done about it (docs/method.md, rule 22)."""
     spans: dict[float, list[str]] = {}
     for target in record.targets:
         if Feature.TICKS in (target.info.get("features") or ()):

@@ -1,4 +1,4 @@
-"""Engines that act on a clock of their own: what is timed begins at a random instant of it (METHOD.md, rule 22).
+"""Engines that act on a clock of their own: what is timed begins at a random instant of it (docs/method.md, rule 22).
 
 A launch or a stop that begins at one of the engine's events begins where its clock has just ticked, each time again,
 and lasts to one of its next ticks: its interval says how punctual that clock is, and its median is one of the many that

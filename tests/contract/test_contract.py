@@ -24,6 +24,7 @@ from lab.host.ownership import Owner
 from lab.host.pinning import pinned_to
 from lab.host.procs import Process, all_ended
 from lab.launch.session import Session
+from lab.launch.ticks import tick_s
 from lab.registry import driver_class, driver_names
 from lab.run.clean import find
 from lab.run.runner import new_run_id
@@ -105,6 +106,8 @@ def test_info_tells_what_the_engine_is(rig: Rig) -> None:
     assert json.loads(json.dumps({**info.facts, **info.qualifiers})) == {**info.facts, **info.qualifiers}
     assert rig.driver.name == rig.target.driver
     assert rig.target.variant in rig.driver.variants()
+    assert (tick_s(info) > 0) is (Feature.TICKS in info.features)
+    assert ("tick" in info.qualifiers.get("clock", "")) is (Feature.TICKS in info.features), "told in the row"
 
 
 def test_prepare_is_idempotent(rig: Rig) -> None:

@@ -10,7 +10,7 @@ import threading
 
 from drivers.kubernetes.connection.client import Api
 from drivers.kubernetes.connection.errors import is_cluster_error
-from lab.errors import LaunchError
+from lab.errors import DriverError, LaunchError
 from lab.spec import Endpoint
 
 _AT_ONCE = 4
@@ -70,7 +70,7 @@ class Forwarder:
                 with contextlib.closing(forward.socket(self._port)) as remote:
                     _pump(connection, remote)
         except Exception as error:
-            if not is_cluster_error(error):
+            if not isinstance(error, DriverError) and not is_cluster_error(error):
                 raise
             # The pod does not serve yet, or no more: the closed connection says so to whoever asked.
         finally:

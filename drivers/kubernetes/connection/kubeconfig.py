@@ -36,10 +36,15 @@ def of_context(name: str) -> Access:
 
     places = os.environ.get("KUBECONFIG") or _DEFAULT
     merger: Any = kube_config.KubeConfigMerger
-    config = merger(places).config
+    try:
+        config = merger(places).config
+        contexts = [str(one["name"]) for one in config.value.get("contexts") or ()] if config is not None else []
+    except (AttributeError, KeyError, TypeError) as error:  # YAML, and no mapping of lists of mappings
+        raise DriverUnavailable(
+            f"{places} is no kubeconfig", details=repr(error), resolution="see `kubectl config view`"
+        ) from error
     if config is None:
         raise DriverUnavailable(f"there is no kubeconfig at {places}", resolution="set KUBECONFIG to its file")
-    contexts = [str(one["name"]) for one in config.value.get("contexts") or ()]
     if name not in contexts:
         raise BadInput(f"the kubeconfig has no context '{name}'", resolution=f"it has: {', '.join(contexts) or 'none'}")
     context = config["contexts"].get_with_name(name)["context"]

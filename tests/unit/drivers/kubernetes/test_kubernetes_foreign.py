@@ -12,7 +12,7 @@ import yaml
 
 from drivers.kubernetes import KubernetesDriver
 from lab.driver import ANSWERS_AT, Context, Driver
-from lab.errors import BadInput, DriverError, LaunchError
+from lab.errors import BadInput, DriverError, LabError, LaunchError
 from lab.features import Feature
 from lab.host.ownership import Owner
 from lab.launch.session import Session
@@ -91,6 +91,23 @@ def test_a_user_of_one_namespace_alone_measures_there(make: Make, stub: Any, var
     swept = sweep([driver], {"lab.run": "r1"}, owned=True, quiet_s=0.0)
     assert [item.id for item in swept.removed] == ["team-a/lab-x"] and not swept.problems
     assert not stub.asked("DELETE", "/namespaces/team-a$")
+
+
+def test_a_runtime_class_that_may_not_be_looked_at_is_asked_for_all_the_same(make: Make, stub: Any) -> None:
+    stub.home = "team-a"
+    driver = make("kata")
+    assert driver.info().isolation == "as the RuntimeClass kata gives it, which this user may not look at"
+    with launched(driver):
+        (pod,) = stub.listed("pods")
+        assert pod["spec"]["runtimeClassName"] == "kata"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "hello", "contexts: x", "contexts: [1]", "{", "clusters: 3"])
+def test_a_file_that_is_no_kubeconfig_is_one_clear_line(make: Make, tmp_path: Path, text: str) -> None:
+    (tmp_path / "kubeconfig").write_text(text)
+    with pytest.raises(LabError) as raised:
+        make().info()
+    assert "\n" not in raised.value.brief and raised.value.resolution
 
 
 def test_a_namespace_that_the_user_names_is_used_and_kept(make: Make, stub: Any) -> None:
