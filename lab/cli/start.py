@@ -62,6 +62,8 @@ class Intent:
 
     def changes(self) -> list[str]:
         """What the run does to this machine, in words."""
+        if not any(entrant.running for entrant in self.entrants):
+            return []
         count = "one at a time" if self.at_once == 1 else f"up to {self.at_once} at a time"
         beyond = [
             f"{entrant.target} at {entrant.info.facts[ANSWERS_AT]}"

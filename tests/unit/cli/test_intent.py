@@ -58,6 +58,7 @@ def test_the_plan_says_where_instances_answer() -> None:
     told = plan.changes()[0]
     assert told.endswith("on 127.0.0.1, and kubernetes at a port of every node (192.0.2.7)")
     assert "swarm" not in told, "it is skipped"
+    assert intent_of("boot", "docker", skipped="docker").changes() == []
 
 
 def test_a_cluster_is_neither_small_nor_quick_and_the_plan_says_what_it_is() -> None:
