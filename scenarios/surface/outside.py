@@ -78,7 +78,7 @@ def _look(process: Path, role: Role, own: Path, root: Path) -> Seen | None:
         files, count = _open_files(process)
     except PermissionError:
         files, count = dict.fromkeys(("devices", "files", "sockets", "other"), REFUSED), None
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return Seen(
         role=role,
@@ -132,7 +132,7 @@ def _open_files(process: Path) -> tuple[dict[str, str], int]:
     for descriptor in (process / "fd").iterdir():
         try:
             targets.append(str(descriptor.readlink()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # closed just now
     sockets = {target[8:-1] for target in targets if target.startswith("socket:[")}
     rest = [target for target in targets if not target.startswith("socket:[")]
