@@ -247,6 +247,7 @@ def test_calibration_a_known_delay_comes_out_of_every_end(lab: Lab, tmp_path: Pa
     assert "500 ms" in page.read_text()
 
 
+@pytest.mark.alone  # it holds the lock of the whole host
 def test_a_run_with_nothing_to_do_waits_for_nobody_and_prints_no_empty_brackets(lab: Lab, tmp_path: Path) -> None:
     with contextlib.ExitStack() as held:
         with contextlib.suppress(LabError):  # a run of somebody else's holds this host: as good
