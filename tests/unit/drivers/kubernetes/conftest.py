@@ -696,7 +696,8 @@ def kind(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> FakeKin
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("drivers.kubernetes.cluster.kind.subprocess.run", made.run)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    for option in ("KIND_IMAGE", "KIND_CONFIG", "CONTEXT", "ROUTE", "SERVICE_IMAGE"):
+    names = ("KIND_IMAGE", "KIND_CONFIG", "CONTEXT", "ROUTE", "SERVICE_IMAGE", "NAMESPACE", "SECURITY")
+    for option in (*names, "REQUEST_CPU", "REQUEST_MEMORY"):
         monkeypatch.delenv(f"LAB_{option}", raising=False)
     monkeypatch.delenv("KIND_EXPERIMENTAL_PROVIDER", raising=False)
     return made
