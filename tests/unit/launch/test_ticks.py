@@ -25,7 +25,7 @@ TICK_S = 1.0
 CREATED_S, STARTED_S = 0.010, 0.020
 TRUE_MEDIANS_S = {"started": CREATED_S + STARTED_S + TICK_S / 2, "stopped": TICK_S / 2}
 """Of who asks at any moment: until the next tick it is, on the median, half of one."""
-ROUNDS, RUNS = 20, 400
+ROUNDS, RUNS = 20, 200
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def times_of_a_run(driver: FakeDriver, *, seed: int, waits: bool) -> dict[str, l
     return found
 
 
-def coverage(driver: FakeDriver, name: str, *, waits: bool) -> float:
+def coverage(driver: FakeDriver, name: str, *, waits: bool, runs: int = RUNS) -> float:
     """In which share of runs the interval of the median has the true one within."""
     hits = 0
-    for seed in range(RUNS):
+    for seed in range(runs):
         found = estimate(times_of_a_run(driver, seed=seed, waits=waits)[name])
         assert found.low is not None and found.high is not None
         hits += found.low <= TRUE_MEDIANS_S[name] <= found.high
-    return hits / RUNS
+    return hits / runs
 
 
 @pytest.mark.parametrize("name", ["started", "stopped"])
@@ -68,7 +68,7 @@ def test_with_the_wait_the_interval_covers_the_truth_at_its_level_and_without_it
 ) -> None:
     error = (0.95 * 0.05 / RUNS) ** 0.5
     assert coverage(driver, name, waits=True) >= 0.95 - 2 * error
-    assert coverage(driver, name, waits=False) == 0.0
+    assert coverage(driver, name, waits=False, runs=RUNS // 5) == 0.0
 
 
 def test_without_the_wait_a_launch_locks_onto_the_tick(driver: FakeDriver) -> None:
