@@ -14,8 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MOST_AT_THE_TOP = 11
 MOST_IN_A_FOLDER = 16
-CROWDED = {"drivers/kubernetes": 21}
-"""Folders that still have more files, and how many: they may not grow."""
 
 
 def circle(*packages: str) -> Sequence[str]:
@@ -70,13 +68,13 @@ def test_no_folder_is_crowded() -> None:
     files = files_by_folder(ROOT, "lab", "drivers", "scenarios")
     assert files["lab"] + 1 <= MOST_AT_THE_TOP  # with its face
     assert len(files) > 20
-    assert {folder: count for folder, count in files.items() if count > MOST_IN_A_FOLDER} == CROWDED
+    assert {folder: count for folder, count in files.items() if count > MOST_IN_A_FOLDER} == {}
 
 
 def test_every_room_has_its_floor() -> None:
     """A module or folder of `lab` that the contract does not name could import whatever it likes."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (contract,) = [one for one in settings["contracts"] if one["type"] == "layers"]
+    (contract,) = [one for one in settings["contracts"] if one["type"] == "layers" and "containers" not in one]
     on_a_floor = {name.strip() for floor in contract["layers"] for name in re.split("[|:]", floor)}
     rooms = {f"lab.{path.stem}" for path in (ROOT / "lab").iterdir() if path.suffix == ".py" or _is_package(path)}
     entrances = {"lab.__init__", "lab.__main__"}  # which nothing imports
