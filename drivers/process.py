@@ -7,7 +7,6 @@ import os
 import platform
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from lab.host import cgroup, procs
 from lab.host.pinning import cpu_list
 from lab.host.procfs import read_link
 from lab.host.procs import Process
-from lab.launch.lines import Lines
+from lab.launch.output import Output
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
 from lab.store.place import require_exec
@@ -32,7 +31,6 @@ _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
     | {Feature.PINNING}
 )
-_LOG_BYTES = 65_536
 _KILL_TIMEOUT_S = 10.0
 
 
@@ -259,13 +257,14 @@ class _Child:
         self.process = Process.of(child.pid) or Process(0, child.pid)
         self._child = child
         self._mark = mark
-        self._tail = b""
         self._end_expected = False
-        self._reader = threading.Thread(target=self._read, name=f"output of {child.pid}", daemon=True)
-        self._reader.start()
+        assert child.stdout is not None  # noqa: S101  it was asked for
+        descriptor = os.dup(child.stdout.fileno())
+        child.stdout.close()
+        self._output = Output(descriptor, mark, name=str(child.pid), on_end=self._tell_end)
 
     def tail(self) -> bytes:
-        return self._tail
+        return self._output.tail()
 
     def expect_end(self) -> None:
         """From here on its end is no failure of the launch."""
@@ -275,22 +274,7 @@ class _Child:
         self._child.wait(timeout=_KILL_TIMEOUT_S)
 
     def close(self) -> None:
-        # The writers are dead, so that the pipe has an end, and the thread with it.
-        self._reader.join(timeout=_KILL_TIMEOUT_S)
-        if self._child.stdout is not None:
-            self._child.stdout.close()
-
-    def _read(self) -> None:
-        assert self._child.stdout is not None  # noqa: S101  it was asked for
-        descriptor, lines = self._child.stdout.fileno(), Lines()
-        while data := os.read(descriptor, _LOG_BYTES):
-            mark = self._mark.moment()
-            for line in lines.feed(data):
-                mark.line(line, source=Source.LOG)
-            self._tail = (self._tail + data)[-_LOG_BYTES:]
-        for line in lines.end():
-            self._mark.line(line, source=Source.LOG)
-        self._tell_end()
+        self._output.close()  # the writers are dead, so that the pipe has an end, and the thread with it
 
     def _tell_end(self) -> None:
         """Wait for its end, without reaping it: until `reap` its number is its own (see `ProcessInstance._kill`)."""

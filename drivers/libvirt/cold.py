@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from drivers.libvirt.domain import LABELS_URI
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
 from drivers.libvirt.media import Media
-from lab.errors import DriverError
+from lab.host import programs
 
 if TYPE_CHECKING:
     import libvirt
@@ -21,13 +20,9 @@ def launch_files(media: Media, emulator: Path) -> Sequence[Path]:
 
     Raises DriverError where QEMU does not run.
     """
-    try:
-        told = subprocess.run(
-            [str(emulator), "-L", "help"], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise DriverError(f"{emulator} does not tell where its firmware is", details=str(error)) from error
-    firmware = [Path(line) for line in told.splitlines() if line.startswith("/") and Path(line).is_dir()]
+    told = programs.run([str(emulator), "-L", "help"], doing="tell where its firmware is", timeout_s=60)
+    lines = told.stdout.decode(errors="replace").splitlines()
+    firmware = [Path(line) for line in lines if line.startswith("/") and Path(line).is_dir()]
     return [media.kernel, media.initramfs, *([media.disk] if media.disk else []), emulator, *firmware]
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drivers.libvirt.bzimage import read_release
-from lab.errors import BadInput, DriverUnavailable, Unsupported
+from lab.errors import BadInput, DriverError, DriverUnavailable, Unsupported
+from lab.host import programs
 from lab.store.place import partial
 
 _NEEDED = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "ext4")
@@ -181,11 +182,13 @@ def _download_and_unpack(package: str, folder: Path) -> None:
 
 def _run(argv: list[str], folder: Path, brief: str) -> None:
     try:
-        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=_APT_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DriverUnavailable(brief, details=str(error), resolution=_NO_KERNEL) from error
-    if done.returncode != 0:
-        raise DriverUnavailable(brief, details=done.stderr.strip(), resolution="sudo apt-get update")
+        programs.run(argv, doing="fetch the kernel", timeout_s=_APT_TIMEOUT_S, cwd=folder)
+    except DriverUnavailable as error:
+        raise DriverUnavailable(brief, details=error.brief, resolution=_NO_KERNEL) from error
+    except DriverError as error:
+        raise DriverUnavailable(
+            brief, details=error.details or error.brief, resolution="sudo apt-get update"
+        ) from error
 
 
 def _lay_out(root: Path, done: Path) -> None:

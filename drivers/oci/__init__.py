@@ -16,7 +16,6 @@ from drivers.oci.instance import (
     CGROUPS,
     EmptyGroup,
     OciContainer,
-    Output,
     Record,
     container_id,
     group_names,
@@ -33,6 +32,7 @@ from lab.host import cgroup
 from lab.host.ownership import Owner
 from lab.image import Process, fetch_image, open_image, process_of, service_archive
 from lab.image.archive import machine_architecture
+from lab.launch.output import Output
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
 from lab.store.place import require_exec
@@ -270,7 +270,7 @@ class OciDriver:
         container = Container(container_id(spec.labels), bundle)
         endpoint = Endpoint(record.host, record.port)
         reading, writing = os.pipe()
-        output = Output(reading, mark)
+        output = Output(reading, mark, name="a container")
         relay: Relay | None = None
         try:
             with os.fdopen(writing, "wb") as pipe:

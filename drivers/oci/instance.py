@@ -6,8 +6,6 @@ import contextlib
 import json
 import shutil
 import signal
-import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,21 +14,18 @@ from pathlib import Path
 from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
-from lab.driver import Mark
 from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Role
 from lab.host import cgroup, procs
 from lab.host.procfs import read_mounts, read_text
 from lab.host.procs import Process
-from lab.launch.lines import Lines
+from lab.launch.output import Output
 from lab.spec import Endpoint
-from lab.timeline import Source
 
 CGROUPS = "stratalab-oci"
 """The cgroup of each hierarchy in which the containers' own lie: not that of bare processes."""
 
 _RECORD = "lab.json"
-_LOG_BYTES = 65_536
 _GONE_TIMEOUT_S = 10.0
 
 
@@ -95,15 +90,8 @@ class OciContainer:
         runtime = self._runtime()
         if runtime is None:
             raise DriverError(f"the runtime of container {self.id} is not known")
-        try:
-            code, output, errors = runtime.exec(self._container, argv, timeout_s=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            process = _process_in(self._container.exec_pid_file, self._group)
-            if process is not None:
-                process.send(signal.SIGKILL)
-                process.wait(_GONE_TIMEOUT_S)
-            raise DriverError(f"'{argv[0]}' did not end in the container within {timeout_s:g} s") from error
-        return ExecResult(code, output, errors)
+        ran = runtime.exec(self._container, argv, timeout_s=timeout_s, on_timeout=self._kill_exec)
+        return ExecResult(ran.code, ran.stdout, ran.stderr)
 
     def stop(self, *, timeout_s: float) -> None:
         """The image's stop signal to the first process; after `timeout_s` SIGKILL, which ends all in it."""
@@ -155,6 +143,12 @@ class OciContainer:
         path = Path(self._record.runtime)
         return Runtime(path) if self._record.runtime and path.exists() else None
 
+    def _kill_exec(self) -> None:
+        process = _process_in(self._container.exec_pid_file, self._group)
+        if process is not None:
+            process.send(signal.SIGKILL)
+            process.wait(_GONE_TIMEOUT_S)
+
     def _kill(self) -> None:
         deadline = time.monotonic() + _GONE_TIMEOUT_S
         while members := self._members():
@@ -165,36 +159,6 @@ class OciContainer:
 
     def _members(self) -> set[Process]:
         return {process for pid in self._group.pids() if (process := Process.of(pid)) is not None}
-
-
-class Output:
-    """The reading end of a container's output: a thread hands each line to `mark` as it comes."""
-
-    def __init__(self, descriptor: int, mark: Mark) -> None:
-        self._descriptor = descriptor
-        self._mark = mark
-        self._tail = b""
-        self._thread = threading.Thread(target=self._read, name="output of a container", daemon=True)
-        self._thread.start()
-
-    def tail(self) -> bytes:
-        """The last 64 KiB so far."""
-        return self._tail
-
-    def close(self) -> None:
-        """Wait for the end, which is there once every writer is dead."""
-        self._thread.join(_GONE_TIMEOUT_S)
-
-    def _read(self) -> None:
-        lines = Lines()
-        with open(self._descriptor, "rb", buffering=0) as pipe:  # noqa: PTH123  a descriptor, not a path
-            while data := pipe.read(_LOG_BYTES):
-                mark = self._mark.moment()
-                for line in lines.feed(data):
-                    mark.line(line, source=Source.LOG)
-                self._tail = (self._tail + data)[-_LOG_BYTES:]
-        for line in lines.end():
-            self._mark.line(line, source=Source.LOG)
 
 
 class EmptyGroup:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from lab.errors import DriverError, DriverUnavailable
+from lab.host import programs
+from lab.host.programs import Ran
 
 KNOWN = ("runc", "crun")
 """Looked for in this order where the user names none."""
 
 _TIMEOUT_S = 60.0
-_EXEC_BYTES = 16 * 1024 * 1024
 _VERSION = re.compile(r"version:? (\S+)")
 
 
@@ -35,13 +34,16 @@ class Runtime:
 
     def version(self) -> str:
         """What it says of itself. Raises DriverUnavailable for what is no OCI runtime."""
-        try:
-            told = subprocess.run([str(self.path), "--version"], capture_output=True, timeout=_TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise DriverUnavailable(f"{self.path} cannot be asked for its version: {error}") from error
+        told = programs.run(
+            [str(self.path), "--version"],
+            doing="tell its version",
+            timeout_s=_TIMEOUT_S,
+            check=False,
+            error=DriverUnavailable,
+        )
         text = told.stdout.decode(errors="replace")
         found = _VERSION.search(text)
-        if told.returncode != 0 or found is None or "spec:" not in text:
+        if told.code != 0 or found is None or "spec:" not in text:
             raise DriverUnavailable(f"{self.path} is not an OCI runtime with runc's command line", details=text)
         return found[1]
 
@@ -62,40 +64,25 @@ class Runtime:
         """Kill what runs and forget it; nothing happens when it is not known. Raises DriverError."""
         self._run(container, ["delete", "--force", container.id])
 
-    def exec(self, container: Container, argv: Sequence[str], *, timeout_s: float) -> tuple[int, bytes, bytes]:
-        """Run `argv` in it: exit code, output, errors. Raises DriverError, TimeoutExpired (it may still run)."""
+    def exec(
+        self, container: Container, argv: Sequence[str], *, timeout_s: float, on_timeout: Callable[[], None]
+    ) -> Ran:
+        """Run `argv` in it. Raises DriverError, also where it does not end in time: `on_timeout` is to end it."""
         container.log.unlink(missing_ok=True)
         command = self._command(container, ["exec", "--pid-file", str(container.exec_pid_file), container.id, *argv])
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            ended = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, timeout=timeout_s, check=False
-            )
-            if problem := container.problem():
-                raise DriverError(f"{self.name} could not run '{argv[0]}' in the container: {problem}")
-            return ended.returncode, _read(output), _read(errors)
+        doing = f"run '{argv[0]}' in the container"
+        ran = programs.run(command, doing=doing, timeout_s=timeout_s, check=False, on_timeout=on_timeout)
+        if problem := container.problem():
+            raise DriverError(f"{self.name} could not {doing}: {problem}")
+        return ran
 
     def _run(self, container: Container, arguments: Sequence[str], output: IO[bytes] | int | None = None) -> None:
         container.log.unlink(missing_ok=True)
-        with tempfile.TemporaryFile() as said:
-            where = said if output is None else output
-            try:
-                ended = subprocess.run(
-                    self._command(container, arguments),
-                    stdin=subprocess.DEVNULL,
-                    stdout=where,
-                    stderr=where,
-                    cwd=container.bundle,
-                    timeout=_TIMEOUT_S,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise DriverError(f"{self.name} {arguments[0]} did not end within {_TIMEOUT_S:g} s") from error
-            except OSError as error:
-                raise DriverUnavailable(f"{self.path} cannot be run: {error.strerror}", details=str(error)) from error
-            text = _read(said).decode(errors="replace") if output is None else ""
-        if ended.returncode != 0:
-            problem = container.problem() or " ".join(text.split()) or f"it ended with code {ended.returncode}"
-            raise DriverError(f"{self.name} could not {arguments[0]} the container: {problem}", details=text)
+        command, doing = self._command(container, arguments), f"{arguments[0]} the container"
+        ran = programs.run(command, doing=doing, timeout_s=_TIMEOUT_S, check=False, output=output, cwd=container.bundle)
+        if ran.code != 0:
+            text = (ran.stderr + ran.stdout).decode(errors="replace")
+            raise DriverError(f"{self.name} could not {doing}: {container.problem() or ran.said}", details=text)
 
     def _command(self, container: Container, arguments: Sequence[str]) -> list[str]:
         log = ["--log", str(container.log), "--log-format", "json"]
@@ -162,11 +149,3 @@ def _entry(line: str) -> dict[str, object]:
     except ValueError:
         return {"level": "error", "msg": line}
     return value if isinstance(value, dict) else {}
-
-
-def _read(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    data = file.read(_EXEC_BYTES + 1)
-    if len(data) > _EXEC_BYTES:
-        raise DriverError(f"the command wrote more than {_EXEC_BYTES} bytes")
-    return data
