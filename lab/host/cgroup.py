@@ -186,12 +186,13 @@ def groups(where: Places) -> Sequence[Group]:
     return [Group(name, tuple(directories), labels_of(name)) for name, directories in found.items()]
 
 
-def of_process(pid: int) -> Group:
-    """The cgroup that `pid` is in, in each hierarchy with one of the lab's controllers. Raises FileNotFoundError."""
-    table = Path(f"/proc/{pid}/cgroup")
+def of_process(pid: int, proc: Path = Path("/proc")) -> Group:
+    """The cgroup that `pid` is in, in each hierarchy with one of the lab's controllers; `proc` is for tests. Raises
+    FileNotFoundError."""
+    table = proc / str(pid) / "cgroup"
     found = tuple(
         Directory(path, hierarchy.version, hierarchy.controllers)
-        for hierarchy in hierarchies()
+        for hierarchy in hierarchies(proc / "self/mountinfo")
         if hierarchy.controllers and (path := hierarchy.locate(table)) is not None
     )
     return Group(str(found[0].path) if found else "", found)

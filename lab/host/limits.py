@@ -73,7 +73,7 @@ def held(limit: Limit, pids: Collection[int], own: Collection[int], *, proc: Pat
     found: list[Held] = []
     for pid in pids:
         try:
-            chain = own_levels(pid, limit, own)
+            chain = own_levels(pid, limit, own, proc)
         except (FileNotFoundError, ProcessLookupError):  # it ended: no limit is wanted for it
             continue
         each = [one for directory in chain if (one := _read(limit, directory)) is not None]
@@ -91,10 +91,10 @@ def held(limit: Limit, pids: Collection[int], own: Collection[int], *, proc: Pat
     return loosest
 
 
-def own_levels(pid: int, limit: Limit, own: Collection[int]) -> list[Directory]:
+def own_levels(pid: int, limit: Limit, own: Collection[int], proc: Path = _PROC) -> list[Directory]:
     """The cgroup of `pid` and those above it, as far as they hold processes of `own` and of nobody else. Raises
     FileNotFoundError where it is gone."""
-    start = next((one for one in cgroup.of_process(pid).directories if limit.value in one.controllers), None)
+    start = next((one for one in cgroup.of_process(pid, proc).directories if limit.value in one.controllers), None)
     return levels(start, own) if start is not None else []
 
 

@@ -92,10 +92,10 @@ class Mount:
     super_options: str
 
 
-def read_mounts(root: Path) -> list[Mount]:
-    """The mounts of this process's namespace, in the order in which they were made."""
+def read_mounts(root: Path, pid: int | None = None) -> list[Mount]:
+    """The mounts of the namespace of `pid` (None: of this process), in the order in which they were made."""
     found = []
-    for line in (read_text(root / "proc/self/mountinfo") or "").splitlines():
+    for line in (read_text(root / f"proc/{pid or 'self'}/mountinfo") or "").splitlines():
         left, _, right = line.partition(" - ")
         head, tail = left.split(" "), right.split(" ")
         if len(head) >= 6 and len(tail) >= 3:

@@ -108,7 +108,7 @@ def test_exec_gives_code_and_output_and_a_missing_program_is_one_clear_line(
         with pytest.raises(DriverError, match="/nope") as raised:
             session.instance.exec(["/nope"], timeout_s=20)  # type: ignore[union-attr]
         assert "\n" not in raised.value.brief
-        with pytest.raises(DriverError, match="could not run .* in the container within"):
+        with pytest.raises(DriverError, match=r"could not run .* in the container within"):
             endless = ["/service", "watch", "--host", "127.0.0.1", "--port", "1", "--seconds", "30"]
             session.instance.exec(endless, timeout_s=1)  # type: ignore[union-attr]
         assert list(session.instance.host_pids()) == [_main(session)]  # type: ignore[union-attr]

@@ -1,7 +1,8 @@
-"""A driver and a clock for tests: of the lab's own pipeline, and a model for those who write a driver.
+"""A driver without any engine, for tests of the lab's own pipeline: an instance is a thread that answers HTTP on
+loopback, and its phases take exactly the seconds that it was told, on a FakeClock that only it advances.
 
-FakeDriver keeps the whole contract without any engine: an instance is a thread that answers HTTP on loopback, and its
-phases take exactly the seconds that it was told, on a FakeClock that only it advances.
+It keeps what the contract asks of it; who writes a driver reads `lab/testing/model.py` instead, where the hard parts
+are.
 """
 
 from __future__ import annotations
@@ -10,63 +11,20 @@ import itertools
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
-from lab.errors import BadInput, DriverError, LaunchError, Unsupported
+from lab.errors import BadInput, LaunchError, Unsupported
 from lab.features import Feature, Role
 from lab.host.facts import boot_id, time_namespace
 from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Restart, Spec
+from lab.testing.clocks import FakeClock
 from lab.timeline import Phase, Source
-
-
-class FakeClock:
-    """A clock that stands still until advanced; both of its readings are in ns."""
-
-    def __init__(self, now_ns: int = 1_000_000_000) -> None:
-        self._now_ns = now_ns
-        self._slept_ns = 0
-        self._lock = threading.Lock()
-
-    def now_ns(self) -> int:
-        return self._now_ns
-
-    def boottime_ns(self) -> int:
-        return self._now_ns + self._slept_ns
-
-    def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
-        with self._lock:
-            self._now_ns += round(seconds * 1e9)
-
-    def sleep(self, seconds: float) -> None:
-        """As a wait of the lab's own."""
-        self.advance(seconds)
-
-    def sleep_host(self, seconds: float) -> None:
-        """Let the host be suspended for `seconds`: only CLOCK_BOOTTIME counts them."""
-        with self._lock:
-            self._slept_ns += round(seconds * 1e9)
-
-
-class WaitingClock(FakeClock):
-    """The host's own clock; to advance it is to wait. For tests of what watches from other processes."""
-
-    def now_ns(self) -> int:
-        return time.monotonic_ns()
-
-    def boottime_ns(self) -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-    def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
-        time.sleep(seconds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +62,9 @@ def engine_of(context: Context) -> FakeEngine:
 
 
 class FakeDriver:
-    """A driver whose engine is in memory."""
+    """A driver whose engine is in memory; `made` is the class of its instances."""
+
+    made: ClassVar[type[FakeInstance]]
 
     def __init__(self, variant: str, context: Context) -> None:
         if variant not in self.variants():
@@ -122,32 +82,47 @@ class FakeDriver:
             version="1",
             isolation="none",
             features=self.engine.features,
-            facts={"restart": {"default": "no", "best": "always"}, TICK: self.engine.tick_s},
+            facts={
+                "limits": dict.fromkeys(("memory", "swap", "cpus", "pids"), "not set: a thread has none"),
+                "scratch": "not limited: a thread shares the host's /tmp",
+                "restart": {"default": "no", "best": "always"},
+                TICK: self.engine.tick_s,
+            },
             qualifiers={"clock": f"{self.engine.tick_s:g} s tick"} if Feature.TICKS in self.engine.features else {},
         )
 
     def prepare(self, spec: Spec) -> None:
-        if not spec.builtin:
-            raise Unsupported(f"the fake engine knows no image '{spec.image}'")
+        self._require(spec)
         if spec.labels:
             image = FakeImage(spec.image, spec.labels, self.engine)
             self.engine.images[image.id] = image
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
         engine = self.engine
+        self._require(spec)
         if engine.fail_launches:
             engine.fail_launches -= 1
             raise LaunchError("the fake engine was told to fail", details="said so")
         engine.clock.advance(engine.created_s)
+        instance = self.made(spec, endpoint, engine)
+        engine.instances[instance.id] = instance
         mark(Phase.CREATED, source=Source.RETURN)
         engine.clock.advance(engine.started_s)
         engine.await_tick()
         mark(Phase.STARTED, source=Source.RETURN)
         engine.clock.advance(engine.main_s)
-        instance = FakeInstance(spec, endpoint, engine)
-        engine.instances[instance.id] = instance
-        instance.serve(mark)
+        try:
+            instance.serve(mark)
+        except OSError as error:
+            instance.delete()
+            raise LaunchError(f"cannot listen at {endpoint}: {error.strerror}") from error
         return instance
+
+    def _require(self, spec: Spec) -> None:
+        if not spec.builtin:
+            raise Unsupported(f"the fake engine knows no image '{spec.image}'")
+        if spec.command is not None:
+            raise Unsupported("the fake engine's service is a thread of this process, which runs no command")
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
         return [instance for instance in self.engine.instances.values() if bears(instance.labels, labels)]
@@ -176,13 +151,10 @@ class FakeInstance:
         self._stopped = False
 
     def serve(self, mark: Mark) -> None:
-        """Be the service: say `main`, listen, say `listening`, answer."""
+        """Be the service: say `main`, listen, say `listening`, answer. Raises OSError."""
         replica = self._new_replica(mark)
         if self.endpoint is not None:
-            try:
-                self._server = _Server(self.endpoint, self._engine, self._replicas)
-            except OSError as error:
-                raise DriverError(f"cannot listen at {self.endpoint}: {error.strerror}") from error
+            self._server = _Server(self.endpoint, self._engine, self._replicas)
             threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self._say(mark, Phase.LISTENING, int(replica.told["listening_ns"]))
 
@@ -274,7 +246,10 @@ class FakeInstance:
         line = f"lab {self.id} {phase} {ns}\n".encode()
         self._lines.append(line)
         if Feature.MARKER in self._engine.features:
-            mark.line(line, source=Source.LOG)
+            mark.line(line.rstrip(), source=Source.LOG)
+
+
+FakeDriver.made = FakeInstance
 
 
 @dataclass(slots=True, eq=False)
