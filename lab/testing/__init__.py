@@ -6,7 +6,7 @@
 - `BREAKAGES` (breakages): that driver with one promise of the contract broken at a time, to test the contract's tests.
 """
 
-from lab.testing.breakages import BREAKAGES
+from lab.testing.breakages import BREAKAGES, mend
 from lab.testing.clocks import FakeClock, WaitingClock
 from lab.testing.fake import FakeDriver, FakeEngine, FakeImage, FakeInstance, engine_of
 from lab.testing.model import ModelDriver, model_engine_of
@@ -21,5 +21,6 @@ __all__ = [
     "ModelDriver",
     "WaitingClock",
     "engine_of",
+    "mend",
     "model_engine_of",
 ]

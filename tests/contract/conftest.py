@@ -42,10 +42,8 @@ def _targets() -> list[object]:
     return found
 
 
-def make_rig(
-    target: Target, made: Callable[..., Driver], cache: Path, run_dir: RunDir, *, timeout_s: float = 120.0
-) -> Rig:
-    """A rig for `target`, whose class is `made`."""
+def make_rig(target: Target, made: Callable[..., Driver], cache: Path, run_dir: RunDir, **limits: float) -> Rig:
+    """A rig for `target`, whose class is `made`; `limits` are those that `Rig` takes."""
     context = Context(run_dir=Path(run_dir.id), cache_dir=cache)
     clock: HostClock = SystemClock()
     view = HostView()
@@ -62,7 +60,7 @@ def make_rig(
         run_dir.labels,
         clock=clock,
         view=view,
-        timeout_s=timeout_s,
+        **limits,
     )
 
 

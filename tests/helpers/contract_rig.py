@@ -32,8 +32,6 @@ from lab.timeline import HostClock, Phase, Source
 from lab.units import MIB
 
 VERSION = "contract-1"
-SETTLE_S = 3.0
-"""How long threads, descriptors and helpers get to end by themselves."""
 
 
 def not_promised(why: str) -> NoReturn:
@@ -160,13 +158,18 @@ class Rig:
         clock: HostClock,
         view: HostView,
         timeout_s: float = 120.0,
+        settle_s: float = 3.0,
     ) -> None:
+        """`settle_s` is what threads, descriptors and helpers get to end by themselves."""
         self.target = target
         self.fresh = make
         self.context = context
         self.clock = clock
         self.view = view
         self.timeout_s = timeout_s
+        self.settle_s = settle_s
+        self._failed: Exception | None = None
+        self._open: Session | None = None
         self.driver = make()
         self.info: Info = self.driver.info()
         # Other sizes than the defaults, which a driver may have written down instead of taking them from the spec.
@@ -210,7 +213,16 @@ class Rig:
 
     @cached_property
     def served(self) -> Served:
-        """Launched at the first look, and deleted with the rig."""
+        """Launched at the first look, once and for all, and deleted with the rig."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return self._serve()
+        except Exception as error:
+            self._failed = error
+            raise
+
+    def _serve(self) -> Served:
         heard = Heard()
         cpuset = (max(os.sched_getaffinity(0)),) if self.has(Feature.PINNING) else ()
         spec = replace(self.spec, cpuset=cpuset).for_launch()
@@ -223,7 +235,7 @@ class Rig:
         assert instance is not None
         pids = dict(instance.host_pids()) if self.has(Feature.HOST_PIDS) and isinstance(instance, OnThisHost) else {}
         words = [spec.labels["lab.launch"], instance.id]
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + self.settle_s
         born = born_since(table, pids, words)
         while set(born) - set(pids) and pids and time.monotonic() < deadline:
             time.sleep(0.1)  # what an engine runs only while it launches is no part of the instance
@@ -249,7 +261,7 @@ class Rig:
                 driver.close()
             with life.tried("close again"):
                 driver.close()
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + self.settle_s
         while True:
             life.after = Snapshot.take(self.context.run_dir)
             if life.after == life.before or time.monotonic() > deadline:
@@ -284,7 +296,7 @@ class Rig:
         with contextlib.closing(self.fresh()) as other:
             launched = {"lab.launch": session.spec.labels["lab.launch"]}
             life.listed_after_delete = any(one.id == instance.id for one in other.list_instances(launched))
-        time.sleep(0.2)
+        time.sleep(0.2)  # for what comes late
         life.heard_later = life.heard.count
 
     def log_with(self, instance: Instance, wanted: bytes, timeout_s: float = 30.0) -> bytes:
@@ -296,10 +308,9 @@ class Rig:
 
     def close(self) -> None:
         """Remove all that this rig made, and see that nothing is left."""
-        session = getattr(self, "_open", None)
         try:
-            if session is not None:
-                session.delete()
+            if self._open is not None:
+                self._open.delete()
         finally:
             with contextlib.closing(self.fresh()) as fresh:
                 for found in (fresh.list_instances, fresh.leftovers):
