@@ -78,7 +78,7 @@ def fast_kernel(kernel: GuestKernel, cache_dir: Path) -> Path:
 
 def _service_config(spec: Spec) -> GuestConfig:
     return GuestConfig(
-        argv=spec.command or ("/service",),
+        argv=("/service", *(spec.command or ())),  # as of its image, whose entrypoint stays
         environment=spec.environment,
         scratch_bytes=spec.scratch_bytes,
         service=True,

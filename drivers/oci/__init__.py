@@ -15,6 +15,7 @@ from drivers.oci import runtime as runtimes
 from drivers.oci.instance import (
     CGROUPS,
     EmptyGroup,
+    End,
     OciContainer,
     Record,
     container_id,
@@ -67,7 +68,7 @@ class OciDriver:
     def __init__(self, variant: str, context: Context) -> None:
         self._context = context
         self._variant = variant
-        self._images: dict[str, _Image] = {}
+        self._images: dict[tuple[object, ...], _Image] = {}
         self._kernel: bundles.Kernel | None = None
 
     @classmethod
@@ -200,9 +201,10 @@ class OciDriver:
             instance.delete()
 
     def _image(self, spec: Spec) -> _Image:
-        if spec.image not in self._images:
-            self._images[spec.image] = self._provide(spec)
-        return self._images[spec.image]
+        asked = (spec.image, spec.command, tuple(spec.environment.items()))  # all that its process is made of
+        if asked not in self._images:
+            self._images[asked] = self._provide(spec)
+        return self._images[asked]
 
     def _provide(self, spec: Spec) -> _Image:
         cache = self._context.cache_dir
@@ -270,7 +272,8 @@ class OciDriver:
         container = Container(container_id(spec.labels), bundle)
         endpoint = Endpoint(record.host, record.port)
         reading, writing = os.pipe()
-        output = Output(reading, mark, name="a container")
+        end = End(container, bundle.name, mark)
+        output = Output(reading, mark, name="a container", on_end=end.output_ended)
         relay: Relay | None = None
         try:
             with os.fdopen(writing, "wb") as pipe:
@@ -280,13 +283,16 @@ class OciDriver:
                 relay = Relay(endpoint, int(container.pid_file.read_text()), spec.port)
             runtime.start(container)
             mark(Phase.STARTED, source=Source.RETURN)
+            end.watch()
         except BaseException as error:
+            end.expected = True
+            end.watch()
             if relay is not None:
                 relay.close()
             if isinstance(error, DriverError):
                 error.details = "\n".join(filter(None, [error.details, output.tail().decode(errors="replace")]))
             raise
-        return OciContainer(bundle, record, output=output, relay=relay)
+        return OciContainer(bundle, record, output=output, relay=relay, end=end)
 
 
 def _make_bundle(spec: Spec) -> Path:

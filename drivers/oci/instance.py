@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
-from lab.errors import CleanupError, DriverError
+from lab.driver import Mark
+from lab.errors import CleanupError, DriverError, LaunchError
 from lab.features import ExecResult, Role
 from lab.host import cgroup, procs
 from lab.host.procfs import read_mounts, read_text
@@ -27,6 +29,7 @@ CGROUPS = "stratalab-oci"
 
 _RECORD = "lab.json"
 _GONE_TIMEOUT_S = 10.0
+_LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,13 @@ class OciContainer:
     """A container whose bundle is at `bundle`; `id` is the runtime's name for it."""
 
     def __init__(
-        self, bundle: Path, record: Record, *, output: Output | None = None, relay: Relay | None = None
+        self,
+        bundle: Path,
+        record: Record,
+        *,
+        output: Output | None = None,
+        relay: Relay | None = None,
+        end: End | None = None,
     ) -> None:
         self.labels = record.labels
         self.endpoint = Endpoint(record.host, record.port) if record.host else None
@@ -67,6 +76,7 @@ class OciContainer:
         self._record = record
         self._output = output
         self._relay = relay
+        self._end = end
         self._group = group_of(bundle.name)
 
     def logs(self) -> bytes:
@@ -95,6 +105,7 @@ class OciContainer:
 
     def stop(self, *, timeout_s: float) -> None:
         """The image's stop signal to the first process; after `timeout_s` SIGKILL, which ends all in it."""
+        self._expect_end()
         main, runtime = _process_in(self._container.pid_file, self._group), self._runtime()
         if main is not None and main.alive():
             if runtime is not None:
@@ -108,6 +119,7 @@ class OciContainer:
 
     def delete(self) -> None:
         """Have the runtime remove it, then see that processes, cgroups and files are gone, and remove what is not."""
+        self._expect_end()
         problems = ""
         runtime = self._runtime()
         if runtime is not None and self._container.state.exists():
@@ -135,6 +147,10 @@ class OciContainer:
             if Path(directory).exists():
                 raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
 
+    def _expect_end(self) -> None:
+        if self._end is not None:
+            self._end.expected = True
+
     def _own_files(self) -> list[Path]:
         """What lies in the bundle but for the mounted root file system."""
         return [path for path in self._container.bundle.iterdir() if path != self._container.rootfs]
@@ -159,6 +175,29 @@ class OciContainer:
 
     def _members(self) -> set[Process]:
         return {process for pid in self._group.pids() if (process := Process.of(pid)) is not None}
+
+
+class End:
+    """Tells that the service of a started container ended though nobody asked it to (`expected`)."""
+
+    def __init__(self, container: Container, group: str, mark: Mark) -> None:
+        self.expected = False
+        self._container = container
+        self._group = group_of(group)
+        self._mark = mark
+        self._started = threading.Event()
+
+    def watch(self) -> None:
+        """The container has started: from here on its end counts."""
+        self._started.set()
+
+    def output_ended(self) -> None:
+        """Nobody writes any more: its process has ended, or will, and only then is it over."""
+        main = _process_in(self._container.pid_file, self._group)
+        while main is not None and not main.wait(_LOOK_S):
+            pass
+        if self._started.wait(_LOOK_S) and not self.expected:
+            self._mark.failed(LaunchError("the service ended by itself"))
 
 
 class EmptyGroup:

@@ -186,6 +186,11 @@ class Engine:
         container = self._containers.pop(identity)
         shutil.rmtree(container.folder)
 
+    def shut_down(self) -> None:
+        """Remove every container, whatever its user says."""
+        for container in self.containers():
+            Engine.remove(self, container.id)
+
     def _run(self, container: Container) -> None:
         settings = container.settings
         with container.log.open("ab") as log:

@@ -7,21 +7,16 @@ share what is launched for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from contract_rig import Rig
-from host_view import HostView
+from rigs import make_rig, new_run_dir
 
-from lab.driver import Context, Driver
-from lab.features import Feature
-from lab.host.ownership import Owner
+from lab.driver import Driver
 from lab.registry import driver_class, driver_names
-from lab.run.runner import new_run_id
 from lab.spec import Target
-from lab.store.place import RunDir, cache_dir, make_run_dir
-from lab.testing import FakeDriver, ModelDriver, engine_of, model_engine_of
-from lab.timeline import HostClock, SystemClock
+from lab.store.place import cache_dir
+from lab.testing import FakeDriver, ModelDriver
 
 OF_TESTS: dict[str, Callable[..., Driver]] = {"fake": FakeDriver, "model": ModelDriver}
 
@@ -40,35 +35,6 @@ def _targets() -> list[object]:
             target = Target(name, variant)
             found.append(pytest.param(target, id=str(target), marks=pytest.mark.engine(str(target))))
     return found
-
-
-def make_rig(target: Target, made: Callable[..., Driver], cache: Path, run_dir: RunDir, **limits: float) -> Rig:
-    """A rig for `target`, whose class is `made`; `limits` are those that `Rig` takes."""
-    context = Context(run_dir=Path(run_dir.id), cache_dir=cache)
-    clock: HostClock = SystemClock()
-    view = HostView()
-    if issubclass(made, FakeDriver):  # type: ignore[arg-type]
-        engine = engine_of(context)
-        clock = engine.clock
-        engine.features |= {Feature.REPLICAS}
-    if issubclass(made, ModelDriver):  # type: ignore[arg-type]
-        view = HostView(model_engine_of(context).kernel.root)
-    return Rig(
-        target,
-        lambda: made(target.variant, context),
-        context,
-        run_dir.labels,
-        clock=clock,
-        view=view,
-        **limits,
-    )
-
-
-def new_run_dir() -> RunDir:
-    """The directory of a run of the contract's own."""
-    run_id = f"c{new_run_id()}"
-    labels = {"lab.run": run_id, "lab.scenario": "contract", "lab.owner": str(Owner.current())}
-    return RunDir(str(make_run_dir(run_id, labels)), labels)
 
 
 @pytest.fixture(scope="session", params=_targets())

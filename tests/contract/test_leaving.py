@@ -8,6 +8,7 @@ from pathlib import Path
 
 from contract_rig import Rig, not_promised, threads_named
 
+from lab.errors import LabError
 from lab.features import Feature, StoredHere
 from lab.run.clean import find
 
@@ -47,7 +48,12 @@ def test_all_that_is_left_is_removed_and_a_second_removal_is_no_error(rig: Rig) 
         fresh.prepare(spec)
         for one in fresh.leftovers(other):
             one.delete()
-            one.delete()
+            again = None
+            try:
+                one.delete()
+            except LabError as error:
+                again = error
+            assert again is None, f"removed once more: {again}"
         assert [one.id for one in fresh.leftovers(other)] == []
         looked = find([fresh], {"lab.run": "nobody's"})
         assert not looked.found and not looked.problems and not looked.absent

@@ -97,7 +97,7 @@ def test_a_port_in_use_is_an_error_of_the_launch_and_leaves_nothing(rig: Rig) ->
             assert isinstance(error, LaunchError) and one_line(error), f"{type(error).__name__}: {error}"
         else:
             try:  # an engine that chooses the address by itself is not concerned; the service may tell by its end
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + min(20.0, rig.timeout_s)
                 while instance.endpoint == endpoint and not heard.failures and time.monotonic() < deadline:
                     time.sleep(0.02)
                 assert instance.endpoint != endpoint or heard.failures, "nobody tells that it cannot listen"

@@ -28,6 +28,7 @@ from lab.launch.session import Session
 from lab.service import ask
 from lab.service.serving import workload
 from lab.spec import Endpoint, Spec, Target
+from lab.testing.engine import Engine
 from lab.timeline import HostClock, Phase, Source
 from lab.units import MIB
 
@@ -74,6 +75,10 @@ class Recording:
         self._heard.lines.append((text, source))
         if self._mark is not None:
             self._mark.line(text, source=source)
+
+    def moment(self) -> Recording:
+        held = self._mark.moment() if hasattr(self._mark, "moment") else self._mark  # type: ignore[union-attr]
+        return Recording(held, self._heard, self._looks)
 
     def failed(self, error: DriverError) -> None:
         self._heard.failures.append(error)
@@ -292,7 +297,7 @@ class Rig:
             instance.stop(timeout_s=1)
         with life.tried("the log of a deleted one"):
             life.log_after_delete = instance.logs()
-        life.alive_after_delete = procs.all_ended(life.processes, 5.0)
+        life.alive_after_delete = procs.all_ended(life.processes, self.settle_s)
         with contextlib.closing(self.fresh()) as other:
             launched = {"lab.launch": session.spec.labels["lab.launch"]}
             life.listed_after_delete = any(one.id == instance.id for one in other.list_instances(launched))
@@ -319,6 +324,14 @@ class Rig:
                 left = [one.id for found in (fresh.list_instances, fresh.leftovers) for one in found(self.run)]
             self.driver.close()
         assert not left, f"still there after it was deleted: {left}"
+
+    def give_up(self) -> None:
+        """Remove all that can be removed of a driver that need not keep its promises."""
+        model = getattr(self.driver, "engine", None)
+        if isinstance(model, Engine):
+            model.shut_down()
+        else:
+            self.close()
 
     def _exists(self, launch: str, phase: Phase) -> bool:
         with contextlib.closing(self.fresh()) as other:
