@@ -3,7 +3,7 @@
 - `FakeDriver` (fake): an engine in memory, on a clock that a test advances: for tests of the lab's own pipeline.
 - `ModelDriver` (model): the model of a driver, with the hard parts: errors mapped in one place, limits, environment,
   command, exec, a log that grows, objects found by label. Its engine (engine) runs real processes on this host.
-- `BREAKAGES` (breakages, breakages_life): that driver with one promise of the contract broken at a time, to test the contract's tests.
+- `BREAKAGES` (breakages, breakages_life): that driver with one promise broken at a time, to test the contract's tests.
 """
 
 import lab.testing.breakages_life  # noqa: F401  it adds its own to them
