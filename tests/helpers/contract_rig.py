@@ -241,10 +241,10 @@ class Rig:
         pids = dict(instance.host_pids()) if self.has(Feature.HOST_PIDS) and isinstance(instance, OnThisHost) else {}
         words = [spec.labels["lab.launch"], instance.id]
         deadline = time.monotonic() + self.settle_s
-        born = born_since(table, pids, words)
+        born = born_since(table, pids, workload(pids), words)
         while set(born) - set(pids) and pids and time.monotonic() < deadline:
             time.sleep(0.1)  # what an engine runs only while it launches is no part of the instance
-            born = {pid: one for pid, one in born_since(table, pids, words).items() if pid in born}
+            born = {pid: one for pid, one in born_since(table, pids, workload(pids), words).items() if pid in born}
         return Served(session, instance, heard, pids, workload(pids), born, listeners() - listening)
 
     @cached_property

@@ -108,12 +108,14 @@ class Snapshot:
         )
 
 
-def born_since(before: dict[int, Entry], ours: Collection[int], words: Collection[str]) -> dict[int, Entry]:
+def born_since(
+    before: dict[int, Entry], ours: Collection[int], workload: Collection[int], words: Collection[str]
+) -> dict[int, Entry]:
     """Processes that were not there `before` and exist because of `ours`: their descendants and this process's, what
-    shares a cgroup of their own with them, and what bears one of `words` among its arguments."""
+    shares a cgroup with the `workload`, and what bears one of `words` among its arguments."""
     now = procs.table()
     here = {os.getpid(), *ours}
-    shared = {path for pid in ours for path in _cgroups(pid)} - _cgroups(os.getpid())
+    shared = {path for pid in workload for path in _cgroups(pid)} - _cgroups(os.getpid())
     found = {}
     for pid, entry in now.items():
         if pid in before and before[pid].process == entry.process:
