@@ -16,7 +16,7 @@ from lab.launch.output import KEPT_BYTES
 from lab.service.serving import main_process
 from lab.spec import Restart
 
-REQUESTS = 900
+REQUESTS = 700
 """Of a client that is launched instead of the service: each is a line of over 100 bytes, in all more than 64 KiB."""
 _CLIENT = ("watch", "--host", "127.0.0.1", "--port", "1", "--interval-ms", "1", "--seconds", str(REQUESTS / 1000))
 

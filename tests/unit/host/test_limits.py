@@ -39,7 +39,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> dict[int, Path]:
     """Which cgroup (version 2, or 1 for a path that has `v1` in it) each process is in."""
     places: dict[int, Path] = {}
 
-    def of_process(pid: int) -> Group:
+    def of_process(pid: int, proc: Path) -> Group:
         if pid not in places:
             raise FileNotFoundError(pid)
         path = places[pid]
