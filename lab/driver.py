@@ -29,14 +29,15 @@ class Mark(Protocol):
         """`phase` is now."""
 
     def line(self, text: bytes, *, source: Source) -> None:
-        """The service or its guest wrote this line just now; the lab finds the marks that it bears."""
+        """The service or its guest wrote this line, given without its end, just now; the lab finds the marks in it."""
 
     def moment(self) -> Mark:
         """A Mark that stays at this instant: for all that one event shows, or one piece of output, so that no interval
         of the lab's own making is between them."""
 
     def failed(self, error: DriverError) -> None:
-        """The engine tells that the accepted launch cannot succeed: who waits for it gets `error` at once."""
+        """The engine tells that the accepted launch cannot succeed: who waits for it gets `error` at once. Never for an
+        end that was asked for."""
 
 
 class Driver(Protocol):

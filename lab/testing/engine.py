@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lab.spec import Endpoint
@@ -205,7 +205,8 @@ class Engine:
             )
         if settings.cpuset:
             os.sched_setaffinity(process.pid, settings.cpuset)
-        self.kernel.show(container.id, process.pid, settings.held)
+        image = self.image(settings.image).program.parent
+        self.kernel.show(container.id, process.pid, replace(settings.held, image=image))
         container.process = process
 
     def _follow(self, container: Container) -> None:

@@ -33,6 +33,7 @@ class Confinement:
     devices: bool = False
     writable_sys: bool = False
     host_pid_namespace: bool = False
+    image: Path = Path("/nonexistent")
 
 
 class ShownKernel:
@@ -69,7 +70,8 @@ class ShownKernel:
             seen = _HOST[kind] if kind == "pid" and held.host_pid_namespace else number
             self._link(f"{proc}/ns/{kind}", f"{kind}:[{seen}]")
         sys = "rw" if held.writable_sys else "ro"
-        mounts = ["40 39 0:50 / / rw - overlay overlay rw", f"41 40 0:51 / /sys {sys},nosuid - sysfs sysfs {sys}"]
+        root = f"40 39 0:50 / / rw - overlay overlay rw,lowerdir={held.image},upperdir=/u,workdir=/w"
+        mounts = [root, f"41 40 0:51 / /sys {sys},nosuid - sysfs sysfs {sys}"]
         if held.own_scratch:
             size = "" if held.scratch_bytes is None else f",size={held.scratch_bytes // 1024}k"
             mounts.append(f"42 40 0:52 / /tmp rw,nosuid,nodev,noexec - tmpfs tmpfs rw{size}")

@@ -34,7 +34,10 @@ _FEATURES = frozenset(
 
 def model_engine_of(context: Context) -> Engine:
     """The engine that every ModelDriver with this `cache_dir` talks to, as all that use a daemon's socket do."""
-    return _ENGINES.setdefault(context.cache_dir, Engine(context.cache_dir / "model"))
+    cache = context.cache_dir
+    if cache not in _ENGINES:
+        _ENGINES[cache] = Engine(cache.with_name(f"{cache.name}-engine"))  # an engine's store is none of the lab's
+    return _ENGINES[cache]
 
 
 @contextlib.contextmanager

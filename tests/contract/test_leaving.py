@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +30,9 @@ def test_each_thing_that_is_left_bears_the_labels_of_its_run_and_owner(rig: Rig)
 
 
 def test_an_image_in_the_engines_own_store_is_among_what_is_left(rig: Rig) -> None:
-    rig.needs(Feature.STORAGE)
-    instance = rig.served.instance
-    assert isinstance(instance, StoredHere)
-    ours = (rig.context.run_dir, rig.context.cache_dir)
-    image = [path for path in instance.storage().get("image", ()) if not _within(path, ours)]
-    if rig.target.driver == "model":
-        image = list(instance.storage()["image"])  # whose engine's store is the test's own
+    if not rig.has(Feature.STORAGE):
+        rig.needs(Feature.HOST_PIDS)
+    image = [path for path in _image(rig) if not _within(path, (rig.context.run_dir, rig.context.cache_dir))]
     if not image:
         not_promised("its image lies in the lab's own directories, and goes with them")
     assert "image" in {one.kind for one in rig.driver.leftovers(rig.run)}, f"whose is {image[0]}?"
@@ -75,6 +72,17 @@ def test_no_descriptor_outlives_close(rig: Rig) -> None:
     life = rig.life
     assert life.after is not None
     assert sorted(life.after.descriptors - life.before.descriptors) == []
+
+
+def _image(rig: Rig) -> list[Path]:
+    """Where the image's files are: as the driver says, and as the kernel does of an overlay's lower layers."""
+    instance = rig.served.instance
+    told = list(instance.storage().get("image", ())) if isinstance(instance, StoredHere) else []
+    for pid in rig.served.workload[:1]:
+        options = rig.view.mounts(pid)["/"].super_options if "/" in rig.view.mounts(pid) else ""
+        lower = re.search(r"(?:^|,)lowerdir=([^,]*)", options)
+        told += [Path(path) for path in (lower[1].split(":") if lower else ()) if path.startswith("/")]
+    return told
 
 
 def _within(path: Path, folders: tuple[Path, ...]) -> bool:

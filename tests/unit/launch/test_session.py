@@ -141,7 +141,7 @@ def test_an_answer_without_this_launchs_nonce_is_not_ready(driver: FakeDriver, e
 def test_a_clock_that_is_not_the_hosts_is_kept_apart(
     driver: FakeDriver, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.testing.boot_id", lambda: "another-kernel")
+    monkeypatch.setattr("lab.testing.fake.boot_id", lambda: "another-kernel")
     with session_of(driver) as session:
         session.launch()
         service = [mark for mark in session.timeline if mark.source is Source.SERVICE]
