@@ -40,6 +40,12 @@ def test_no_swap_is_allowed_on_top_of_memory(rig: Rig) -> None:
     rig.needs(Feature.HOST_PIDS)
     held = _held(rig, Limit.MEMORY)
     assert held.swap_bytes == 0, held
+    # A limit on swap is asked for also where the host has none today.
+    both, beside = (held.file.with_name(name) for name in ("memory.memsw.limit_in_bytes", "memory.swap.max"))
+    if both.exists():
+        assert int(both.read_text()) == held.amount, both
+    elif beside.exists():
+        assert beside.read_text().strip() == "0", beside
 
 
 def test_cpus_are_limited_to_what_the_spec_says(rig: Rig) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -239,12 +239,13 @@ class Rig:
         instance = session.instance
         assert instance is not None
         pids = dict(instance.host_pids()) if self.has(Feature.HOST_PIDS) and isinstance(instance, OnThisHost) else {}
-        words = [spec.labels["lab.launch"], instance.id]
+        port = instance.endpoint.port if instance.endpoint else 0
+        look = partial(born_since, table, pids, workload(pids), [spec.labels["lab.launch"], instance.id], port)
         deadline = time.monotonic() + self.settle_s
-        born = born_since(table, pids, workload(pids), words)
+        born = look()
         while set(born) - set(pids) and pids and time.monotonic() < deadline:
             time.sleep(0.1)  # what an engine runs only while it launches is no part of the instance
-            born = {pid: one for pid, one in born_since(table, pids, workload(pids), words).items() if pid in born}
+            born = {pid: one for pid, one in look().items() if pid in born}
         return Served(session, instance, heard, pids, workload(pids), born, listeners() - listening)
 
     @cached_property

@@ -109,10 +109,10 @@ class Snapshot:
 
 
 def born_since(
-    before: dict[int, Entry], ours: Collection[int], workload: Collection[int], words: Collection[str]
+    before: dict[int, Entry], ours: Collection[int], workload: Collection[int], words: Collection[str], port: int
 ) -> dict[int, Entry]:
     """Processes that were not there `before` and exist because of `ours`: their descendants and this process's, what
-    shares a cgroup with the `workload`, and what bears one of `words` among its arguments."""
+    shares a cgroup with the `workload`, and what bears one of `words` or the published `port` among its arguments."""
     now = procs.table()
     here = {os.getpid(), *ours}
     shared = {path for pid in workload for path in _cgroups(pid)} - _cgroups(os.getpid())
@@ -120,8 +120,10 @@ def born_since(
     for pid, entry in now.items():
         if pid in before and before[pid].process == entry.process:
             continue
-        said = " ".join(procs.arguments(pid))
-        if _ancestors(now, pid) & here or _cgroups(pid) & shared or any(word in said for word in words):
+        said = procs.arguments(pid)
+        named = any(word in one for one in said for word in words)
+        publishes = any(one == str(port) or one.endswith(f":{port}") for one in said)
+        if named or publishes or _ancestors(now, pid) & here or _cgroups(pid) & shared:
             found[pid] = entry
     return found
 
