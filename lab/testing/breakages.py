@@ -97,6 +97,7 @@ settings(
     "it is published on every address",
     lambda told: replace(told, environment={**told.environment, "LAB_HOST": "0.0.0.0"}),  # noqa: S104  the fault
 )
+info("its row does not tell its tick", lambda told: replace(told, features=told.features | {Feature.TICKS}))
 info("a kernel of its own is claimed", lambda info: replace(info, isolation="virtual machine"))
 
 # The service

@@ -48,6 +48,7 @@ CAUGHT_BY = {
     "it does not name its restart policies": "test_its_facts_name_both_restart_policies_where_it_restarts",
     "a feature is claimed without its protocol": "test_each_feature_that_is_claimed_has_its_protocol",
     "a guest's features are claimed of a container": "test_a_guest_of_its_own_is_claimed_by_virtual_machines_alone",
+    "its row does not tell its tick": "test_its_row_tells_the_tick_on_which_its_engine_acts",
     "its name is another's": "test_it_bears_the_name_that_it_is_registered_by",
     "any variant will do": "test_an_unknown_variant_is_refused_by_name",
     "exec runs something else": "test_exec_runs_what_was_asked_in_the_services_own_surroundings",

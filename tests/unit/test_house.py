@@ -12,7 +12,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MOST_AT_THE_TOP = 11
+MOST_AT_THE_TOP = 10
 MOST_IN_A_FOLDER = 16
 
 

@@ -24,6 +24,9 @@ class _Heard:
         self.lines.append((text, source))
         self.some.set()
 
+    def moment(self) -> _Heard:
+        return self
+
     def failed(self, error: DriverError) -> None:
         raise error
 
