@@ -7,6 +7,7 @@ LabError
 │   ├── Unsupported         the engine is there, and cannot do what the spec or the scenario asks
 │   ├── LaunchError         the engine refused, or the service ended before it was ready
 │   ├── ReadyTimeout        no complete answer of this launch within the limit
+│   │   └── ReadyRefused    what answers does not count, and will not change by itself
 │   └── CleanupError        something the lab made could not be removed, or was seen again after it was
 ├── MeasurementError        the figure would be wrong: a negative difference, a host that slept, ...
 │   ├── MissingPhase        a difference was asked for between instants of which one was never seen
@@ -64,6 +65,10 @@ class LaunchError(DriverError):
 
 class ReadyTimeout(DriverError):
     """The service did not give a complete answer of this launch in time."""
+
+
+class ReadyRefused(ReadyTimeout):
+    """The service answers steadily, and not with what counts as ready."""
 
 
 class CleanupError(DriverError):

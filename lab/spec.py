@@ -45,12 +45,19 @@ class Endpoint:
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def new_nonce() -> str:
     """A launch's own secret (128 bits, hex): proves that an answer is this launch's, and admits to its endpoints."""
     return secrets.token_hex(16)
+
+
+class Ready(enum.StrEnum):
+    """What makes an instance of a user's image ready: an answer to an HTTP request, or a connection that stands."""
+
+    HTTP = "http"
+    TCP = "tcp"
 
 
 class Restart(enum.StrEnum):
@@ -69,11 +76,17 @@ class Spec:
     host's CPUs that it is held to, all where empty (Feature.PINNING). `guest_panic` lets the guest's kernel be made to
     panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
     (Feature.OWN_KERNEL).
+
+    `ready` says what is waited for. By HTTP it is the answer to GET `ready_path` with `ready_headers`, whose status
+    lies in one of the ranges of `ready_status` (both ends count).
     """
 
     image: str = SERVICE_IMAGE
     port: int = 8080
+    ready: Ready = Ready.HTTP
     ready_path: str = "/clock"
+    ready_status: tuple[tuple[int, int], ...] = ((200, 200),)
+    ready_headers: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     cpus: float = 1.0

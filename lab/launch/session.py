@@ -13,15 +13,26 @@ from types import TracebackType
 from typing import Any
 
 from lab.driver import Driver, Info, Instance, Mark
-from lab.errors import BadInput, DriverError, LabError, LaunchError, MeasurementError, ReadyTimeout, Unsupported
-from lab.features import Feature, Reports, Settles
+from lab.errors import (
+    BadInput,
+    DriverError,
+    LabError,
+    LaunchError,
+    MeasurementError,
+    ReadyRefused,
+    ReadyTimeout,
+    Unsupported,
+)
+from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Settles
 from lab.host.facts import boot_id, time_namespace
+from lab.launch import listeners
 from lab.launch.ticks import begin_at_random, tick_s
 from lab.launch.waiter import Answer, Waiter, reserve_port
-from lab.spec import Endpoint, Spec
+from lab.spec import Endpoint, Ready, Spec
 from lab.timeline import Clock, HostClock, MarkRecord, Phase, Source, Timeline
 
-_LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|main|listening) (\d{1,19})")
+_LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|workload|main|listening) (\d{1,19})")
+_WORKLOAD = b"workload"
 _SLEPT_NS = 1_000_000_000
 _SETTLE_S = 10.0
 
@@ -61,6 +72,8 @@ class Session:
         self._waited_s: dict[str, float] = {}
         self._network = Feature.NETWORK in info.features
         self._marker = spec.builtin and Feature.MARKER in info.features
+        # The lab's own init tells of a guest's network: before that QEMU takes connections that are answered late.
+        self._guest = not spec.builtin and {Feature.MARKER, Feature.OWN_KERNEL} <= info.features
         self._marks = _Marks(self.timeline, spec, clock)
         self._refused = _refused(spec, info)
         self._waiter: Waiter | None = None
@@ -73,7 +86,9 @@ class Session:
         """How `ready` was waited for; rows that differ in it are not compared without saying so."""
         if not self._network:
             return "none"
-        return "marker" if self._marker else "poll-20ms"
+        if self.spec.ready is Ready.TCP:
+            return "tcp"
+        return "marker" if self._marker else "poll"
 
     def launch(self) -> None:
         """`ask`, then `await_ready`."""
@@ -92,7 +107,10 @@ class Session:
         self._begin_at_random("launch")
         endpoint = self.asked_at = self._reserve() if self._network else None
         waiter = self._waiter = Waiter(self.spec, self._clock)
-        self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
+        if self._guest:
+            self._marks.on_workload = waiter.attempt
+        else:
+            self._marks.heard[Phase.LISTENING if self._marker else Phase.STARTED] = waiter.attempt
         self._marks.on_failed = waiter.fail
         self._slept_before_ns = self._slept_ns()
         if self._network:
@@ -104,20 +122,22 @@ class Session:
                 raise LaunchError("the engine gave the instance no address to answer at")
             if self.instance.endpoint is not None and self.instance.endpoint != endpoint:
                 waiter.set_endpoint(self.instance.endpoint)
-            if not self._marker:
+            if not self._marker and not self._guest:
                 waiter.attempt()  # at the latest, where the driver has not marked `started`
 
     def await_ready(self) -> None:
         """Wait until the first served request of what was asked for (without a network: until the service listens).
 
-        Raises ReadyTimeout, MeasurementError, and what the engine says where it gives the launch up.
+        Raises ReadyTimeout, MeasurementError, LaunchError where another program answered, and what the engine says
+        where it gives the launch up.
         """
         with self._explained():
             if self._network and self._waiter is not None:
-                self.answer = self._waiter.wait(self._timeout_s)
+                answer = self._await_answer(self._waiter)
                 self.timeline.add(
-                    MarkRecord(phase=Phase.READY, ns=self.answer.received_ns, clock=Clock.HOST, source=Source.LAB)
+                    MarkRecord(phase=Phase.READY, ns=answer.received_ns, clock=Clock.HOST, source=Source.LAB)
                 )
+                self.answer = answer
             elif not self._marks.listening.wait(self._timeout_s):
                 raise ReadyTimeout(f"the service did not say within {self._timeout_s:g} s that it listens")
             elif self._marks.failure is not None:
@@ -157,6 +177,7 @@ class Session:
         found: dict[str, Any] = {"wait_method": self.wait_method, "address": endpoint.host if endpoint else None}
         if self.answer is not None:
             found["attempts"] = self.answer.attempts
+            found["status"] = self.answer.status or None
         self._keep_reported()
         if self._reported:
             found["reported"] = self._reported
@@ -211,6 +232,31 @@ class Session:
             self._cancel_waiter()
             raise
 
+    def _await_answer(self, waiter: Waiter) -> Answer:
+        """The answer, of this instance and no other. Raises as `await_ready`."""
+        try:
+            answer = waiter.wait(self._timeout_s)
+        except ReadyRefused:
+            raise
+        except ReadyTimeout as error:
+            if why := listeners.inside(self.instance, self.spec.port):
+                raise ReadyTimeout(f"{error.brief}; {why}", details=error.details) from error
+            raise
+        if not self.spec.builtin and self.asked_at is not None and (other := self._stranger(self.asked_at)):
+            raise LaunchError(
+                f"{other} answers at {self.asked_at}, and not the instance",
+                resolution="leave that port to the lab: end that program, or give another --host-port",
+            )
+        return answer
+
+    def _stranger(self, endpoint: Endpoint) -> str:
+        """Who answers at the lab's own port instead of the instance; a nonce would tell, and a user's image has none."""
+        instance, driver = self.instance, self._driver
+        if not isinstance(instance, OnThisHost) or instance.endpoint != endpoint:
+            return ""
+        engine = driver.engine_pids() if isinstance(driver, EngineOnThisHost) else {}
+        return listeners.stranger(endpoint, instance.host_pids().keys(), engine)
+
     def _cancel_waiter(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
@@ -256,6 +302,7 @@ class _Marks:
         self.heard: dict[Phase, Callable[[], None]] = {}
         self.failure: DriverError | None = None
         self.on_failed: Callable[[DriverError], None] = lambda _: None
+        self.on_workload: Callable[[], None] = lambda: None
         self._timeline = timeline
         self._nonce = spec.nonce.encode()
         self._clock = clock
@@ -273,6 +320,9 @@ class _Marks:
         """Find the marks that a line bears."""
         found = _LINE.search(text)
         if found is None or found[1] != self._nonce:
+            return
+        if found[2] == _WORKLOAD:
+            self.on_workload()
             return
         phase = Phase(found[2].decode())
         self.told.setdefault(phase, (int(found[3]), arrived_ns))

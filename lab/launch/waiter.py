@@ -1,13 +1,21 @@
-"""Waiting for `ready`: a new connection per attempt, equal for every target, and cheap (docs/method.md, rule 4).
+"""Waiting for `ready`: what one patient client would see, equal for every target, and cheap (docs/method.md, rule 4).
 
 Where the service's own `listening` line reaches the lab, the first attempt follows it at once (`marker`). Where none
-can, attempts start when the engine says that the instance runs, come every 20 ms, overlap, and are abandoned after
-200 ms (`poll-20ms`). Earlier ones would disturb what they watch: docker-proxy takes a connection while the container
-has no network yet, the host's search for its address fails, and is repeated only up to a second later.
+can, attempts start when the engine says that the instance runs, or its guest's init that the workload is begun
+(`poll`); with `--ready tcp` a connection that stands is enough (`tcp`). Earlier ones would disturb what they watch:
+docker-proxy takes a connection while the container has no network yet, the host's search for its address fails, and
+is repeated only up to a second later; QEMU's user-mode network takes one while the guest has no interface, and asks
+again after six.
 
-What takes longer than that for any answer would never be ready, kept busy by what was abandoned. So after 10 s of
-asking, attempts come ever more slowly and wait ever longer; ten still overlap, and the instant of `ready` stays within
-2.5 % of the time for which it was asked.
+While nobody takes a connection, one is tried every 2 % of the time since the waiting began, but no more often than
+every 5 ms and no less often than every 20 ms. One that was taken and whose request has left is kept, since a service
+that thinks for long would never answer a client that does not wait; what is reset is replaced. Only then that it was
+silent for a second is a newer one tried beside it, and after that two, four, eight, ... seconds later: a forwarder may
+have taken the first before anybody listened. Sooner ones would take the CPU from the first answer where a service has
+several workers and an answer is work: 500 ms of it never overlap with a second one that comes a second later. (Where
+less than one CPU is declared, patience is as much longer.)
+
+A complete answer that does not count (another status) is followed by another attempt once 1 % of the time has passed.
 """
 
 from __future__ import annotations
@@ -22,33 +30,42 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-import h11
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from lab.errors import ReadyTimeout
-from lab.spec import Endpoint, Spec
+from lab.launch.attempt import STANDS_S, Attempt, Came, Outcome, Place, request_of
+from lab.launch.telling import Tally
+from lab.spec import Endpoint, Ready, Spec
 from lab.timeline import HostClock
 
 ATTEMPT_EVERY_S = 0.020
+"""While nobody takes a connection, attempts are no further apart; a census asks at this rate throughout."""
 ABANDON_AFTER_S = 0.200
-PATIENT_AFTER_S = 10.0
-_PATIENCE = 0.25  # of the time since then, for each attempt
-_BODY_LIMIT_BYTES = 1 << 20
+"""A census asks each replica anew, and waits no longer for one that does not answer."""
+PATIENCE_S = 1.0
+"""So long the only connection that stands is waited for before a newer one is tried beside it."""
+
+_SOONEST_S = 0.005
+_SHARE = 0.02
+_AFTER_ANSWER_SHARE = 0.01
+_BESIDE = 3
+_CONNECT_S = 1.0  # a SYN without an answer is sent again after that (tcp(7)), and a new attempt does as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The first complete answer of this launch: when its request left, when its last byte came, what it said.
 
-    `wait_cpu_ns` is the CPU time that this process spent since the waiter was in place, less what the thread that
-    launches spent; `attempts` counts the connections that it took.
+    Without HTTP (Ready.TCP) both instants are that at which the connection stood. `wait_cpu_ns` is the CPU time that
+    this process spent since the waiter was in place, less what the thread that launches spent; `attempts` counts the
+    connections that it took.
     """
 
     sent_ns: int
     received_ns: int
+    status: int
     body: bytes
     attempts: int
     wait_cpu_ns: int
@@ -70,11 +87,13 @@ class Waiter:
     """
 
     def __init__(self, spec: Spec, clock: HostClock, *, accept: Callable[[Answer], bool] | None = None) -> None:
-        """With `accept`, an answer that it refuses is passed over; it is called from the waiter's own thread."""
+        """With `accept`, who answers is asked again and again, at one rate: it is called with each answer, from the
+        waiter's own thread, and ends the waiting by returning true."""
         self._spec = spec
         self._clock = clock
         self._accept = accept
-        self._endpoint: Endpoint | None = None
+        self._place: Place | None = None
+        self._request = b""
         self._attempting = False
         self._cancelled = False
         self._answer: Answer | None = None
@@ -82,24 +101,28 @@ class Waiter:
         self._done = threading.Event()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
-        self._prepared: deque[_Attempt] = deque()
-        self._begun: deque[_Attempt] = deque()
+        self._prepared: deque[Attempt] = deque()
+        self._begun: deque[Attempt] = deque()
         self._in_place = threading.Event()
         self._cpu = _WaitCpu()
+        self._tally = Tally(0.0)
+        self._under_way: list[Outcome] = []
         self._thread = threading.Thread(target=self._run, name="lab-waiter", daemon=True)
 
     def start(self, endpoint: Endpoint | None) -> None:
         """Begin, and return when the thread waits; `endpoint` is None where the engine will choose it (see
-        `set_endpoint`). From here on the lab's CPU counts as waiting, but for the calling thread's."""
-        self._endpoint = endpoint
+        `set_endpoint`). From here on the lab's CPU counts as waiting, but for the calling thread's. Raises LaunchError
+        for an address that cannot be used."""
         if endpoint is not None:
-            self._prepared.append(_Attempt.prepare(endpoint, self._spec))
+            self._aim(endpoint)
+        self._tally = Tally(time.monotonic())
         self._thread.start()
         self._in_place.wait()
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
-        """The engine chose where the service answers: an attempt there waits for none that went elsewhere."""
-        self._endpoint = endpoint
+        """The engine chose where the service answers: an attempt there waits for none that went elsewhere. Raises
+        LaunchError for an address that cannot be used."""
+        self._aim(endpoint)
         self._wake()
 
     def attempt(self) -> None:
@@ -117,12 +140,11 @@ class Waiter:
             self._wake()
 
     def wait(self, timeout_s: float) -> Answer:
-        """The first complete answer. Raises ReadyTimeout, and what `fail` was given."""
+        """The first complete answer. Raises ReadyTimeout, which tells what came instead, ReadyRefused once that will
+        not change by itself, and what `fail` was given."""
         if not self._done.wait(timeout_s):
             self.cancel()
-            raise ReadyTimeout(
-                f"no complete answer of this launch within {timeout_s:g} s", resolution="give a longer --timeout"
-            )
+            raise self._tally.timeout(self._spec, timeout_s, self._under_way)
         self.check()
         if self._answer is None:
             raise ReadyTimeout("the wait was cancelled")
@@ -144,6 +166,13 @@ class Waiter:
         self._wake_in.close()
         self._wake_out.close()
 
+    def _aim(self, endpoint: Endpoint) -> None:
+        place = Place.of(endpoint)
+        self._request = request_of(place, self._spec)
+        self._place = place
+        if not self._attempting:
+            self._prepared.append(Attempt.prepare(place, self._spec, self._request).warm())
+
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # a full pipe wakes as well, and a closed one has nobody to wake
             self._wake_in.send(b"\0")
@@ -152,7 +181,7 @@ class Waiter:
         """Begin the prepared attempt, if it is there and still meant; from any thread."""
         with contextlib.suppress(IndexError):  # another thread took it, or there is none
             attempt = self._prepared.pop()
-            if attempt.endpoint == self._endpoint:
+            if attempt.place is self._place:
                 attempt.begin(self._clock)
                 self._begun.append(attempt)
                 return True
@@ -161,68 +190,80 @@ class Waiter:
 
     def _run(self) -> None:
         try:
-            with selectors.DefaultSelector() as selector, contextlib.ExitStack() as connections:
+            with selectors.DefaultSelector() as selector:
                 selector.register(self._wake_out, selectors.EVENT_READ)
                 self._cpu.begin()
                 self._in_place.set()
-                self._attempt_until_answered(selector, connections)
+                self._attempt_until_answered(selector)
         except BaseException as error:
             self._failure = error
         finally:
             self._in_place.set()
             self._done.set()
 
-    def _attempt_until_answered(self, selector: selectors.BaseSelector, connections: contextlib.ExitStack) -> None:
-        attempts: dict[socket.socket, _Attempt] = {}
-        count, next_start, aimed = 0, 0.0, self._endpoint
-        first: float | None = None
-        while not self._cancelled:
-            now = time.monotonic()
-            # Who counts answers beyond the first asks at one rate throughout.
-            abandon_after_s = ABANDON_AFTER_S if self._accept else patience_s(now - first if first is not None else 0.0)
-            active = self._attempting and self._endpoint is not None
-            if aimed != self._endpoint:
-                next_start = 0.0
-            for connection in [c for c, a in attempts.items() if now - a.started > abandon_after_s]:
-                _drop(selector, attempts, connection)
-            if active and not self._begun and now >= next_start and not self._begin_prepared():
-                assert self._endpoint is not None  # noqa: S101  implied by `active`
-                self._begun.append(_Attempt.prepare(self._endpoint, self._spec))
-                self._begun[-1].begin(self._clock)
-            while self._begun:
-                attempt = self._begun.popleft()
-                connections.callback(attempt.connection.close)
-                attempts[attempt.connection] = attempt
-                selector.register(attempt.connection, attempt.awaits, attempt.connection)
-                first = attempt.started if first is None else first
-                every_s = ATTEMPT_EVERY_S * abandon_after_s / ABANDON_AFTER_S
-                count, next_start, aimed = count + 1, attempt.started + every_s, attempt.endpoint
-            due = next_start if aimed == self._endpoint else 0.0
-            timeout = max(0.0, due - time.monotonic()) if active else None
-            for key, _ in selector.select(timeout):
-                if key.fileobj is self._wake_out:
-                    self._wake_out.recv(4096)
-                    continue
-                attempt = attempts[key.data]
-                received_ns = attempt.advance(selector, self._clock)
-                if attempt.good(self._spec) and received_ns is not None:
-                    answer = Answer(
-                        sent_ns=attempt.sent_ns,
-                        received_ns=received_ns,
-                        body=bytes(attempt.body),
-                        attempts=count,
-                        wait_cpu_ns=self._cpu.so_far_ns(),
-                    )
-                    if self._accept is None or self._accept(answer):
-                        self._answer = answer
+    def _attempt_until_answered(self, selector: selectors.BaseSelector) -> None:
+        open_ones = _Open(selector)
+        pace: _Pace = _Census() if self._accept else _Patient(self._tally.began, self._spec)
+        count, aimed = 0, self._place
+        try:
+            while not self._cancelled:
+                now, place = time.monotonic(), self._place
+                if aimed is not place:
+                    pace.anew()
+                    open_ones.close_all()
+                    aimed = place
+                for one in pace.given_up(open_ones.attempts(), now):
+                    open_ones.close(one)
+                if place is not None and self._attempting and not self._begun and now >= pace.next_at():
+                    self._begin(place)
+                while self._begun:
+                    attempt = self._begun.popleft()
+                    count += 1
+                    pace.began(attempt)
+                    open_ones.add(attempt)
+                due = pace.next_at() if self._attempting and place is not None else None
+                open_ones.look(self._until(due, open_ones), self._wake_out, self._clock)
+                for attempt in open_ones.ended():
+                    if attempt.complete and self._is_enough(attempt, count):
                         return
-                if attempt.over:
-                    _drop(selector, attempts, attempt.connection)
+                    self._note(attempt, pace)
+        finally:
+            self._under_way = [told for one in open_ones.attempts() if (told := one.so_far()) is not None]
+            open_ones.close_all()
 
+    def _begin(self, place: Place) -> None:
+        if not self._begin_prepared():
+            self._begun.append(Attempt.prepare(place, self._spec, self._request))
+            self._begun[-1].begin(self._clock)
 
-def patience_s(asked_s: float) -> float:
-    """How long an attempt is waited for, in seconds, when the first was made `asked_s` ago; ten overlap."""
-    return max(ABANDON_AFTER_S, (asked_s - PATIENT_AFTER_S) * _PATIENCE)
+    def _until(self, due: float | None, open_ones: _Open) -> float | None:
+        """How long to look at most: to the next attempt, or to the instant at which a bare connection counts."""
+        ripe = [one.started + STANDS_S for one in open_ones.attempts() if self._spec.ready is Ready.TCP and one.stands]
+        instants = [*ripe, *([due] if due is not None else [])]
+        return max(0.0, min(instants) - time.monotonic()) if instants else None
+
+    def _is_enough(self, attempt: Attempt, count: int) -> bool:
+        answer = Answer(
+            sent_ns=attempt.sent_ns,
+            received_ns=attempt.received_ns,
+            status=attempt.status,
+            body=bytes(attempt.body),
+            attempts=count,
+            wait_cpu_ns=self._cpu.so_far_ns(),
+        )
+        if self._accept is not None and not self._accept(answer):
+            return False
+        self._answer = answer
+        return True
+
+    def _note(self, attempt: Attempt, pace: _Pace) -> None:
+        if attempt.outcome is None:
+            return
+        now = time.monotonic()
+        pace.ended(attempt.outcome)
+        self._tally.add(attempt.outcome, now)
+        if self._accept is None and self._tally.steady(now):
+            raise self._tally.refusal(self._spec, now)
 
 
 # Launches asked for at once get different ports, though none of them listens yet.
@@ -249,89 +290,131 @@ def reserve_port(wanted: int | None = None) -> int:
     raise OSError(errno.EADDRINUSE, "no free port was found on 127.0.0.1")
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    """One connection, its request and as much of the answer as came."""
+class _Open:
+    """The connections of the attempts under way, and the selector that watches them."""
 
-    endpoint: Endpoint
-    connection: socket.socket
-    parser: h11.Connection
-    request: bytes
-    started: float = 0.0
-    sent_ns: int = 0
-    status: int = 0
-    body: bytearray = field(default_factory=bytearray)
-    over: bool = False
-    complete: bool = False
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._attempts: dict[socket.socket, Attempt] = {}
+        self._ended: list[Attempt] = []
 
-    @classmethod
-    def prepare(cls, endpoint: Endpoint, spec: Spec) -> _Attempt:
-        """All of an attempt that needs no service yet. Raises OSError."""
-        parser = h11.Connection(h11.CLIENT)
-        headers = [("Host", str(endpoint)), ("Connection", "close")]
-        if spec.builtin:
-            headers.append(("X-Lab-Nonce", spec.nonce))
-        request = parser.send(h11.Request(method="GET", target=spec.ready_path, headers=headers)) or b""
-        request += parser.send(h11.EndOfMessage()) or b""
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(endpoint, connection, parser, request)
+    def attempts(self) -> Collection[Attempt]:
+        return self._attempts.values()
 
-    @property
-    def awaits(self) -> int:
-        """What the connection must be ready for next."""
-        return selectors.EVENT_READ if self.sent_ns else selectors.EVENT_WRITE
+    def add(self, attempt: Attempt) -> None:
+        """Watch it; one that has ended already is told by `ended` at once."""
+        if attempt.over:
+            attempt.connection.close()
+            self._ended.append(attempt)
+            return
+        self._attempts[attempt.connection] = attempt
+        self._selector.register(attempt.connection, attempt.awaits, attempt.connection)
 
-    def begin(self, clock: HostClock) -> None:
-        """Connect, and send at once: over loopback the connection stands when `connect` returns, whatever it says.
-        Where it does not stand yet, or not at all, `advance` sees to it."""
-        self.started = time.monotonic()
-        self.connection.connect_ex((self.endpoint.host, self.endpoint.port))
-        with contextlib.suppress(OSError):
-            self._send(clock)
+    def look(self, timeout_s: float | None, wake: socket.socket, clock: HostClock) -> None:
+        """Wait for something to happen, and do it."""
+        for key, _ in self._selector.select(0 if self._ended else timeout_s):
+            if key.fileobj is wake:
+                wake.recv(4096)
+            else:
+                self._attempts[key.data].advance(self._selector, clock)
+        now = time.monotonic()
+        for attempt in list(self._attempts.values()):
+            attempt.ripen(now)
+            if attempt.over:
+                self.close(attempt)
+                self._ended.append(attempt)
 
-    def advance(self, selector: selectors.BaseSelector, clock: HostClock) -> int | None:
-        """Send or receive what is possible now; the instant of the last reception once the answer is complete."""
-        try:
-            if not self.sent_ns:
-                failure = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if failure:
-                    raise OSError(failure, os.strerror(failure))
-                self._send(clock)
-                selector.modify(self.connection, selectors.EVENT_READ, self.connection)
-                return None
-            data = self.connection.recv(65536)
-            received_ns = clock.now_ns()
-            self._parse(data)
-        except BlockingIOError:
-            return None
-        except (OSError, h11.ProtocolError):  # refused, reset or not HTTP: not an answer; another attempt follows
-            self.over = True
-            return None
-        return received_ns if self.complete else None
+    def ended(self) -> list[Attempt]:
+        """Those that have ended since this was last asked."""
+        ended, self._ended = self._ended, []
+        return ended
 
-    def _send(self, clock: HostClock) -> None:
-        sent_ns = clock.now_ns()
-        self.connection.sendall(self.request)
-        self.sent_ns = sent_ns
+    def close(self, attempt: Attempt) -> None:
+        if self._attempts.pop(attempt.connection, None) is not None:
+            self._selector.unregister(attempt.connection)
+        attempt.connection.close()
 
-    def good(self, spec: Spec) -> bool:
-        """Whether the answer is this launch's: a complete 200, and of the lab's own service one with the nonce."""
-        return self.complete and self.status == 200 and (not spec.builtin or spec.nonce.encode() in self.body)
+    def close_all(self) -> None:
+        for attempt in list(self._attempts.values()):
+            self.close(attempt)
 
-    def _parse(self, data: bytes) -> None:
-        self.parser.receive_data(data)
-        while (event := self.parser.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.Response):
-                self.status = event.status_code
-            elif isinstance(event, h11.Data):
-                self.body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                self.complete = self.over = True
-                return
-            if isinstance(event, h11.ConnectionClosed) or len(self.body) > _BODY_LIMIT_BYTES:
-                self.over = True
-                return
+
+class _Pace(Protocol):
+    """When the next attempt begins, and which of those under way are given up; times are of the monotonic clock."""
+
+    def next_at(self) -> float: ...
+    def began(self, attempt: Attempt) -> None: ...
+    def ended(self, outcome: Outcome) -> None: ...
+    def given_up(self, attempts: Collection[Attempt], now: float) -> list[Attempt]: ...
+    def anew(self) -> None: ...
+
+
+class _Patient:
+    """One connection that stands is kept, and few newer ones are tried beside it."""
+
+    def __init__(self, began: float, spec: Spec) -> None:
+        self._waiting_since = began
+        self._patience_s = PATIENCE_S / min(1.0, spec.cpus)
+        self._started: float | None = None
+        self._standing = 0
+        self._beside = 0
+        self._last: Came | None = None
+
+    def next_at(self) -> float:
+        if self._started is None:
+            return 0.0
+        passed_s = self._started - self._waiting_since
+        if self._standing and self._last is None:
+            return self._started + self._patience_s * float(1 << self._beside)
+        if self._last in (Came.STATUS, Came.OTHERS, Came.BROKEN, Came.NO_HTTP, Came.TLS):
+            return self._started + max(ATTEMPT_EVERY_S, passed_s * _AFTER_ANSWER_SHARE)
+        return self._started + min(ATTEMPT_EVERY_S, max(_SOONEST_S, passed_s * _SHARE))
+
+    def began(self, attempt: Attempt) -> None:
+        if self._standing and self._last is None:
+            self._beside += 1
+        self._started, self._last = attempt.started, None
+
+    def ended(self, outcome: Outcome) -> None:
+        self._last = outcome.came
+
+    def given_up(self, attempts: Collection[Attempt], now: float) -> list[Attempt]:
+        standing = [one for one in attempts if one.stands]
+        connecting = [one for one in attempts if not one.stands]
+        if not standing:
+            self._beside = 0
+        elif not self._standing:  # the first that stands is the one to wait for
+            gone = connecting
+            self._standing = len(standing)
+            return gone
+        self._standing = len(standing)
+        # The oldest is the patient client's; of the others the newest are the likeliest to meet someone who listens.
+        return [*standing[1:-_BESIDE], *(one for one in connecting if now - one.started > _CONNECT_S)]
+
+    def anew(self) -> None:
+        self._started, self._standing, self._beside, self._last = None, 0, 0, None
+
+
+class _Census:
+    """One attempt every 20 ms throughout, each waited for 200 ms."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+
+    def next_at(self) -> float:
+        return 0.0 if self._started is None else self._started + ATTEMPT_EVERY_S
+
+    def began(self, attempt: Attempt) -> None:
+        self._started = attempt.started
+
+    def ended(self, outcome: Outcome) -> None:
+        """It makes no difference."""
+
+    def given_up(self, attempts: Collection[Attempt], now: float) -> list[Attempt]:
+        return [one for one in attempts if now - one.started > ABANDON_AFTER_S]
+
+    def anew(self) -> None:
+        self._started = None
 
 
 class _WaitCpu:
@@ -349,9 +432,3 @@ class _WaitCpu:
 
     def _read(self) -> int:
         return time.process_time_ns() - time.clock_gettime_ns(self._launcher_clock)
-
-
-def _drop(selector: selectors.BaseSelector, attempts: dict[socket.socket, _Attempt], connection: socket.socket) -> None:
-    selector.unregister(connection)
-    connection.close()
-    del attempts[connection]
