@@ -1,7 +1,8 @@
 """A port of this host handed on into a container's own network namespace, for services that listen on all addresses.
 
 Where no daemon has made a bridge, only a process inside the namespace reaches it: here a thread of the lab's own,
-which listens outside and connects inside.
+which listens outside and connects inside. It connects to an address that no loopback interface has by itself, so that
+a service which listens on its own loopback only is not reached, as it is not through any engine's bridge.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import selectors
 import socket
+import struct
 import threading
 
 from lab.errors import LaunchError
@@ -21,7 +24,11 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _CHUNK_BYTES = 65_536
 _JOIN_TIMEOUT_S = 5.0
 _ATTEMPT_TIMEOUT_S = 5.0
+_SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C  # linux/sockios.h
 _libc = ctypes.CDLL(None, use_errno=True)
+
+ADDRESS = "192.0.2.2"
+"""The container's own address, within its network: of a block that no network uses (RFC 5737)."""
 
 
 class Relay:
@@ -53,6 +60,7 @@ class Relay:
                 # Only this thread moves (setns(2)); the listener stays where it was made.
                 if _libc.setns(self._namespace, _CLONE_NEWNET) != 0:
                     raise OSError(ctypes.get_errno(), "setns")
+                _give_address()
             finally:
                 os.close(self._namespace)
             selector = open_until_end.enter_context(selectors.DefaultSelector())
@@ -77,7 +85,7 @@ class Relay:
         inside = socket.socket()
         inside.settimeout(_ATTEMPT_TIMEOUT_S)
         try:
-            inside.connect(("127.0.0.1", self._port))
+            inside.connect((ADDRESS, self._port))
         except OSError:  # nobody listens there yet: the client is to learn it as if it had connected by itself
             inside.close()
             outside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # on, 0 s: a reset
@@ -105,6 +113,14 @@ class Relay:
                 selector.unregister(one)
             del self._pairs[one]
             one.close()
+
+
+def _give_address() -> None:
+    """Give this thread's network `ADDRESS`, on a second name of its loopback: there is no other interface in it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for request, address in ((_SIOCSIFADDR, ADDRESS), (_SIOCSIFNETMASK, "255.255.255.255")):
+            where = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
+            fcntl.ioctl(control, request, struct.pack("16s16s", b"lo:lab", where))
 
 
 def _listen(endpoint: Endpoint) -> socket.socket:

@@ -171,9 +171,20 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")] = None,
     cold: Annotated[bool | None, typer.Option("--cold", help="Drop the page cache before each launch (root).")] = None,
     image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or a tar file.")] = None,
-    port: Annotated[int | None, typer.Option(help="Where that image's service listens. Default: 8080.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Where that image's service listens. Default: the port it exposes, or 8080.")
+    ] = None,
+    ready: Annotated[
+        str | None, typer.Option(metavar="http|tcp", help="Ready by an HTTP answer, or by a connection that stands.")
+    ] = None,
     ready_path: Annotated[
         str | None, typer.Option(help="What to request of it until it answers 200. Default: /.")
+    ] = None,
+    ready_status: Annotated[
+        str | None, typer.Option(metavar="STATUSES", help="Which answers count: 200-399, or 200,204. Default: 200.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Sent with that request, such as 'Host: a.test'.")
     ] = None,
     command: Annotated[list[str] | None, typer.Option(help="Replaces the image's command; once per word.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment of the service.")] = None,
@@ -218,7 +229,10 @@ def run(
         "cold": cold,
         "image": image,
         "port": port,
+        "ready": ready,
         "ready_path": ready_path,
+        "ready_status": ready_status,
+        "header": header,
         "command": command,
         "env": env,
         "cpus": cpus,

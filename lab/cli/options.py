@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lab.errors import BadInput
 from lab.run.runner import Plan
-from lab.spec import SERVICE_IMAGE, Spec, Target
+from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
 from lab.units import MIB, parse_bytes, parse_seconds, parse_share
 
 
@@ -29,20 +30,52 @@ def _pairs(value: Any) -> Any:
     return {key: item for key, _, item in pairs}
 
 
+def _statuses(value: Any) -> Any:
+    """`200-399` or `200,204,301-302`, or a list of such."""
+    if isinstance(value, tuple):
+        return value
+    ranges = []
+    for text in _split(value):
+        low, dash, high = text.partition("-")
+        if not (low.isdigit() and (high.isdigit() or not dash)):
+            raise ValueError(f"'{text}' is neither a status nor a range of them: write 200-399, or 200,204")
+        first, last = int(low), int(high or low)
+        if not 200 <= first <= last <= 599:
+            raise ValueError(f"'{text}' is no range of statuses: they go from 200 to 599, the lower first")
+        ranges.append((first, last))
+    if not ranges:
+        raise ValueError("write 200-399, or 200,204")
+    return tuple(ranges)
+
+
+def _headers(value: Any) -> Any:
+    """`Name: value`, as curl has it, or a table of them."""
+    pairs = value.items() if isinstance(value, Mapping) else [tuple(item.partition(":")[::2]) for item in value]
+    found = tuple((str(name).strip(), str(text).strip()) for name, text in pairs)
+    for name, text in found:
+        if not _TOKEN.fullmatch(name) or not _FIELD.fullmatch(text):
+            raise ValueError(f"'{name}' is not the beginning of a header: write 'Host: example.org'")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"the header {name} is the lab's own")
+    if len({name.lower() for name, _ in found if name.lower() == "host"}) < sum(n.lower() == "host" for n, _ in found):
+        raise ValueError("there can be one Host only")
+    return found
+
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_FIELD = re.compile(r"[\x20-\x7e\x80-\xff]*")
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "te", "expect", "x-lab-nonce"})
+
+Statuses = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_statuses)]
+Headers = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_headers)]
 Size = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 Share = Annotated[float, BeforeValidator(parse_share), Field(gt=0, lt=1)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
 
-def driver_options(given: list[str] | None) -> dict[str, str]:
-    """What `--driver-option` gave, by key. Raises BadInput."""
-    try:
-        return dict(_pairs(given or []))
-    except ValueError as error:
-        raise BadInput(f"--driver-option: {error}", resolution="such as docker-host=unix:///run/docker.sock") from error
-
-
+DEFAULT_PORT, DEFAULT_STATUS = 8080, ((200, 200),)
+"""Where an image listens that does not say so, and the statuses of an answer that counts."""
 ROUNDS, WARMUP = 10, 1
 """What a run has where nobody says how many."""
 
@@ -61,8 +94,11 @@ class RunOptions(BaseModel):
     timeout: Annotated[Seconds, Field(ge=1, le=3600)] = 60.0
     cold: bool = False
     image: Annotated[str, Field(min_length=1)] = SERVICE_IMAGE
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    ready: Ready = Ready.HTTP
     ready_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
+    ready_status: Statuses | None = None
+    header: Headers = ()
     command: list[str] | None = None
     env: Pairs = Field(default_factory=dict)
     cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
@@ -79,19 +115,33 @@ class RunOptions(BaseModel):
             raise ValueError("a target is named twice")
         if any("=" in key or "\0" in key + value for key, value in self.env.items()):
             raise ValueError("env: a name has no '=', and nothing has a NUL byte")
+        if self.ready is Ready.TCP and self.image == SERVICE_IMAGE:
+            raise ValueError("--ready tcp: the lab's own service speaks HTTP, and shows by its nonce who answers")
+        if self.ready is Ready.TCP and (self.ready_path or self.ready_status or self.header):
+            raise ValueError("--ready tcp asks for nothing: leave out --ready-path, --ready-status and --header")
         return self
 
     def parsed_targets(self) -> list[Target]:
         """Raises BadInput."""
         return [Target.parse(text) for text in self.targets]
 
+    def listening_at(self, exposed: Sequence[int]) -> RunOptions:
+        """These options with a port, where the user named none: the only one that the image exposes; of several 8080,
+        or else the first."""
+        if self.port is not None or not exposed:
+            return self.model_copy(update={"port": self.port or DEFAULT_PORT})
+        return self.model_copy(update={"port": DEFAULT_PORT if DEFAULT_PORT in exposed else exposed[0]})
+
     def spec(self, labels: Mapping[str, str]) -> Spec:
         """The spec that every target launches."""
         builtin = self.image == SERVICE_IMAGE
         return Spec(
             image=self.image,
-            port=self.port,
+            port=self.port or DEFAULT_PORT,
+            ready=self.ready,
             ready_path=self.ready_path or ("/clock" if builtin else "/"),
+            ready_status=self.ready_status or DEFAULT_STATUS,
+            ready_headers=self.header,
             command=tuple(self.command) if self.command else None,
             environment=self.env,
             cpus=self.cpus,

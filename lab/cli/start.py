@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__
-from lab.cli.options import ROUNDS, WARMUP, RunOptions
+from lab.cli.options import DEFAULT_STATUS, ROUNDS, WARMUP, RunOptions
 from lab.driver import ANSWERS_AT, Context, Driver, Info
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.features import Coldable
@@ -19,10 +19,11 @@ from lab.host.cold import cold_label, make_cold, require_cold
 from lab.host.facts import Steal, host_facts
 from lab.host.noise import host_warnings
 from lab.host.ownership import Owner
+from lab.image.exposed import exposed_ports
 from lab.registry import driver_names, make_driver
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
 from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
-from lab.spec import SERVICE_IMAGE, Spec, Target
+from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
 from lab.store.database import Store
 from lab.store.place import RunDir, cache_dir, make_run_dir
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord
@@ -41,6 +42,7 @@ class Intent:
     spec: Spec
     entrants: Sequence[Entrant]
     context: Context
+    exposed: Sequence[int] = ()
 
     @property
     def launches(self) -> int:
@@ -72,6 +74,9 @@ class Intent:
         ]
         where = f"on 127.0.0.1, and {', '.join(beyond)}" if beyond else "on 127.0.0.1 only"
         found = [f"starts and removes instances of the service, {count}, {where}"]
+        if len(self.exposed) > 1:
+            named = ", ".join(map(str, self.exposed[:8])) + (", …" if len(self.exposed) > 8 else "")
+            found.append(f"asks the service at port {self.spec.port}; the image exposes {named}: --port chooses")
         if isinstance(self.scenario, Makes):
             found.append(self.scenario.changes)
         if self.options.cold:
@@ -103,6 +108,10 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
             resolution="leave out --image",
         )
     options = options.paced(*(scenario.rounds, scenario.warmup) if isinstance(scenario, Paced) else (ROUNDS, WARMUP))
+    exposed: Sequence[int] = ()
+    if options.image != SERVICE_IMAGE:
+        exposed = exposed_ports(options.image, docker_host=driver_options.get("docker-host", ""))
+    options = options.listening_at(exposed)
     targets = options.parsed_targets()
     run_id = new_run_id()
     labels = {"lab.run": run_id, "lab.scenario": scenario.name, "lab.owner": str(Owner.current())}
@@ -121,13 +130,21 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
             owner=labels["lab.owner"],
             lab_version=__version__,
             parameters={
-                **options.model_dump(exclude={"env", "seed", "param"}),
+                **options.model_dump(exclude={"env", "seed", "param", "ready", "ready_status", "header"}),
                 "scenario": asdict(scenario) if is_dataclass(scenario) else {},
                 "seed": seed,
                 "spec": _spec_json(spec),
             },
         )
-        yield Intent(run=run, scenario=scenario, options=options, spec=spec, entrants=entrants, context=context)
+        yield Intent(
+            run=run,
+            scenario=scenario,
+            options=options,
+            spec=spec,
+            entrants=entrants,
+            context=context,
+            exposed=exposed,
+        )
     finally:
         RunDir(str(run_dir), labels).delete()
 
@@ -204,11 +221,27 @@ def _refuse_cold_among_others(context: Context) -> None:
         )
 
 
+def _ready_json(spec: Spec) -> dict[str, Any]:
+    """What else was asked for, where it is not the usual. A header may be a credential: of all but Host the name
+    alone is kept."""
+    found: dict[str, Any] = {} if spec.ready is Ready.HTTP else {"ready": str(spec.ready)}
+    if spec.ready_status != DEFAULT_STATUS:
+        found["ready_status"] = ",".join(
+            str(low) if low == high else f"{low}-{high}" for low, high in spec.ready_status
+        )
+    if spec.ready_headers:
+        found["ready_headers"] = [
+            f"{name}: {value}" if name.lower() == "host" else name for name, value in spec.ready_headers
+        ]
+    return found
+
+
 def _spec_json(spec: Spec) -> dict[str, Any]:
     return {
         "image": spec.image,
         "port": spec.port,
         "ready_path": spec.ready_path,
+        **_ready_json(spec),
         "command": list(spec.command) if spec.command else None,
         "environment": dict(spec.environment),
         "cpus": spec.cpus,

@@ -194,7 +194,7 @@ def fetch_image(reference: str, cache_dir: Path) -> Path:
         raise BadInput(f"'{reference}' cannot be looked at: {error.strerror}") from error
     if not _REFERENCE.fullmatch(reference):
         raise BadInput(f"'{reference}' is neither a file nor an image's name")
-    socket_path = _engine_socket()
+    socket_path = engine_socket()
     save_hint = f"docker save -o image.tar {reference}, and give image.tar as the image"
     try:
         with httpx.Client(
@@ -232,7 +232,8 @@ def _save(engine: httpx.Client, reference: str, cache_dir: Path) -> Path:
     return path
 
 
-def _engine_socket() -> str:
+def engine_socket() -> str:
+    """The path of the Docker engine's socket that images are saved from. Raises Unsupported for another host's."""
     host = os.environ.get("DOCKER_HOST", "")
     if not host:
         return _DEFAULT_SOCKET

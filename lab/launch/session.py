@@ -177,6 +177,7 @@ class Session:
         found: dict[str, Any] = {"wait_method": self.wait_method, "address": endpoint.host if endpoint else None}
         if self.answer is not None:
             found["attempts"] = self.answer.attempts
+            found |= {"status": self.answer.status} if self.answer.status else {}
             found["status"] = self.answer.status or None
         self._keep_reported()
         if self._reported:
@@ -250,7 +251,7 @@ class Session:
         return answer
 
     def _stranger(self, endpoint: Endpoint) -> str:
-        """Who answers at the lab's own port instead of the instance; a nonce would tell, and a user's image has none."""
+        """Who else answers at the lab's own port; a nonce would tell, and a user's image has none."""
         instance, driver = self.instance, self._driver
         if not isinstance(instance, OnThisHost) or instance.endpoint != endpoint:
             return ""

@@ -22,6 +22,7 @@ from lab.errors import (
     DriverUnavailable,
     LabError,
     MeasurementError,
+    ReadyRefused,
     StoreError,
     Unsupported,
 )
@@ -75,7 +76,7 @@ class Progress(Protocol):
 @dataclass(slots=True, kw_only=True)
 class Entrant:
     """One target in the run: its driver (None when it could not even be made) and what became of it; `bad_input`
-    where it was skipped because of what the user gave."""
+    where it was skipped because of what the user gave. `served` once all of a round went well."""
 
     target: Target
     driver: Driver | None
@@ -83,6 +84,7 @@ class Entrant:
     record: TargetRecord
     failures_in_a_row: int = 0
     bad_input: bool = False
+    served: bool = False
 
     @property
     def running(self) -> bool:
@@ -180,10 +182,12 @@ class Runner:
             bench.record(error)
             entrant.failures_in_a_row += 1
             hopeless = isinstance(error, DriverUnavailable | Unsupported)
+            hopeless |= isinstance(error, ReadyRefused) and not entrant.served  # the next launch's answer is the same
             if hopeless or entrant.failures_in_a_row >= GIVE_UP_AFTER:
                 self._end_target(entrant, Outcome.FAILED, error)
         else:
             entrant.failures_in_a_row = 0
+            entrant.served = True
             bench.commit_rest()
             if not warmup:
                 self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lab.driver import Context, Driver, Info
 from lab.errors import CleanupError
@@ -50,19 +51,21 @@ class LabSide:
     context: Context
     _drivers: list[Driver] = field(default_factory=list)
 
-    def prepare(self, target: str) -> Prepared:
-        """Raises DriverUnavailable where the engine is missing; LabError."""
+    def prepare(self, target: str, **changes: Any) -> Prepared:
+        """`target`, to launch the lab's own service, or what `changes` make of its spec. Raises DriverUnavailable where
+        the engine is missing; LabError."""
         driver = make_driver(Target.parse(target), self.context)
         info = driver.info()
         self._drivers.append(driver)
-        spec = Spec(labels={**self.labels, "lab.target": target})
+        spec = Spec(labels={**self.labels, "lab.target": target}, **changes)
         driver.prepare(spec)
         return Prepared(target=target, driver=driver, info=info, spec=spec)
 
     def remove_all(self) -> None:
         """Remove what bears this run's label. Raises CleanupError naming what could not be removed."""
         try:
-            swept = sweep(self._drivers, {"lab.run": self.labels["lab.run"]}, owned=True)
+            one_each = list({driver.name: driver for driver in self._drivers}.values())
+            swept = sweep(one_each, {"lab.run": self.labels["lab.run"]}, owned=True)
         finally:
             for driver in self._drivers:
                 driver.close()

@@ -7,7 +7,6 @@ own exec, under the same seccomp filter and limits. Guests have no way in, and a
 from __future__ import annotations
 
 import io
-import os
 import random
 import statistics
 import subprocess
@@ -17,13 +16,14 @@ from pathlib import Path
 
 from docker_pairs import engine_socket
 from labside import LabSide, Prepared, lab_side
+from programs import compile_program
 from verdict import SAME, Verdict, report, say
 
 from lab.errors import DriverUnavailable, LabError, Unsupported
 from lab.features import Execs, OnThisHost
 from lab.host import cgroup
 from lab.launch.session import Session
-from lab.service.build import available_compilers, build_enter
+from lab.service.build import build_enter
 from lab.service.measure import Kind, measure
 from lab.store.place import cache_dir
 
@@ -31,7 +31,6 @@ TARGETS = ("process", "docker")
 COUNTS = {Kind.SYSCALL: 200_000, Kind.CPU: 20_000_000}
 NAMES = {Kind.SYSCALL: "a system call", Kind.CPU: "a step of CPU work"}
 LOOP_TIMEOUT_S = 30.0
-COMPILE_TIMEOUT_S = 600.0
 LOOP = "loops"
 
 Loop = Callable[[Kind], float]
@@ -41,7 +40,7 @@ def overhead(rounds: int, chance: random.Random) -> list[Verdict]:
     """Measure and print. Raises LabError."""
     verdicts: list[Verdict] = []
     with lab_side() as side:
-        program = _compile(side.context.run_dir / LOOP)
+        program = compile_program(f"{LOOP}.c", side.context.run_dir / LOOP)
         prepared = _prepare(side, verdicts)
         service: dict[tuple[str, Kind], list[float]] = {}
         plain: dict[tuple[str, Kind], list[float]] = {}
@@ -161,20 +160,3 @@ def _prepare(side: LabSide, verdicts: list[Verdict]) -> list[Prepared]:
             say(f"  {target}: not run: {error}")
             verdicts.append(Verdict.NOT_RUN)
     return prepared
-
-
-def _compile(program: Path) -> Path:
-    """The loop as a static program, by the first compiler that can link one. Raises LabError."""
-    source = Path(__file__).with_name("loops.c")
-    complaints = []
-    for compiler in available_compilers():
-        command = [*compiler.command, "-O2", "-static", "-D_GNU_SOURCE", "-o", str(program), str(source)]
-        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_dir() / "zig")}
-        try:
-            subprocess.run(command, env=environment, capture_output=True, timeout=COMPILE_TIMEOUT_S, check=True)
-        except subprocess.SubprocessError as error:
-            complaints.append(str(error))
-            continue
-        program.chmod(0o755)
-        return program
-    raise LabError("no C compiler here can build the loop", details="\n".join(complaints))

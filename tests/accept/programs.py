@@ -1,14 +1,21 @@
-"""Runs the separate programs, each within a time limit, and reads the one JSON object that each prints."""
+"""The separate programs: those in C are compiled, those in Python run within a time limit, each printing one JSON
+object."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.errors import LabError
+from lab.service.build import available_compilers
+from lab.store.place import cache_dir
+
+COMPILE_TIMEOUT_S = 600.0
 ENDING_S = 30.0
 
 
@@ -44,3 +51,21 @@ def run_program(name: str, given: Mapping[str, Any], *, timeout_s: float) -> dic
         raise ProgramFailed(f"{name} ended with {child.returncode}: {errors[-2000:]}")
     found: dict[str, Any] = json.loads(output)
     return found
+
+
+def compile_program(source: str, program: Path) -> Path:
+    """The C file `source` of this folder as a static `program`, by the first compiler that can link one. Raises
+    LabError."""
+    complaints = []
+    for compiler in available_compilers():
+        path = str(Path(__file__).with_name(source))
+        command = [*compiler.command, "-O2", "-static", "-D_GNU_SOURCE", "-o", str(program), path]
+        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_dir() / "zig")}
+        try:
+            subprocess.run(command, env=environment, capture_output=True, timeout=COMPILE_TIMEOUT_S, check=True)
+        except subprocess.SubprocessError as error:
+            complaints.append(str(error))
+            continue
+        program.chmod(0o755)
+        return program
+    raise LabError(f"no C compiler here can build {source}", details="\n".join(complaints))

@@ -1,11 +1,11 @@
 """Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
 
-    python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N]
+    python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full]
 
-The parts: waiting, docker, qemu, overhead, memory, neighbour, hostkernel, alarms.
+The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, alarms.
 
-It takes some ten minutes, of an otherwise quiet machine if the figures are to mean anything. A part whose engine is
-missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
+It takes some fifteen minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
+figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from neighbour_accept import neighbour
 from overhead_accept import overhead
 from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
+from readiness import FULL_GRID, GRID, readiness
+from readiness import PAIRS as READINESS_PAIRS
 from verdict import Verdict, say
 from waiting import waiting
 
@@ -46,6 +48,7 @@ ALARMS_TIMEOUT_S = 900.0
 
 TITLES = {
     "waiting": "What the lab's waiting adds (process and docker)",
+    "readiness": "`ready` against one patient client, for answers that take time or CPU",
     "docker": "Docker by the lab against a separate program (raw HTTP, a request every 2 ms)",
     "qemu": "libvirt against QEMU by hand",
     "overhead": "System calls and CPU work by the service against a plain C loop in the same target",
@@ -61,6 +64,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(TITLES), help="parts, by comma")
     parser.add_argument("--pairs", type=int, help="rounds or pairs of each measured part")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of every order")
+    parser.add_argument("--full", action="store_true", help="the whole grid of `readiness`")
     options = parser.parse_args()
     parts = options.only.split(",")
     if unknown := set(parts) - set(TITLES):
@@ -71,6 +75,7 @@ def main() -> int:
     say(f"seed {options.seed}; load {', '.join(f'{one:.2f}' for one in os.getloadavg())} on {os.cpu_count()} CPUs")
     measured: dict[str, Callable[[], list[Verdict]]] = {
         "waiting": lambda: waiting(options.pairs or ROUNDS, chance),
+        "readiness": lambda: readiness(options.pairs or READINESS_PAIRS, chance, FULL_GRID if options.full else GRID),
         "docker": lambda: docker_pairs(options.pairs or DOCKER_PAIRS, chance),
         "qemu": lambda: qemu_pairs(options.pairs or QEMU_PAIRS, chance),
         "overhead": lambda: overhead(options.pairs or OVERHEAD_ROUNDS, chance),

@@ -11,7 +11,8 @@
  *     lab.panic=HEX                                  the launch's nonce again: SIGUSR2 from root makes the kernel panic
  *
  * A line `lab-guest stop` on the console asks it to end: every machine has one, unlike a power button or a keyboard.
- * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab-guest error: ...` for what it cannot mend, and
+ * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab <nonce> workload <ns>` once the network is up and a
+ * workload that is not the lab's own is begun, `lab-guest error: ...` for what it cannot mend, and
  * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
  */
 #include "guest/ending.h"
@@ -199,6 +200,9 @@ int main(void)
     }
     mount_scratch(config.scratch);
 
+    if (!config.service) { /* the lab's own says by itself when it listens */
+        dprintf(STDOUT_FILENO, "lab %s workload %llu\n", nonce ? nonce : "-", (unsigned long long)monotonic_ns());
+    }
     pid_t workload = fork();
     if (workload < 0) {
         die("fork: %s", strerror(errno));
