@@ -7,7 +7,6 @@ the status line counts, and the answer is complete when its length has come or t
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import errno
 import os
@@ -122,7 +121,6 @@ class Attempt:
     def prepare(cls, place: Place, spec: Spec, request: bytes) -> Attempt:
         """What an attempt needs before it begins; `request` are the bytes that `request_of` gave. Raises OSError."""
         connection = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return cls(place, spec, request, connection)
 
     def warm(self) -> Attempt:
@@ -154,20 +152,20 @@ class Attempt:
         """Connect, and send at once: over loopback the connection stands when `connect` returns, whatever it says.
         Where it does not stand yet, or not at all, `advance` sees to it."""
         self.started = time.monotonic()
-        code = self.connection.connect_ex(self.place.address)
-        if code not in (0, errno.EINPROGRESS):
-            self.outcome = self._broken_off(OSError(code, os.strerror(code)))
-            return
-        with contextlib.suppress(OSError):
+        try:
+            code = self.connection.connect_ex(self.place.address)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
             self._send(clock)
+        except BlockingIOError:
+            pass  # the handshake is under way
+        except OSError as error:
+            self.outcome = self._broken_off(error)
 
     def advance(self, selector: selectors.BaseSelector, clock: HostClock) -> None:
         """Send or receive what is possible now; afterwards `over` may be true."""
         try:
             if not self.sent_ns:
-                failure = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if failure:
-                    raise OSError(failure, os.strerror(failure))
                 self._send(clock)
                 selector.modify(self.connection, selectors.EVENT_READ, self.connection)
                 return
@@ -194,11 +192,12 @@ class Attempt:
         return Outcome(came=Came.SILENT)
 
     def _send(self, clock: HostClock) -> None:
+        """Raises BlockingIOError while the connection does not stand yet, and the OSError for which it will not."""
         sent_ns = clock.now_ns()
         if self.request:
             self.connection.sendall(self.request)
         else:
-            self.connection.getpeername()  # raises where it does not stand
+            self.connection.send(b"")  # says whether it stands, and nothing to the other side
         self.sent_ns = sent_ns
 
     def _take(self, data: bytes) -> None:

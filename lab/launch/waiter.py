@@ -312,12 +312,14 @@ class _Open:
 
     def look(self, timeout_s: float | None, wake: socket.socket, clock: HostClock) -> None:
         """Wait for something to happen, and do it."""
-        for key, _ in self._selector.select(0 if self._ended else timeout_s):
+        if self._ended:
+            return
+        for key, _ in self._selector.select(timeout_s):
             if key.fileobj is wake:
                 wake.recv(4096)
             else:
                 self._attempts[key.data].advance(self._selector, clock)
-        now = time.monotonic()
+        now = time.monotonic() if self._attempts else 0.0
         for attempt in list(self._attempts.values()):
             attempt.ripen(now)
             if attempt.over:

@@ -5,7 +5,8 @@
 The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, alarms.
 
 It takes some fifteen minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
-figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed or a part failed, 130 when interrupted.
+figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
+or a part failed, 130 when interrupted.
 """
 
 from __future__ import annotations
