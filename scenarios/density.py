@@ -13,7 +13,7 @@ level every instance is ready, all are of the same declared size, and `settle` s
 | `level_bytes` (`of`=`floor`) | what was to be left available; at level 0 | bytes |
 | `noise_bytes` | MemAvailable of two readings at N = 0, as far apart as two levels: the later less the earlier | bytes |
 | `launch_s` (`level`) | `requested` to `ready` of the instance with which there are so many | s |
-| `stopped_level` (`reason`) | the level above which the walks did not go, for the `floor` or for `time` | instances |
+| `stopped_level` (`reason`) | the level above which the walks did not go, for the `floor`, for `time`, or `unserved: …` where one more did not become ready | instances |
 
 Computed when shown, one value a walk: `marginal_bytes`, the slope of used memory over N, and `marginal_part_bytes` (`of`),
 the slopes of the sums beside it and of their disagreements. MemAvailable counts what the kernel could give back at once,
@@ -33,7 +33,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from lab.errors import DriverError, MeasurementError
+from lab.errors import DriverError, DriverUnavailable, MeasurementError
 from lab.features import EngineOnThisHost, Feature, OnThisHost
 from lab.figures.density import AVAILABLE, CGROUP, FLOOR, LAB, LEVEL, PSS, default_floor_bytes
 from lab.host import procs
@@ -124,7 +124,8 @@ class _Crowd:
                 self._remove()
             self._look_at_none(walk)
         while self._may_add(deadline):
-            self._add()
+            if not self._add():
+                continue
             if available_bytes() < self._floor_bytes:
                 self._remove()
                 self._stop("floor")
@@ -156,16 +157,26 @@ class _Crowd:
             )
         self._bench.emit("stopped_level", self._top, "instances", reason=reason)
 
-    def _add(self) -> None:
+    def _add(self) -> bool:
+        """One more, and whether it is there: what the walk has measured stays where it is not. Raises DriverError for
+        the first."""
         own = self._all.enter_context(ExitStack())
-        session = own.enter_context(self._bench.session())
+        try:
+            session = own.enter_context(self._bench.session())
+            if self._plan.hold:
+                ask.hold(session, self._plan.hold)
+        except DriverError as error:
+            if not self._members or isinstance(error, DriverUnavailable):
+                raise
+            own.__exit__(type(error), error, error.__traceback__)
+            self._stop(f"unserved: {error.brief}")
+            return False
         self._members.append((own, session))
         end = Phase.READY if Phase.READY in session.timeline else Phase.LISTENING
         seconds = session.timeline.duration_s(Phase.REQUESTED, end)
         level = str(len(self._members))
         self._bench.emit("launch_s", seconds, "s", level=level, wait_method=session.wait_method)
-        if self._plan.hold:
-            ask.hold(session, self._plan.hold)
+        return True
 
     def _remove(self) -> None:
         own, _ = self._members.pop()

@@ -18,6 +18,9 @@ served request), `load` (`requests` requests within a second) and `alloc` (the s
 | `others_running` | what else the engine runs that is not the lab's: its processes share pages with the instance's |
 | `storage_bytes` (`part`) | blocks on disk: image (shared by launches), writable, kernel, initramfs, root |
 
+What cannot be served after `ready` (the load, the allocation) is told to be absent, with the reason; what was measured
+before it stays.
+
 PSS splits what processes share: a lone instance is charged all of its shim's and proxy's program, and less of it where
 others of the same engine run beside it. What one more costs then is `density`'s question.
 
@@ -29,21 +32,24 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from lab.driver import Instance
-from lab.errors import DriverError
+from lab.errors import BadInput, DriverError, LabError, MeasurementError, Unsupported
 from lab.features import Coldable, EngineOnThisHost, Feature, HasGuestMemory, OnThisHost, Role, StoredHere
+from lab.figures.series import ABSENT
 from lab.host import procs
 from lab.host.cgroup_memory import memory_of
 from lab.host.memory import account, held_on_disk, refresh_counters, standing, touched_bytes
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.service import ask
-from lab.service.load import run_load
+from lab.service.load import Request, run_load
+from lab.spec import Ready, Spec
 from lab.units import parse_seconds
 
 READY, LOAD, ALLOC = "ready", "load", "alloc"
@@ -75,25 +81,32 @@ class Memory:
                 ask.hold(session, self.hold)
             self._emit(bench, session, READY)
             if asked and session.spec.builtin:
-                for part, value in ask.believed_bytes(ask.facts(session)).items():
-                    bench.emit("inside_bytes", value, "bytes", part=part)
+                with _kept_without(bench, "inside_bytes", "the question of what it believes to have"):
+                    for part, value in ask.believed_bytes(ask.facts(session)).items():
+                        bench.emit("inside_bytes", value, "bytes", part=part)
             if asked and self.requests:
-                self._load(session)
-                self._emit(bench, session, LOAD)
+                with _kept_without(bench, "pss_after_bytes after=load", "the load"):
+                    self._load(session)
+                    self._emit(bench, session, LOAD)
             if asked and session.spec.builtin and self.alloc:
-                ask.hold(session, self.alloc)
-                self._emit(bench, session, ALLOC)
+                with _kept_without(bench, "pss_after_bytes after=alloc", "the allocation"):
+                    ask.hold(session, self.alloc)
+                    self._emit(bench, session, ALLOC)
             _emit_storage(bench, session)
 
     def _load(self, session: Session) -> None:
         instance = session.instance
         if instance is None or instance.endpoint is None:
             raise DriverError("the instance has no address to load")
+        if session.spec.ready is Ready.TCP:
+            raise Unsupported("it is made of HTTP requests, and the service was waited for by --ready tcp")
         result = run_load(
             instance.endpoint, rate=self.requests, seconds=1.0, path=session.spec.ready_path, nonce=session.spec.nonce
         )
-        if result.failed:
-            raise DriverError(f"{result.failed} of {self.requests} requests of the load were not served")
+        unserved = Counter(str(one.status) for one in result.requests if one.failed and not _counts(one, session.spec))
+        if unserved:
+            told = ", ".join(f"{count} times {status}" for status, count in unserved.most_common())
+            raise DriverError(f"{unserved.total()} of {self.requests} requests of {session.spec.ready_path}: {told}")
 
     def _emit(self, bench: Bench, session: Session, after: str) -> None:
         time.sleep(self.settle)
@@ -119,6 +132,23 @@ class Memory:
             bench.emit("unseen_bytes", unmapped, "bytes", part="tmpfs-unmapped", after=after)
         if isinstance(instance, HasGuestMemory):
             _emit_guest(bench, instance, [pid for pid, (role, _) in found.by_pid.items() if role is Role.VMM], after)
+
+
+@contextlib.contextmanager
+def _kept_without(bench: Bench, of: str, step: str) -> Iterator[None]:
+    """What was measured before stays, where `step` fails in here; `of` is told to be absent, and why."""
+    try:
+        yield
+    except (BadInput, MeasurementError):
+        raise
+    except LabError as error:
+        bench.emit(ABSENT, 1, "", of=of, why=f"{step} was not served: {error.brief}")
+
+
+def _counts(request: Request, spec: Spec) -> bool:
+    """Whether the user calls this an answer."""
+    status = request.status
+    return isinstance(status, int) and any(low <= status <= high for low, high in spec.ready_status)
 
 
 def _on_this_host(session: Session) -> OnThisHost:

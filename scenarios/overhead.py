@@ -32,6 +32,7 @@ a chunk is shorter than 25 steps of the clock, as many in a row count as one, an
   this host, which shares its CPUs with the target. All requests count for p50 and p99, one without an answer as endless;
   a quantile has no value where n is too small for its interval (p99: 368 requests), or it is endless. Where the client
   was itself late for more than 5 % of them, no figure of the load is given.
+- A step that the service does not serve is told to be absent, with the reason; what was measured before it stays.
 - Emulated guests (tcg) show what emulation takes, and nothing of virtual machines in general. CPU time in a guest is
   what the guest believes it had: time that its host took away counts as its own.
 """  # noqa: E501  a table's rows are not broken
@@ -45,6 +46,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from lab.errors import BadInput, LabError, MeasurementError
 from lab.features import Feature
 from lab.figures.latency import latencies_s, quantile_s
 from lab.figures.series import ABSENT
@@ -85,12 +87,21 @@ class Overhead:
 
     def measure(self, bench: Bench) -> None:
         with bench.session() as session:
-            _work(bench, session, Kind.SYSCALL, self.syscalls, "syscall_s")
-            _work(bench, session, Kind.CPU, self.steps, "cpu_work_s")
-            _work(bench, session, Kind.SWITCH, self.switches, "switch_s", parts=2)
-            _copy(bench, session)
-            _work(bench, session, Kind.FSYNC, self.fsyncs, "fsync_s", told=_place)
-            self._load(bench, session)
+            _work(bench, session, Kind.SYSCALL, self.syscalls, "syscall_s")  # the first: without it nothing is kept
+            steps: dict[str, Callable[[], None]] = {
+                "cpu_work_s": lambda: _work(bench, session, Kind.CPU, self.steps, "cpu_work_s"),
+                "switch_s": lambda: _work(bench, session, Kind.SWITCH, self.switches, "switch_s", parts=2),
+                "copy_bytes_per_s": lambda: _copy(bench, session),
+                "fsync_s": lambda: _work(bench, session, Kind.FSYNC, self.fsyncs, "fsync_s", told=_place),
+                "latency_p50_s": lambda: self._load(bench, session),
+            }
+            for metric, step in steps.items():
+                try:
+                    step()
+                except (BadInput, MeasurementError):
+                    raise
+                except LabError as error:  # what was measured before it stays
+                    bench.emit(ABSENT, 1, "", of=metric, why=f"this step was not served: {error.brief}")
 
     def _load(self, bench: Bench, session: Session) -> None:
         assert session.instance is not None and session.instance.endpoint is not None  # noqa: S101  it has a network

@@ -50,14 +50,18 @@ def _statuses(value: Any) -> Any:
 
 def _headers(value: Any) -> Any:
     """`Name: value`, as curl has it, or a table of them."""
-    pairs = value.items() if isinstance(value, Mapping) else [tuple(item.partition(":")[::2]) for item in value]
-    found = tuple((str(name).strip(), str(text).strip()) for name, text in pairs)
+    lines = [f"{name}:{text}" for name, text in value.items()] if isinstance(value, Mapping) else list(value)
+    if any(isinstance(line, tuple) for line in lines):
+        return value
+    found = tuple((name.strip(), text.strip()) for name, _, text in (str(line).partition(":") for line in lines))
+    if without := next((line for line in lines if ":" not in str(line)), None):
+        raise ValueError(f"'{without}' has no value: write 'Host: example.org'")
     for name, text in found:
         if not _TOKEN.fullmatch(name) or not _FIELD.fullmatch(text):
             raise ValueError(f"'{name}' is not the beginning of a header: write 'Host: example.org'")
         if name.lower() in _FRAMING:
             raise ValueError(f"the header {name} is the lab's own")
-    if len({name.lower() for name, _ in found if name.lower() == "host"}) < sum(n.lower() == "host" for n, _ in found):
+    if sum(name.lower() == "host" for name, _ in found) > 1:
         raise ValueError("there can be one Host only")
     return found
 

@@ -257,9 +257,10 @@ def _density(rows: Sequence[Series]) -> Iterator[str]:
             )
     for row in rows:
         if row.metric == "stopped_level":
-            why = "the floor of available memory" if row.dimensions.get("reason") == "floor" else "time"
-            least = min(row.values)
-            yield f"{row.label}: stopped itself at {least:g} instances, for {why}, and removed them."
+            reason, least = row.dimensions.get("reason", ""), min(row.values)
+            why = {"floor": "for the floor of available memory", "time": "for time"}.get(reason)
+            why = why or f"since the next was {reason}"
+            yield f"{row.label}: stopped itself at {least:g} instances, {why}, and removed them."
     if slopes:
         yield (
             "Instances per GiB and on this machine are extrapolations: they hold if the next ones cost as much as "

@@ -6,7 +6,7 @@ import pytest
 
 from lab.cli.options import read_options
 from lab.errors import BadInput
-from lab.spec import Endpoint, Spec, Target
+from lab.spec import Endpoint, Ready, Spec, Target
 from lab.units import MIB
 
 
@@ -19,6 +19,12 @@ from lab.units import MIB
         ({"max_time": "10m"}, {"max_time": 600.0}),
         ({"timeout": "90"}, {"timeout": 90.0}),
         ({"env": ["A=b=c"]}, {"env": {"A": "b=c"}}),
+        ({"ready_status": "200-399"}, {"ready_status": ((200, 399),)}),
+        ({"ready_status": "200, 204,301-302"}, {"ready_status": ((200, 200), (204, 204), (301, 302))}),
+        ({"ready_status": [200, "401"]}, {"ready_status": ((200, 200), (401, 401))}),
+        ({"header": ["Host: a.test:80", "X-Empty:"]}, {"header": (("Host", "a.test:80"), ("X-Empty", ""))}),
+        ({"header": {"Host": "a.test"}}, {"header": (("Host", "a.test"),)}),
+        ({"ready": "tcp", "image": "somebody/else"}, {"ready": Ready.TCP}),
         ({"targets": ["process, docker", "libvirt:q35"]}, {"targets": ["process", "docker", "libvirt:q35"]}),
     ],
 )
@@ -42,12 +48,42 @@ def test_what_users_write_is_understood(given: dict[str, object], expected: dict
         ({"port": 70000}, "port"),
         ({"cpus": 0}, "cpus"),
         ({"max_time": "-5s"}, "90s"),
+        ({"ready_status": "ok"}, "200-399"),
+        ({"ready_status": "100"}, "ready-status"),
+        ({"ready_status": "399-200"}, "the lower first"),
+        ({"ready_status": "200-"}, "ready-status"),
+        ({"ready_status": ""}, "ready-status"),
+        ({"header": ["Host"]}, "Host: example"),
+        ({"header": ["X: a\r\nY: b"]}, "header"),
+        ({"header": ["Bad Name: a"]}, "header"),
+        ({"header": ["Connection: keep-alive"]}, "lab's own"),
+        ({"header": ["Host: a", "host: b"]}, "one Host"),
+        ({"ready": "tcp"}, "speaks HTTP"),
+        ({"ready": "udp", "image": "x"}, "ready"),
+        ({"ready": "tcp", "image": "x", "ready_path": "/"}, "leave out"),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(given: dict[str, object], named: str) -> None:
     with pytest.raises(BadInput, match=named) as raised:
         read_options({"targets": ["process"], **given}, None)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "given,exposed,port",
+    [
+        (None, (), 8080),
+        (None, (80,), 80),
+        (None, (80, 443), 80),
+        (None, (80, 8080, 9000), 8080),
+        (81, (80,), 81),
+    ],
+)
+def test_the_port_is_the_users_or_what_the_image_exposes(
+    given: int | None, exposed: tuple[int, ...], port: int
+) -> None:
+    options = read_options({"targets": ["docker"], "image": "x", "port": given}, None).listening_at(exposed)
+    assert options.spec({}).port == options.port == port
 
 
 def test_the_command_line_goes_over_the_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from lab.driver import Context, Driver, Instance, Mark
+from lab.errors import LaunchError
 from lab.features import Feature, Role
 from lab.figures import density, stats
 from lab.host.memory import Account, Holding
@@ -320,3 +321,20 @@ def test_a_walk_that_takes_too_long_goes_no_further_up(measured, monkeypatch: py
 def test_the_plan_says_how_many_there_may_be_at_once() -> None:
     shape: Mapping[str, int] = {"launches": plan(max=7).launches, "at_once": plan(max=7).at_once}
     assert shape == {"launches": 14, "at_once": 7}
+
+
+def test_one_that_does_not_become_ready_ends_the_walk_and_what_was_measured_stays(measured) -> None:  # type: ignore[no-untyped-def]
+    class Fourth(Told):
+        """Its fourth instance is refused, each time."""
+
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            if len(self.engine.instances) == 3:
+                raise LaunchError("the fourth is one too many")
+            return super().launch(spec, endpoint, mark)
+
+    record, machine = measured(plan(max=6), rounds=1, driver_class=Fourth)
+    assert not machine.engine.instances
+    assert {level for _, level in visits(record)} == {0, 1, 2, 3}
+    assert record.targets[0].outcome is Outcome.OK
+    assert [one.error for one in record.launches if one.outcome is Outcome.FAILED] == ["the fourth is one too many"]
+    assert "stopped itself at 3 instances, since the next was unserved: the fourth is one too many" in text_of(record)

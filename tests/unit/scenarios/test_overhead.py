@@ -194,6 +194,18 @@ def test_an_error_of_the_service_fails_the_launch() -> None:
     assert not fake.samples
 
 
+def test_what_was_measured_stays_where_a_later_step_is_not_served() -> None:
+    """The step is named: a reader must not take its absence for the engine's."""
+    broken = {"status": 500, "error": "x"}
+    answers = {kind: told(**answer) for kind, answer in ANSWERS.items()} | {"fsync": broken, "cpu": broken}
+    with answering(answers) as (endpoint, _):
+        fake = FakeBench(endpoint)
+        Overhead(rate=10, seconds=0.5, syscalls=100, switches=300).measure(bench_of(fake))
+    assert len(fake.values("syscall_s")) == len(fake.values("switch_s")) == 1
+    assert "not served" in fake.absent()["cpu_work_s"] and "500" in fake.absent()["fsync_s"]
+    assert len(fake.values("unserved_requests")) == 1, "the steps after it go on"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
