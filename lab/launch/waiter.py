@@ -9,11 +9,11 @@ again after six.
 
 While nobody takes a connection, one is tried every 2 % of the time since the waiting began, but no more often than
 every 5 ms and no less often than every 20 ms. One that was taken and whose request has left is kept, since a service
-that thinks for long would never answer a client that does not wait; what is reset is replaced. Only then that it was
-silent for a second is a newer one tried beside it, and after that two, four, eight, ... seconds later: a forwarder may
-have taken the first before anybody listened. Sooner ones would take the CPU from the first answer where a service has
-several workers and an answer is work: 500 ms of it never overlap with a second one that comes a second later. (Where
-less than one CPU is declared, patience is as much longer.)
+that thinks for long would never answer a client that does not wait; what is reset is replaced. Only when it was silent
+for two seconds is a newer one tried beside it, and after that four, eight, ... seconds later: a forwarder may have
+taken the first before anybody listened. Sooner ones would take the CPU from the first answer where a service has
+several workers and an answer is work: 500 ms of it are over before a second one comes two seconds later, though the
+machine give it a quarter of a CPU. (Where less than one is declared, patience is as much longer.)
 
 A complete answer that does not count (another status) is followed by another attempt once 1 % of the time has passed.
 """
@@ -44,7 +44,7 @@ ATTEMPT_EVERY_S = 0.020
 """While nobody takes a connection, attempts are no further apart; a census asks at this rate throughout."""
 ABANDON_AFTER_S = 0.200
 """A census asks each replica anew, and waits no longer for one that does not answer."""
-PATIENCE_S = 1.0
+PATIENCE_S = 2.0
 """So long the only connection that stands is waited for before a newer one is tried beside it."""
 
 _SOONEST_S = 0.005

@@ -1,7 +1,8 @@
 /* slow_service START_MS DELAY_MS CPU_MS WORKERS [PORT]: an HTTP service that is late, and whose answers take time.
  *
  * It listens START_MS after its start and says so with CLOCK_MONOTONIC's ns; each of its WORKERS then answers one
- * request at a time, after DELAY_MS of sleep and CPU_MS of its own CPU time. Shares nothing with the lab's service. */
+ * request at a time, after DELAY_MS of sleep and CPU_MS of its own CPU time, and says afterwards how many ns that took.
+ * Shares nothing with the lab's service. */
 #include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,6 +35,7 @@ static void answer(int listener, long delay_ms, long cpu_ms)
         return;
     }
     if (read(connection, request, sizeof request) > 0) {
+        double begun = clock_ms(CLOCK_MONOTONIC);
         sleep_ms(delay_ms);
         for (double until = clock_ms(CLOCK_PROCESS_CPUTIME_ID) + (double)cpu_ms;
              clock_ms(CLOCK_PROCESS_CPUTIME_ID) < until;) {
@@ -41,6 +43,8 @@ static void answer(int listener, long delay_ms, long cpu_ms)
         if (write(connection, text, sizeof text - 1) < 0) {
             perror("slow_service: write");
         }
+        printf("slow_service answered after %.0f ns\n", (clock_ms(CLOCK_MONOTONIC) - begun) * 1e6);
+        fflush(stdout);
     }
     close(connection);
 }

@@ -65,16 +65,16 @@ def test_a_service_that_thinks_is_ready_when_its_first_answer_comes(delay_s: flo
 
 
 def test_work_for_half_a_second_is_over_before_a_newer_request_comes_beside_it() -> None:
-    service = Service(3.4)
+    service = Service(6.6)
     with serving(service) as endpoint:
         answer = answered(endpoint)
     gaps = [later - earlier for earlier, later in zip(service.came, service.came[1:], strict=False)]
-    assert answer.received_ns - answer.sent_ns < 3.6e9, "the first connection is kept"
-    assert 1 <= len(gaps) <= 2 and min(gaps) > 0.9
+    assert answer.received_ns - answer.sent_ns < 6.9e9, "the first connection is kept"
+    assert [round(gap) for gap in gaps] == [2, 4]
 
 
 def test_with_a_share_of_a_cpu_patience_is_as_much_longer() -> None:
-    service = Service(1.6)
+    service = Service(2.6)
     with serving(service) as endpoint:
         answered(endpoint, cpus=0.5)
     assert len(service.came) == 1

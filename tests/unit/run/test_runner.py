@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from lab.driver import Context, Driver, Info, Instance, Mark
-from lab.errors import CleanupError, DriverUnavailable, LaunchError, MeasurementError, StoreError, Unsupported
+from lab.errors import (
+    CleanupError,
+    DriverUnavailable,
+    LaunchError,
+    MeasurementError,
+    ReadyRefused,
+    StoreError,
+    Unsupported,
+)
 from lab.features import Feature
 from lab.host.ownership import Owner
 from lab.run.runner import Entrant, Plan, Runner, _is_look, now_iso
@@ -184,6 +192,24 @@ def test_what_a_target_cannot_do_is_not_asked_of_it_again(store: Store, drivers:
     record = store.load("r1")
     assert record.targets[0].outcome is Outcome.FAILED and "no such thing" in record.targets[0].reason
     assert len(record.launches) == 1
+
+
+@pytest.mark.parametrize("good,launches", [(0, 1), (2, 5)])
+def test_an_answer_that_will_not_change_ends_a_target_that_was_never_ready(
+    store: Store, drivers: dict[str, Driver], good: int, launches: int
+) -> None:
+    class Redirected(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            self.asked = getattr(self, "asked", 0) + 1
+            if self.asked > good:
+                raise ReadyRefused("GET / is answered with 302", resolution="give --ready-path")
+            return super().launch(spec, endpoint, mark)
+
+    driver = Redirected("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": driver}, rounds=9, warmup=0)
+    assert len(record.launches) == launches
+    assert record.targets[0].outcome is Outcome.FAILED and record.targets[0].remedy == "give --ready-path"
 
 
 def test_three_failures_in_a_row_end_a_target(store: Store, drivers: dict[str, Driver]) -> None:
