@@ -119,8 +119,9 @@ def test_the_engine_tells_what_an_image_exposes(context: Context, labels: dict[s
     driver = make_driver(Target.parse("docker"), context)
     try:
         driver.prepare(Spec(image=str(image), labels=labels))
+        (name,) = (one for one in driver.info().facts["images"])
         assert exposed_ports(str(image)) == (PORT,)
-        assert exposed_ports("theirs/exposing:1") == (PORT,)
+        assert exposed_ports(driver._images[name]) == (PORT,)  # type: ignore[attr-defined]
     finally:
         assert not sweep([driver], {"lab.run": labels["lab.run"]}, owned=True).problems
         driver.close()
