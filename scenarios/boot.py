@@ -11,6 +11,10 @@
 
 The phases are those of docs/method.md, rule 1; each is an instant that the engine or the service showed. A phase that
 was not seen is absent. A target without a network has no `ready`, and so no `boot_s`.
+
+With `--ready tcp` (`wait_method`=`tcp`) `ready` is the instant at which a connection stood that was still open 250 ms
+later, or on which the service spoke first. Behind a forwarder, which takes connections by itself, that is one that was
+taken inside as well (docs/method.md, rule 4).
 """  # noqa: E501  a table's rows are not broken
 
 from __future__ import annotations

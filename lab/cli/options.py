@@ -78,6 +78,14 @@ Share = Annotated[float, BeforeValidator(parse_share), Field(gt=0, lt=1)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
 
+def driver_options(given: list[str] | None) -> dict[str, str]:
+    """What `--driver-option` gave, by key. Raises BadInput."""
+    try:
+        return dict(_pairs(given or []))
+    except ValueError as error:
+        raise BadInput(f"--driver-option: {error}", resolution="such as docker-host=unix:///run/docker.sock") from error
+
+
 DEFAULT_PORT, DEFAULT_STATUS = 8080, ((200, 200),)
 """Where an image listens that does not say so, and the statuses of an answer that counts."""
 ROUNDS, WARMUP = 10, 1

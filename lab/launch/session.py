@@ -178,7 +178,6 @@ class Session:
         if self.answer is not None:
             found["attempts"] = self.answer.attempts
             found |= {"status": self.answer.status} if self.answer.status else {}
-            found["status"] = self.answer.status or None
         self._keep_reported()
         if self._reported:
             found["reported"] = self._reported

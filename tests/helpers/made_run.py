@@ -104,7 +104,7 @@ def _launch(target: str, iteration: int, warmup: bool, at: Mapping[str, float]) 
             dimensions={**_INFO.get(target, {}).get("qualifiers", {}), **dimensions},
         )
 
-    wait = "marker" if target.startswith("libvirt") else "poll-20ms"
+    wait = "marker" if target.startswith("libvirt") else "poll"
     found = [sample("boot_s", at["ready"] / 1e3, wait_method=wait)]
     for name, chain in _CHAINS.items():
         steps = timeline.steps(tuple(Phase(name) for name in chain))
