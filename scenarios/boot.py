@@ -22,6 +22,7 @@ from __future__ import annotations
 from lab.features import Feature
 from lab.launch.session import Session
 from lab.scenario import Bench
+from lab.spec import Ready
 from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN, Clock, Phase
 
 
@@ -43,17 +44,19 @@ class Boot:
 
 def _emit_boot(bench: Bench, session: Session) -> None:
     timeline = session.timeline
+    apart = {"wait_method": session.wait_method} if session.spec.ready is Ready.TCP else {}
     if Phase.READY in timeline:
         seconds = timeline.duration_s(Phase.REQUESTED, Phase.READY)
         bench.emit("boot_s", seconds, "s", wait_method=session.wait_method)
     for chain, name in ((ENGINE_CHAIN, "engine"), (SERVICE_CHAIN, "service")):
         for start, end, seconds in timeline.steps(chain):
-            bench.emit("phase_s", seconds, "s", **{"from": start, "to": end, "chain": name})
+            told = {"from": start, "to": end, "chain": name} | (apart if end is Phase.READY else {})
+            bench.emit("phase_s", seconds, "s", **told)
     if _on_host(session, Phase.STARTED) and _on_host(session, Phase.MAIN):
         lead_s = timeline.duration_s(Phase.STARTED, Phase.MAIN)
         bench.emit("lead_s", lead_s, "s", **{"from": Phase.STARTED, "to": Phase.MAIN})
     if session.answer is not None:
-        bench.emit("wait_cpu_s", session.answer.wait_cpu_ns / 1e9, "s")
+        bench.emit("wait_cpu_s", session.answer.wait_cpu_ns / 1e9, "s", **apart)
 
 
 def _emit_end(bench: Bench, session: Session) -> None:

@@ -32,6 +32,7 @@ _HEADERS_BYTES = 300 * 1024  # curl, lib/http.h: MAX_HTTP_RESP_HEADER_SIZE
 _SHOWN_BYTES = 60
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?:[ \r\n]|$)")
 _LENGTH = re.compile(rb"^content-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_NEEDS_TLS = re.compile(rb"HTTP request (was sent )?to (an )?HTTPS|speaking plain HTTP to an SSL")  # nginx, Go, Apache
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _TOLD_HEADERS = ("location", "allow", "www-authenticate")
 
@@ -264,7 +265,9 @@ class Attempt:
 
     def _judge(self) -> None:
         """Whether the complete answer is this launch's, and its status one of those that count."""
-        if not any(low <= self.status <= high for low, high in self.spec.ready_status):
+        if self.status == 400 and _NEEDS_TLS.search(self.body):
+            self.outcome = Outcome(came=Came.TLS)
+        elif not any(low <= self.status <= high for low, high in self.spec.ready_status):
             self.outcome = Outcome(came=Came.STATUS, status=self.status, headers=self.headers)
         elif self.spec.builtin and self.spec.nonce.encode() not in self.body:
             self.outcome = Outcome(came=Came.OTHERS, status=self.status)

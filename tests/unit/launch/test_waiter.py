@@ -210,6 +210,7 @@ class TestTelling:
             ),
             (b"-ERR unknown command\r\n", "no HTTP: '-ERR unknown command'", "--ready tcp"),
             (b"\x15\x03\x03\x00\x02\x02\x0a", "TLS", "--port"),
+            (b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", "TLS", "--port"),
             (b"SSH-2.0-OpenSSH_9.2\x1b[31m\r\n", "no HTTP: 'SSH-2.0-OpenSSH_9.2\\x1b", "--ready tcp"),
         ],
     )
