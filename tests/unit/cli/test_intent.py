@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,37 @@ def test_an_image_that_the_scenario_cannot_ask_is_bad_input(scenario: str) -> No
     ):
         pass
     assert "nginx:alpine" in raised.value.brief
+
+
+@pytest.mark.parametrize(
+    ("exposed", "given", "port", "named"),
+    [
+        ((), None, 8080, ""),
+        ((6379,), None, 6379, ""),
+        ((80, 443), None, 80, "asks the service at port 80; the image exposes 80, 443: --port chooses"),
+        ((80, 443), 443, 443, "asks the service at port 443; the image exposes 80, 443"),
+    ],
+)
+def test_the_port_that_an_image_exposes_is_asked_and_of_several_the_plan_names_all(
+    monkeypatch: pytest.MonkeyPatch, exposed: tuple[int, ...], given: int | None, port: int, named: str
+) -> None:
+    monkeypatch.setattr("lab.cli.start.exposed_ports", lambda *_, **__: exposed)
+    options = RunOptions(targets=["process"], image="somebody/else", port=given)
+    with intent(make_scenario("boot"), options, {}) as planned:
+        assert planned.spec.port == planned.run.parameters["port"] == port
+        told = [change for change in planned.changes() if "exposes" in change]
+        assert len(told) == bool(named) and all(named in one for one in told)
+
+
+def test_what_is_waited_for_is_a_condition_of_the_run_and_a_credential_is_kept_nowhere() -> None:
+    headers = (("Host", "shop.test"), ("Authorization", "Bearer secret"))
+    given = {"ready_status": ((200, 200), (300, 399)), "header": headers}
+    options = RunOptions(targets=["process"], image="/nowhere", **given)
+    with intent(make_scenario("boot"), options, {}) as planned:
+        assert planned.spec.ready_headers == headers
+        spec = planned.run.parameters["spec"]
+        assert spec["ready_status"] == "200,300-399"
+        assert spec["ready_headers"] == ["Host: shop.test", "Authorization"]
+        assert "secret" not in json.dumps(planned.run.parameters)
+    with intent(make_scenario("boot"), RunOptions(targets=["process"]), {}) as usual:
+        assert not {"ready", "ready_status", "ready_headers"} & set(usual.run.parameters["spec"])
