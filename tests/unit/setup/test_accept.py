@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from raw_server import serving
 
 from lab.driver import Context
 from lab.launch.session import Session
@@ -101,11 +104,59 @@ def test_requests_by_hand_end_with_the_answer_of_this_launch_only(load: object, 
             by_hand.first_answer(port, new_nonce(), timeout_s=0.2, failed=never)
 
 
-@pytest.mark.parametrize("program", ["docker_by_hand.py", "qemu_by_hand.py", "requests_by_hand.py"])
+@pytest.mark.parametrize(
+    "program", ["docker_by_hand.py", "qemu_by_hand.py", "requests_by_hand.py", "patient_by_hand.py"]
+)
 def test_the_separate_programs_share_no_code_with_the_lab(program: str) -> None:
     allowed = {*sys.stdlib_module_names, "requests_by_hand"}
     words = [line.split()[1] for line in (FOLDER / program).read_text().splitlines() if line[:5] in ("from ", "impor")]
     assert words and {word.split(".")[0] for word in words} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("lab", "patient", "served", "verdict"),
+    [
+        ([100, 101, 102], [99, 100, 103], 0, "met"),  # as fast, by 5 ms or 2 %
+        ([120, 121, 122], [100, 101, 102], 0, "missed"),  # later, each time
+        ([100, 140, 180], [105, 120, 150], 1, "met"),  # busy: what is over is the service's own time
+        ([100, 140, 180], [105, 120, 150], 0, "inconclusive"),
+        ([140, 141, 142], [100, 101, 102], 1, "inconclusive"),  # three launches do not tell whose fault that is
+        ([140, 141, 142, 143, 144, 145], [100, 101, 102, 103, 104, 105], 1, "missed"),
+    ],
+)
+def test_readiness_is_missed_only_where_that_is_the_waiting(
+    load: object, lab: list[float], patient: list[float], served: int, verdict: str
+) -> None:
+    readiness = _module(load, "readiness")
+
+    def seen(values: list[float]) -> list[object]:
+        return [readiness.Seen(whole_ms=one, waited_ms=one, served_ms=(one - 5) * served, cpu_ms=0) for one in values]
+
+    both = {True: seen(lab), False: seen(patient)}
+    difference = sorted(lab)[len(lab) // 2] - sorted(patient)[len(patient) // 2]
+    assert readiness._verdict(both, difference, difference * (1 - served), 5.0) == verdict
+
+
+def test_one_patient_client_waits_for_its_answer_and_tries_again_what_was_not_taken(load: object) -> None:
+    readiness = _module(load, "readiness")
+    taken: list[float] = []
+
+    def handle(connection: socket.socket) -> None:
+        connection.recv(4096)
+        taken.append(time.monotonic())
+        if len(taken) > 1:
+            time.sleep(0.4)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
+
+    with serving(handle) as endpoint:
+        patient = readiness.Patient(Spec(), SystemClock())
+        try:
+            patient.start(endpoint)
+            patient.attempt()
+            answer = patient.wait(20)
+        finally:
+            patient.cancel()
+    assert len(taken) == 2 and 0.4 <= answer.received_ns / 1e9 - taken[1] < 1
 
 
 def _module(load: object, name: str) -> ModuleType:
