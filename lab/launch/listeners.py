@@ -47,14 +47,15 @@ class Listening:
 
 def listening(pid: int | str) -> list[Listening]:
     """The listening sockets of the network that process `pid` is in; none where it is gone or may not be looked at."""
-    found: list[Listening] = []
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in (_PROC / str(pid) / "net" / name).read_text().splitlines()[1:]:
-                fields = line.split()
-                if len(fields) > 9 and fields[3] == _LISTEN:
-                    found.append(Listening(*_address(fields[1]), int(fields[9])))
-    return sorted(found)
+    return sorted(one for one, state in _sockets(pid) if state == _LISTEN)
+
+
+def taken_by_a_forwarder(instance: Instance | None, port: int) -> bool:
+    """Whether a connection to `port` of the instance was taken by somebody before it: in its own network no socket has
+    that port, neither one that listens nor one that was accepted. False where that network cannot be looked at."""
+    pid = _service_pid(instance)
+    found = _sockets(pid) if pid is not None else []
+    return pid is not None and not any(one.port == port and not one.on_loopback for one, _ in found)
 
 
 def inside(instance: Instance | None, port: int) -> str:
@@ -113,6 +114,18 @@ def _service_pid(instance: Instance | None) -> int | None:
     host = read_link(_PROC / "self" / "ns" / "net")
     networks = ((pid, read_link(_PROC / str(pid) / "ns" / "net")) for pid in sorted(pids))
     return next((pid for pid, network in networks if network is not None and network != host), None)
+
+
+def _sockets(pid: int | str) -> list[tuple[Listening, str]]:
+    """Every TCP socket of the network that `pid` is in, by its own address, and its state."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (_PROC / str(pid) / "net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if len(fields) > 9:
+                    found.append((Listening(*_address(fields[1]), int(fields[9])), fields[3]))
+    return found
 
 
 def _holds(pid: int, inodes: Iterable[int]) -> bool:

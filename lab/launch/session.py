@@ -247,6 +247,11 @@ class Session:
                 f"{other} answers at {self.asked_at}, and not the instance",
                 resolution="leave that port to the lab: end that program, or give another --host-port",
             )
+        if self.spec.ready is Ready.TCP and listeners.taken_by_a_forwarder(self.instance, self.spec.port):
+            raise ReadyTimeout(
+                f"a connection stood, and inside the instance nobody has port {self.spec.port}: a forwarder took it",
+                resolution="see that it listens at --port, on all addresses of its own",
+            )
         return answer
 
     def _stranger(self, endpoint: Endpoint) -> str:

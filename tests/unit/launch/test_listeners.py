@@ -14,7 +14,7 @@ import pytest
 
 from lab.driver import Instance
 from lab.features import Role
-from lab.launch.listeners import inside, listening, stranger
+from lab.launch.listeners import inside, listening, stranger, taken_by_a_forwarder
 from lab.spec import Endpoint
 
 IN_A_NETWORK_OF_ITS_OWN = """
@@ -82,6 +82,18 @@ def test_why_a_port_does_not_answer(
 @pytest.mark.parametrize("places", [["0.0.0.0:8080"], [":::8080"], ["127.0.0.2:1", "0.0.0.0:8080"]])
 def test_a_port_that_is_reached_is_no_reason(instance: Callable[[Sequence[str]], Instance], places: list[str]) -> None:
     assert inside(instance(places), 8080) == ""
+
+
+@pytest.mark.parametrize("places,taken", [(["0.0.0.0:8080"], False), (["127.0.0.1:8080"], True), ([], True)])
+def test_a_connection_that_nobody_inside_has_was_a_forwarders(
+    instance: Callable[[Sequence[str]], Instance], places: list[str], taken: bool
+) -> None:
+    assert taken_by_a_forwarder(instance(places), 8080) is taken
+
+
+def test_where_nobody_can_look_no_forwarder_is_blamed() -> None:
+    assert not taken_by_a_forwarder(cast(Instance, Told({os.getpid(): Role.SERVICE})), 8080)
+    assert not taken_by_a_forwarder(None, 8080)
 
 
 def test_the_hosts_own_network_tells_nothing_of_one_instance() -> None:
