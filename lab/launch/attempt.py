@@ -184,13 +184,14 @@ class Attempt:
         if self.stands and self.spec.ready is Ready.TCP and now - self.started >= STANDS_S:
             self.received_ns, self.complete = self.sent_ns, True
 
-    def so_far(self) -> Outcome | None:
-        """What has come of it until now, where that is no answer that counts; None while nothing is known."""
+    def so_far(self, now: float) -> Outcome | None:
+        """What has come of it until `now`, where that is no answer that counts; None while nothing is known, as of one
+        that has only just begun to stand."""
         if self.outcome is not None or not self.sent_ns or self.complete:
             return self.outcome
         if self.status or self._head:
             return Outcome(came=Came.UNFINISHED, status=self.status, said=f"{self._total} bytes so far")
-        return Outcome(came=Came.SILENT)
+        return Outcome(came=Came.SILENT) if now - self.started >= STANDS_S else None
 
     def _send(self, clock: HostClock) -> None:
         """Raises BlockingIOError while the connection does not stand yet, and the OSError for which it will not."""

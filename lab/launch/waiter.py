@@ -228,7 +228,8 @@ class Waiter:
                         return
                     self._note(attempt, pace)
         finally:
-            self._under_way = [told for one in open_ones.attempts() if (told := one.so_far()) is not None]
+            now = time.monotonic()
+            self._under_way = [told for one in open_ones.attempts() if (told := one.so_far(now)) is not None]
             open_ones.close_all()
 
     def _begin(self, place: Place) -> None:
