@@ -74,7 +74,7 @@ def inside(instance: Instance | None, port: int) -> str:
     others = sorted({one.port for one in found if not one.on_loopback})
     if others:
         named = ", ".join(map(str, others[:8]))
-        return f"inside, it listens at {'port' if len(others) == 1 else 'ports'} {named}: give --port"
+        return f"inside, it listens at {'port' if len(others) == 1 else 'ports'} {named}: give --port {others[0]}"
     return f"inside, nothing listens at port {port}"
 
 
