@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from raw_server import reset, serving
 from lab.errors import LaunchError, ReadyRefused, ReadyTimeout
 from lab.launch import telling
 from lab.launch import waiter as waiting
+from lab.launch.attempt import Attempt
 from lab.launch.waiter import Answer, Waiter, reserve_port
 from lab.spec import Endpoint, Ready, Spec
 from lab.timeline import SystemClock
@@ -117,21 +118,21 @@ def test_a_kept_connection_that_ends_is_replaced_at_once(end: Callable[[socket.s
 
 def test_at_most_four_connections_stand_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "PATIENCE_S", 0.02)
-    open_now, most, lock = 0, 0, threading.Lock()
+    standing: list[list[float]] = []
 
-    def silent(connection: socket.socket) -> None:
-        nonlocal open_now, most
-        with lock:
-            open_now += 1
-            most = max(most, open_now)
-        while connection.recv(4096):
-            pass
-        with lock:
-            open_now -= 1
+    class Watched(waiting._Patient):
+        def given_up(self, attempts: Collection[Attempt], now: float) -> list[Attempt]:
+            gone = super().given_up(attempts, now)
+            standing.append([one.started for one in attempts if one not in gone])
+            return gone
 
-    with serving(silent) as endpoint, pytest.raises(ReadyTimeout, match="silent"):
+    monkeypatch.setattr(waiting, "_Patient", Watched)
+    with serving(lambda _: time.sleep(9)) as endpoint, pytest.raises(ReadyTimeout, match="silent"):
         answered(endpoint, timeout_s=2.5)
-    assert most in (4, 5)  # the fifth comes a moment before the one that it replaces is seen to have gone
+    assert max(map(len, standing)) == 4
+    first = next(one[0] for one in standing if one)
+    assert all(one[0] == first for one in standing if one), "the oldest is the patient client's"
+    assert standing[-1][1:] > [first + 0.02 * 3] * 3, "and the others are the newest"
 
 
 def test_until_somebody_listens_attempts_are_at_most_20_ms_and_2_percent_apart() -> None:
