@@ -187,11 +187,11 @@ class Attempt:
     def so_far(self, now: float) -> Outcome | None:
         """What has come of it until `now`, where that is no answer that counts; None while nothing is known, as of one
         that has only just begun to stand."""
-        if self.outcome is not None or not self.sent_ns or self.complete:
+        if self.over or not self.sent_ns or now - self.started < STANDS_S:
             return self.outcome
         if self.status or self._head:
             return Outcome(came=Came.UNFINISHED, status=self.status, said=f"{self._total} bytes so far")
-        return Outcome(came=Came.SILENT) if now - self.started >= STANDS_S else None
+        return Outcome(came=Came.SILENT)
 
     def _send(self, clock: HostClock) -> None:
         """Raises BlockingIOError while the connection does not stand yet, and the OSError for which it will not."""

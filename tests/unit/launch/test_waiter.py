@@ -203,7 +203,7 @@ def test_headers_and_statuses_are_the_users(monkeypatch: pytest.MonkeyPatch) -> 
 class TestTelling:
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(telling, "STEADY_S", 0.3)
+        monkeypatch.setattr(telling, "STEADY_S", 0.15)
 
     @pytest.mark.parametrize(
         "answer,told,help_",
@@ -234,7 +234,7 @@ class TestTelling:
 
     @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 425, 429])
     def test_what_may_change_is_waited_for(self, status: int) -> None:
-        answers = iter([b"HTTP/1.1 %d Not yet\r\nContent-Length: 0\r\n\r\n" % status] * 12)
+        answers = iter([b"HTTP/1.1 %d Not yet\r\nContent-Length: 0\r\n\r\n" % status] * 5)
 
         def handle(connection: socket.socket) -> None:
             connection.recv(4096)
