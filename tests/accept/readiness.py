@@ -9,7 +9,7 @@ from `requested` to `ready`, or 5 ms.
 On a machine that does something else, the same CPU time takes longer in one launch than in the next. So the service
 says how long its answer took by its own clock, and where the two ways to wait overlap without being equal, what is
 left without that is judged (`waiting`). That no second request took the CPU from the first is a test of the waiter's
-own (tests/unit/launch/test_waiter.py).
+own (tests/integration/launch/test_waiter.py).
 """
 
 from __future__ import annotations

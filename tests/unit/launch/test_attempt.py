@@ -90,7 +90,7 @@ def _status(answer: bytes, *, piece: int = 0, accepted: tuple[tuple[int, int], .
         try:
             waiter.start(Endpoint(endpoint.host, endpoint.port))
             waiter.attempt()
-            return waiter.wait(3 if accepted[0][0] == 200 and answer in ANSWERS.values() else 0.4).status
+            return waiter.wait(3 if accepted[0][0] == 200 and answer in ANSWERS.values() else 0.15).status
         except ReadyTimeout:
             return 0
         finally:
