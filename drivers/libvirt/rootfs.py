@@ -17,6 +17,7 @@ from pathlib import Path
 from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.image import ImageArchive, fetch_image, open_image, process_of
 from lab.image.layers import Entry, Kind
+from lab.image.tree import Tree
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
 
@@ -35,6 +36,9 @@ _TYPES = {
 }
 _NODE_LETTERS = {Kind.CHARACTER: "c", Kind.BLOCK: "b", Kind.FIFO: "p"}
 _TIMEOUT_S = 600
+_LONGEST_LINE = 8000
+"""debugfs takes what goes beyond its 8,191 bytes, or beyond a line break, as another command, `!` and a shell's
+included (debugfs.c, source_file; libss): no image may write one."""
 _SBIN = "/usr/sbin:/sbin"
 _HOSTS = b"127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 
@@ -65,16 +69,17 @@ def foreign_root(spec: Spec, disk: Path, cache_dir: Path) -> GuestConfig:
 
 
 def write_disk(image: ImageArchive, disk: Path) -> None:
-    """Write `image`'s files as a raw ext4 disk. Raises as `foreign_root` does."""
+    """Write `image`'s files as a raw ext4 disk, with the lab's own /etc/hosts. Raises as `foreign_root` does."""
+    image.add_file("/etc/hosts", _HOSTS)  # every engine gives a container its own
     entries = list(image.entries())
-    for entry in entries:
-        if "\n" in entry.path or "\n" in entry.target:
-            raise Unsupported(f"the image has a file whose name holds a line break: {entry.path!r}")
     with tempfile.TemporaryDirectory(dir=disk.parent, prefix=".root-") as text:
         folder = Path(text)
         stage = folder / "stage"
         stage.mkdir()
-        _stage(image, entries, stage)
+        try:
+            lay_out(image, entries, stage)
+        except OSError as error:
+            raise DriverError(f"the image's files cannot be laid out for a guest's disk: {error}") from error
         partial = folder / "disk"
         _make_file_system(stage, partial, entries)
         _run(
@@ -86,29 +91,28 @@ def write_disk(image: ImageArchive, disk: Path) -> None:
         partial.replace(disk)
 
 
-def _stage(image: ImageArchive, entries: Sequence[Entry], stage: Path) -> None:
+def lay_out(image: ImageArchive, entries: Sequence[Entry], stage: Path) -> None:
     """Write directories, files, links and times; what needs privilege is left to `_script`."""
-    first_names: dict[int, Path] = {}
-    for entry in entries:
-        path = stage / entry.path
-        if entry.kind is Kind.DIRECTORY:
-            path.mkdir(mode=0o700)
-        elif entry.inode in first_names and entry.kind not in _NODE_LETTERS:
-            os.link(first_names[entry.inode], path, follow_symlinks=False)
-        elif entry.kind is Kind.SYMLINK:
-            path.symlink_to(entry.target)
-        elif entry.kind is Kind.FILE:
-            with image.open(entry) as source, path.open("xb") as target:
-                shutil.copyfileobj(source, target, 1024 * 1024)
-        if entry.inode:
-            first_names.setdefault(entry.inode, path)
-    hosts = stage / "etc/hosts"
-    if hosts.parent.is_dir() and not hosts.is_symlink():
-        hosts.unlink(missing_ok=True)  # every engine gives a container its own
-        hosts.write_bytes(_HOSTS)
-    for entry in reversed(entries):  # a directory's time after all that is in it
-        if entry.kind not in _NODE_LETTERS:
-            os.utime(stage / entry.path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
+    first_names: dict[int, str] = {}
+    with Tree(stage) as tree:
+        for entry in entries:
+            with tree.at(entry.path) as path:
+                if entry.kind is Kind.DIRECTORY:
+                    path.mkdir(mode=0o700)
+                elif entry.inode in first_names and entry.kind not in _NODE_LETTERS:
+                    with tree.at(first_names[entry.inode]) as first:
+                        os.link(first, path, follow_symlinks=False)
+                elif entry.kind is Kind.SYMLINK:
+                    path.symlink_to(entry.target)
+                elif entry.kind is Kind.FILE:
+                    with image.open(entry) as source, path.open("xb") as target:
+                        shutil.copyfileobj(source, target, 1024 * 1024)
+            if entry.inode:
+                first_names.setdefault(entry.inode, entry.path)
+        for entry in reversed(entries):  # a directory's time after all that is in it
+            if entry.kind not in _NODE_LETTERS:
+                with tree.at(entry.path) as path:
+                    os.utime(path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
 
 
 def _make_file_system(stage: Path, disk: Path, entries: Sequence[Entry]) -> None:
@@ -127,20 +131,16 @@ def _script(entries: Sequence[Entry], folder: Path) -> Path:
     """debugfs's commands that give every file its owner, mode, device numbers and extended attributes."""
     path = folder / "script"
     with path.open("wb") as script:
-        for command in itertools.chain(
-            _root_commands(entries), *(_commands(entry, folder, place) for place, entry in enumerate(entries))
-        ):
-            script.write(os.fsencode(command) + b"\n")
+        commands = (_commands(entry, folder, place) for place, entry in enumerate(entries))
+        for command in itertools.chain(["sif / mode 040755"], *commands):
+            line = os.fsencode(command)
+            if len(line) > _LONGEST_LINE or b"\n" in line or b"\r" in line:
+                raise Unsupported(
+                    "the image has a file whose name is too long for a guest's disk, or holds a line break",
+                    details=command,
+                )
+            script.write(line + b"\n")
     return path
-
-
-def _root_commands(entries: Sequence[Entry]) -> Iterator[str]:
-    yield "sif / mode 040755"
-    names = {entry.path for entry in entries}
-    if "etc" in names:
-        for field, value in (("uid", "0"), ("gid", "0"), ("mode", "0100644")):
-            if "etc/hosts" not in names:
-                yield f"sif /etc/hosts {field} {value}"
 
 
 def _commands(entry: Entry, folder: Path, place: int) -> Iterator[str]:

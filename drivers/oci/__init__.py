@@ -234,9 +234,10 @@ class OciDriver:
             return _Image(files=files, process=process, stop_signal=image.config.stop_signal)
 
     def _folder(self) -> Path:
-        """This driver's directory in the run's own, with which it goes."""
+        """This driver's directory in the run's own, with which it goes. None but root gets into it: an image may hold
+        set-user-id programs and device nodes, which another user of this host must not find there."""
         folder = self._context.run_dir / "oci"
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def _write(self, spec: Spec, endpoint: Endpoint, image: _Image, bundle: Path, record: Record) -> None:

@@ -8,27 +8,31 @@ from pathlib import Path
 
 from lab.image import ImageArchive
 from lab.image.layers import Entry, Kind
+from lab.image.tree import Tree
 
 
 def unpack(image: ImageArchive, root: Path) -> None:
     """Write the image's files under `root`, which must be empty; needs root. Raises OSError."""
-    names: dict[int, Path] = {}
+    names: dict[int, str] = {}
     entries = list(image.entries())
-    for entry in entries:
-        path = root / entry.path
-        if entry.inode in names:
-            os.link(names[entry.inode], path, follow_symlinks=False)
-            continue
-        if entry.kind is not Kind.DIRECTORY and entry.inode:
-            names[entry.inode] = path
-        _make(image, entry, path)
-        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
-        if entry.kind is not Kind.SYMLINK:
-            path.chmod(entry.mode)  # after chown, which takes set-id bits away
-        for name, value in entry.xattrs.items():
-            os.setxattr(path, name, value, follow_symlinks=False)
-    for entry in reversed(entries):  # a directory after what is in it
-        os.utime(root / entry.path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
+    with Tree(root) as tree:
+        for entry in entries:
+            with tree.at(entry.path) as path:
+                if entry.inode in names:
+                    with tree.at(names[entry.inode]) as first:
+                        os.link(first, path, follow_symlinks=False)
+                    continue
+                if entry.kind is not Kind.DIRECTORY and entry.inode:
+                    names[entry.inode] = entry.path
+                _make(image, entry, path)
+                os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+                if entry.kind is not Kind.SYMLINK:
+                    path.chmod(entry.mode)  # after chown, which takes set-id bits away
+                for name, value in entry.xattrs.items():
+                    os.setxattr(path, name, value, follow_symlinks=False)
+        for entry in reversed(entries):  # a directory after what is in it
+            with tree.at(entry.path) as path:
+                os.utime(path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
 
 
 def _make(image: ImageArchive, entry: Entry, path: Path) -> None:

@@ -227,11 +227,9 @@ def held_on_disk(paths: Iterable[Path]) -> int:
     try:
         for path in paths:
             for found in _below(path):
-                with contextlib.suppress(FileNotFoundError):
-                    stat = found.lstat()
-                    if (stat.st_dev, stat.st_ino) not in seen:
-                        seen.add((stat.st_dev, stat.st_ino))
-                        total += stat.st_blocks * 512  # the unit of st_blocks whatever the file system's (stat(2))
+                if (found.st_dev, found.st_ino) not in seen:
+                    seen.add((found.st_dev, found.st_ino))
+                    total += found.st_blocks * 512  # the unit of st_blocks whatever the file system's (stat(2))
     except PermissionError as error:
         raise MeasurementError(
             f"this user may not look into {error.filename}", resolution="run the lab with sudo"
@@ -239,11 +237,16 @@ def held_on_disk(paths: Iterable[Path]) -> int:
     return total
 
 
-def _below(path: Path) -> Iterator[Path]:
-    yield path
+def _below(path: Path) -> Iterator[os.stat_result]:
+    """`path` and all below it, each looked up in the directory that the walk holds open: what a service puts in the
+    place of one meanwhile, such as a link, leads nowhere else."""
+    with contextlib.suppress(FileNotFoundError):
+        yield path.lstat()
     if path.is_dir() and not path.is_symlink():
-        for folder, folders, files in os.walk(path, onerror=_refuse):
-            yield from (Path(folder) / name for name in [*folders, *files])
+        for _, folders, files, descriptor in os.fwalk(path, onerror=_refuse):
+            for name in (*folders, *files):
+                with contextlib.suppress(FileNotFoundError):
+                    yield os.stat(name, dir_fd=descriptor, follow_symlinks=False)
 
 
 def _refuse(error: OSError) -> None:

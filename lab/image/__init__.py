@@ -85,6 +85,14 @@ class ImageArchive:
         """The content of a file, to be read before `close`. Raises BadInput for anything else."""
         return self._layers.open(entry)
 
+    def add_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Have root's file of `content` where `path` leads inside the image, whatever stood there."""
+        self._layers.add_file(path, content, mode=mode)
+
+    def add_directory(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
+        """Have a directory where `path` leads inside the image; one that is there is left as it is."""
+        self._layers.add_directory(path, mode=mode, uid=uid, gid=gid)
+
     def close(self) -> None:
         """Let go of the files. Idempotent."""
         self._files.close()

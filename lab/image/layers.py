@@ -8,10 +8,11 @@ Whiteouts: https://github.com/opencontainers/image-spec/blob/main/layer.md#white
 from __future__ import annotations
 
 import enum
+import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, Any
 
 from lab.errors import BadInput
 
@@ -19,7 +20,12 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _META = ".wh..wh."
 _XATTR = "SCHILY.xattr."
+_XATTR_SPACES = tuple(f"{_XATTR}{space}." for space in ("user", "security", "system"))
+"""Not `trusted`: those are an engine's own notes on its layers, such as overlay's redirects, which no image is let
+write; containerd leaves them out as well (archive/tar_unix.go, setxattr). What is in no space no kernel takes."""
 _MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
+_MAX_ID = 2**32 - 2  # the last one stands for "leave it" (chown(2))
+_MAX_MAJOR, _MAX_MINOR = 2**12 - 1, 2**20 - 1  # linux/kdev_t.h
 
 
 class Kind(enum.StrEnum):
@@ -53,7 +59,7 @@ class Entry:
     `path` is relative, without `.` or `..`. `mode` are the permission bits, set-id and sticky included. Names of one
     file (hard links) share `inode`. `target` is a symbolic link's text; `device` (major, minor) of a device node.
     `layer` is the layer that its name came from, counted from the lowest; -1 for a directory that no layer names.
-    `member` in the layer `source` is where its content lies.
+    `member` in the layer `source` is where its content lies; `content` is that of a file which the lab adds.
     """
 
     path: str
@@ -70,6 +76,7 @@ class Entry:
     layer: int = -1
     source: int = -1
     member: tarfile.TarInfo | None = None
+    content: bytes | None = None
 
 
 class Layers:
@@ -95,9 +102,22 @@ class Layers:
             elif name.startswith(_META):
                 continue
             elif name.startswith(_WHITEOUT):
-                self._remove(_join(directory, name.removeprefix(_WHITEOUT)), below=layer)
+                hidden = name.removeprefix(_WHITEOUT)
+                if hidden in ("", ".", ".."):
+                    raise BadInput(f"the image holds the whiteout {member.name!r}, which names no entry")
+                self._remove(_join(directory, hidden), below=layer)
             elif path:
                 self._put(self._entry(member, _join(directory, name), layer))
+
+    def add_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Have root's file of `content` where `path` leads inside the image; it takes the place of what is there."""
+        self._add(path, Kind.FILE, mode=mode, size=len(content), content=content)
+
+    def add_directory(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
+        """Have a directory where `path` leads inside the image; one that is there is left as it is."""
+        found = self._entries.get(self.resolve(path))
+        if found is None or found.kind is not Kind.DIRECTORY:
+            self._add(path, Kind.DIRECTORY, mode=mode, uid=uid, gid=gid)
 
     def __iter__(self) -> Iterator[Entry]:
         """Every name but the root, each directory before what is in it."""
@@ -109,6 +129,8 @@ class Layers:
 
     def open(self, entry: Entry) -> IO[bytes]:
         """The content of a file. Raises BadInput for anything else."""
+        if entry.content is not None:
+            return io.BytesIO(entry.content)
         content = self._archives[entry.source].extractfile(entry.member) if entry.member else None
         if content is None or entry.kind is not Kind.FILE:
             raise BadInput(f"'{entry.path}' in the image is no file but a {entry.kind}")
@@ -122,7 +144,7 @@ class Layers:
     def resolve(self, path: str) -> str:
         """`path` with symbolic links followed inside the image. Raises BadInput for a loop."""
         followed = 0
-        rest = [part for part in path.split("/") if part]
+        rest = [part for part in path.split("/") if part not in ("", ".")]
         done: list[str] = []
         while rest:
             part = rest.pop(0)
@@ -141,6 +163,13 @@ class Layers:
             rest = [step for step in entry.target.split("/") if step not in ("", ".")] + rest
         return "/".join(done)
 
+    def _add(self, path: str, kind: Kind, **fields: Any) -> None:
+        resolved = self.resolve(path)
+        if not resolved:
+            return  # the root is there
+        self._inodes += 1
+        self._put(Entry(path=resolved, kind=kind, inode=self._inodes, layer=len(self._archives), **fields))
+
     def _entry(self, member: tarfile.TarInfo, path: str, layer: int) -> Entry:
         if member.islnk():
             target_path = safe_path(member.linkname)
@@ -153,22 +182,26 @@ class Layers:
         kind = _KINDS.get(member.type)
         if kind is None:
             raise BadInput(f"'{path}' in the image is of the unknown tar type {member.type!r}")
+        if "\0" in member.linkname:
+            raise BadInput(f"'{path}' in the image is a link to {member.linkname!r}, which no link can hold")
         self._inodes += 1
         return Entry(
             path=path,
             kind=kind,
             mode=member.mode & 0o7777,
-            uid=member.uid,
-            gid=member.gid,
+            uid=_number(member, "uid", _MAX_ID),
+            gid=_number(member, "gid", _MAX_ID),
             mtime_s=int(member.mtime),
             size=member.size if kind is Kind.FILE else 0,
             target=member.linkname if kind is Kind.SYMLINK else "",
-            device=(member.devmajor, member.devminor) if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
+            device=(_number(member, "devmajor", _MAX_MAJOR), _number(member, "devminor", _MAX_MINOR))
+            if kind in (Kind.CHARACTER, Kind.BLOCK)
+            else (0, 0),
             xattrs={
                 # tarfile gives these as text; surrogateescape brings the bytes back whole.
                 key.removeprefix(_XATTR): value.encode("utf-8", "surrogateescape")
                 for key, value in member.pax_headers.items()
-                if key.startswith(_XATTR)
+                if key.startswith(_XATTR_SPACES)
             },
             inode=self._inodes,
             layer=layer,
@@ -179,7 +212,7 @@ class Layers:
     def _put(self, entry: Entry) -> None:
         old = self._entries.get(entry.path)
         if old is not None and not (old.kind is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY):
-            self._remove(entry.path, below=len(self._archives))
+            self._remove(entry.path, below=len(self._archives) + 1)
         parent = entry.path.rpartition("/")[0]
         if parent and (parent not in self._entries or self._entries[parent].kind is not Kind.DIRECTORY):
             self._inodes += 1
@@ -205,6 +238,13 @@ def safe_path(name: str) -> str:
     if ".." in parts or "\0" in name:
         raise BadInput(f"the image holds the name {name!r}, which leads out of it", resolution="use another image")
     return "/".join(parts)
+
+
+def _number(member: tarfile.TarInfo, field: str, most: int) -> int:
+    value: int = getattr(member, field)
+    if not 0 <= value <= most:
+        raise BadInput(f"'{member.name}' in the image has the {field} {value}, and {most} is the highest there can be")
+    return value
 
 
 def _join(directory: str, name: str) -> str:

@@ -6,9 +6,10 @@ import itertools
 import mmap
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -334,3 +335,38 @@ def test_other_instances_of_the_engine_are_told_of(shown: RunRecord) -> None:
 
 def test_nothing_is_written_in_its_own_unit() -> None:
     assert units.quantity(0, "bytes") == "0 B" and units.quantity(0, "s") == "0 s"
+
+
+def test_what_a_service_swaps_for_a_link_meanwhile_leads_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/large").write_bytes(b"x" * 1024 * 1024)
+    own = tmp_path / "own/folder"
+    own.mkdir(parents=True)
+    listed = os.scandir
+
+    class Listed(Iterator[Any]):
+        def __init__(self, entries: list[Any]) -> None:
+            self._entries = iter(entries)
+
+        def __next__(self) -> Any:
+            return next(self._entries)
+
+        def __enter__(self) -> Listed:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def swapped(place: int | str) -> object:
+        found = listed(place)
+        if own.is_dir() and not own.is_symlink():
+            names = list(found)
+            own.rmdir()
+            own.symlink_to(tmp_path / "outside")
+            return Listed(names)
+        return found
+
+    monkeypatch.setattr(os, "scandir", swapped)
+    assert held_on_disk([tmp_path / "own"]) < 1024 * 1024

@@ -541,3 +541,64 @@ def test_what_is_no_reference_is_never_asked_for(engine: EngineServer, tmp_path:
 def test_an_engines_failure_is_its_own_error(engine: EngineServer, tmp_path: Path) -> None:
     with pytest.raises(DriverUnavailable):
         fetch_image("failing", tmp_path)
+
+
+# What the lab adds, and what no image is let do.
+
+
+@pytest.mark.parametrize("name", [".wh.", "etc/.wh..", "etc/.wh...", ".wh..."])
+def test_a_whiteout_that_names_no_entry_is_refused(tar: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="names no entry"):
+        open_image(docker_archive(tar, [layer(member("a")), layer(member(name))]))
+
+
+def test_what_the_lab_adds_goes_where_links_lead_inside_the_image(tar: Path) -> None:
+    members = [
+        member("etc", type=tarfile.SYMTYPE, linkname="/run/../var/config"),
+        member("var/config/hosts", type=tarfile.SYMTYPE, linkname="../../../../own/hosts"),
+        member("data", type=tarfile.SYMTYPE, linkname="/srv"),
+    ]
+    with open_image(docker_archive(tar, [layer(*members)])) as image:
+        image.add_file("/etc/hosts", b"the lab's")
+        image.add_directory("/data/of/service", mode=0o700, uid=3, gid=4)
+        found = {entry.path: entry for entry in image.entries()}
+        added = found["own/hosts"]
+        assert image.open(added).read() == b"the lab's"
+        assert (added.kind, added.mode, added.uid, added.size) == (Kind.FILE, 0o644, 0, 9)
+        assert (found["srv/of/service"].mode, found["srv/of/service"].uid, found["srv/of/service"].gid) == (0o700, 3, 4)
+        assert found["srv/of"].kind is Kind.DIRECTORY
+
+
+def test_what_the_lab_adds_takes_the_place_of_what_is_there_and_leaves_directories(tar: Path) -> None:
+    members = [directory("etc"), directory("etc/hosts"), member("etc/hosts/x"), directory("tmp", mode=0o1777)]
+    with open_image(docker_archive(tar, [layer(*members)])) as image:
+        image.add_file("/etc/hosts", b"1")
+        image.add_file("/etc/hosts", b"2")
+        image.add_directory("/tmp")
+        image.add_directory("/")
+        found = {entry.path: entry for entry in image.entries()}
+        assert (sorted(found), found["tmp"].mode) == (["etc", "etc/hosts", "tmp"], 0o1777)
+        assert image.open(found["etc/hosts"]).read() == b"2"
+
+
+def test_an_engines_own_notes_and_foreign_names_of_attributes_are_left_out(tar: Path) -> None:
+    named = {
+        "trusted.overlay.redirect": b"/x",
+        "user.x": b"1",
+        "security.capability": CAPABILITY,
+        "-f/etc/shadow": b"x",
+    }
+    with open_image(docker_archive(tar, [layer(member("a", xattrs=named))])) as image:
+        assert set(next(iter(image.entries())).xattrs) == {"user.x", "security.capability"}
+
+
+@pytest.mark.parametrize("field", ["uid", "gid"])
+def test_an_owner_that_no_kernel_knows_is_refused(tar: Path, field: str) -> None:
+    with pytest.raises(BadInput, match=f"has the {field} 4294967295"):
+        open_image(docker_archive(tar, [layer(member("a", **{field: 2**32 - 1}))]))
+
+
+def test_a_device_that_no_kernel_knows_is_refused(tar: Path) -> None:
+    device = member("a", type=tarfile.CHRTYPE, devmajor=5000, devminor=1)
+    with pytest.raises(BadInput, match="has the devmajor 5000"):
+        open_image(docker_archive(tar, [layer(device)]))
