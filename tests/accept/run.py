@@ -2,7 +2,7 @@
 
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full]
 
-The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, alarms.
+The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, trees, alarms.
 
 It takes some fifteen minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -35,6 +35,7 @@ from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
 from readiness import FULL_GRID, GRID, readiness
 from readiness import PAIRS as READINESS_PAIRS
+from trees import IMAGES, trees
 from verdict import Verdict, say
 from waiting import waiting
 
@@ -56,6 +57,7 @@ TITLES = {
     "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
     "neighbour": "A busy neighbour on the same CPU, and none",
     "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
+    "trees": "Images made to break out of their tree, and what lies outside of it",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
 }
 
@@ -63,7 +65,7 @@ TITLES = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(TITLES), help="parts, by comma")
-    parser.add_argument("--pairs", type=int, help="rounds or pairs of each measured part")
+    parser.add_argument("--pairs", type=int, help="rounds, pairs or images of each part")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of every order")
     parser.add_argument("--full", action="store_true", help="the whole grid of `readiness`")
     options = parser.parse_args()
@@ -83,6 +85,7 @@ def main() -> int:
         "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
         "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),
         "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
+        "trees": lambda: trees(options.pairs or IMAGES),
         "alarms": _alarms,
     }
     try:
