@@ -88,7 +88,7 @@ class Spec:
     ready_status: tuple[tuple[int, int], ...] = ((200, 200),)
     ready_headers: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     cpus: float = 1.0
     memory_bytes: int = 128 * MIB
     pids: int = 128

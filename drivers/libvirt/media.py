@@ -7,8 +7,10 @@ to that user. So each run has its own copies, gone with the run.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from lab.spec import Spec
 from lab.store.place import partial
 
 _FOLDER = "libvirt"
+_OWN_KEY = secrets.token_bytes(32)
 _BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}
 
 
@@ -52,7 +55,7 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Pat
         needed += ["virtio_blk", "ext4"]
     contents = [*files, file("lab/config", config.encode())]
     packed = initramfs(build_guest_init(cache_dir).read_bytes(), modules.resolve(kernel.modules, needed), contents)
-    archive = _once(folder / f"initramfs-{_digest(packed)}", lambda to: to.write_bytes(packed))
+    archive = _once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
     return Media(kernel=image, initramfs=archive, disk=disk)
 
 
@@ -98,6 +101,12 @@ def _once(path: Path, write: Callable[[Path], object]) -> Path:
         write(made)
         made.replace(path)
     return path
+
+
+def _own_name(data: bytes) -> str:
+    """A name of this process's own for `data`, which holds a workload's secrets: QEMU's command line shows the name to
+    every user, who could find the secrets by a plain digest of them."""
+    return hmac.digest(_OWN_KEY, data, "sha256").hex()[:16]
 
 
 def _digest(data: bytes | str) -> str:

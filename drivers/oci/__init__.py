@@ -267,7 +267,9 @@ class OciDriver:
             cgroups_path=f"/{CGROUPS}/{bundle.name}",
             own_network=own_network,
         )
-        (bundle / "config.json").write_text(json.dumps(written))
+        file = bundle / "config.json"
+        file.touch(mode=0o600)  # before it has content: it holds the service's environment
+        file.write_text(json.dumps(written))
 
     def _run(self, runtime: Runtime, spec: Spec, bundle: Path, record: Record, mark: Mark) -> OciContainer:
         container = Container(container_id(spec.labels), bundle)

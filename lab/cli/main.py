@@ -187,7 +187,13 @@ def run(
         list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Sent with that request, such as 'Host: a.test'.")
     ] = None,
     command: Annotated[list[str] | None, typer.Option(help="Replaces the image's command; once per word.")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment of the service.")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="Environment of the service; NAME alone: as it is here, if it is."),
+    ] = None,
+    env_file: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Lines of the same, as `docker run` reads them.")
+    ] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each instance. Default: 1.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each instance. Default: 128M.")] = None,
     pids: Annotated[int | None, typer.Option(help="Processes of each instance. Default: 128.")] = None,
@@ -235,6 +241,7 @@ def run(
         "header": header,
         "command": command,
         "env": env,
+        "env_file": env_file,
         "cpus": cpus,
         "memory": memory,
         "pids": pids,

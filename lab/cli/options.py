@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from lab.cli.environment import read_environment
 from lab.errors import BadInput
 from lab.run.runner import Plan
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
@@ -112,7 +113,7 @@ class RunOptions(BaseModel):
     ready_status: Statuses | None = None
     header: Headers = ()
     command: list[str] | None = None
-    env: Pairs = Field(default_factory=dict)
+    env: Annotated[Pairs, Field(repr=False)] = Field(default_factory=dict, repr=False)
     cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
     memory: Annotated[Size, Field(ge=16 * MIB)] = 128 * MIB
     pids: Annotated[int, Field(ge=4, le=1_000_000)] = 128
@@ -204,10 +205,26 @@ def read_options(given: Mapping[str, Any], config: Path | None) -> RunOptions:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BadInput(f"{config} cannot be read as TOML: {error}", resolution="see `lab run --help`") from error
     values |= {key: value for key, value in given.items() if value is not None}
+    _resolve_environment(values)
     try:
         return RunOptions.model_validate(values)
     except ValidationError as error:
         raise BadInput(_one_line(error), resolution="see `lab run --help`") from error
+
+
+def _resolve_environment(values: dict[str, Any]) -> None:
+    """Put what `env_file` names, and what `env` adds, into `env`; a TOML table is taken as it is. Raises BadInput."""
+    files, env = values.pop("env_file", None) or [], values.get("env") or []
+    files = files if isinstance(files, list | tuple) else [files]
+    if not all(isinstance(file, str | Path) for file in files):
+        raise BadInput("env_file names no file", resolution='write env_file = "FILE" or a list of files')
+    named = dict(env) if isinstance(env, Mapping) else {}
+    listed = [] if isinstance(env, Mapping) else env if isinstance(env, list | tuple) else [env]
+    if not all(isinstance(item, str) for item in listed):
+        raise BadInput("env names no variables", resolution='write env = { NAME = "VALUE" } or a list of NAME=VALUE')
+    found = {**read_environment(listed, map(Path, files)), **named}
+    if found or "env" in values:
+        values["env"] = found
 
 
 def _one_line(error: ValidationError) -> str:

@@ -25,6 +25,7 @@ from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now
 from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
 from lab.store.database import Store
+from lab.store.digest import digests
 from lab.store.place import RunDir, cache_dir, make_run_dir
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord
 
@@ -243,7 +244,7 @@ def _spec_json(spec: Spec) -> dict[str, Any]:
         "ready_path": spec.ready_path,
         **_ready_json(spec),
         "command": list(spec.command) if spec.command else None,
-        "environment": dict(spec.environment),
+        "environment": digests(spec.environment),
         "cpus": spec.cpus,
         "memory_bytes": spec.memory_bytes,
         "pids": spec.pids,

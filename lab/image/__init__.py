@@ -58,7 +58,7 @@ class Process:
     """A process as a container engine would start it: `groups` holds `gid` and the supplementary ones."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     cwd: str
     uid: int
     gid: int

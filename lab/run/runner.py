@@ -33,6 +33,7 @@ from lab.run.clean import QUIET_S, sweep
 from lab.scenario import Launches, Scenario
 from lab.spec import Spec, Target
 from lab.store.database import Store
+from lab.store.digest import concealed
 from lab.store.record import LaunchRecord, Outcome, Run, RunStatus, TargetRecord
 from lab.store.sample import Sample
 from lab.timeline import HostClock, Phase, SystemClock, Timeline
@@ -202,7 +203,8 @@ class Runner:
         return bool(widths) and all(width is not None and width <= self.plan.until_ci for width in widths)
 
     def _end_target(self, entrant: Entrant, outcome: Outcome, error: LabError) -> None:
-        entrant.record = replace(entrant.record, outcome=outcome, reason=error.brief, remedy=error.resolution)
+        reason, remedy = (concealed(text, self.spec.environment) for text in (error.brief, error.resolution))
+        entrant.record = replace(entrant.record, outcome=outcome, reason=reason, remedy=remedy)
         self.store.set_target(self.run.id, entrant.record)
         self.progress.target_changed(entrant.record)
 
@@ -215,7 +217,7 @@ class Runner:
             *swept.problems,
             *(f"{name} could not be looked at: {why}" for name, why in swept.absent.items()),
         ):
-            self.progress.problem(problem)
+            self.progress.problem(concealed(problem, self.spec.environment))
         for entrant in self.entrants:
             if entrant.driver is not None:
                 entrant.driver.close()
@@ -302,7 +304,10 @@ class _Bench:
         with self._lock:
             if error is not self._recorded_error:
                 self._add(
-                    LaunchRecord(**self._place(), outcome=Outcome.FAILED, timeline=Timeline(), **_said(error)), []
+                    LaunchRecord(
+                        **self._place(), outcome=Outcome.FAILED, timeline=Timeline(), **_said(error, self.spec)
+                    ),
+                    [],
                 )
 
     def commit_rest(self) -> None:
@@ -353,7 +358,7 @@ class _Bench:
                 outcome=Outcome.FAILED if error else Outcome.OK,
                 timeline=session.timeline,
                 facts={**session.facts(), **facts},
-                **(_said(error, session.logs()) if error else {}),
+                **(_said(error, self.spec, session.logs()) if error else {}),
             )
             self._add(launch, samples)
 
@@ -365,8 +370,10 @@ class _Bench:
         self._runner.progress.committed(launch, samples)
 
 
-def _said(error: LabError, logs: bytes = b"") -> dict[str, Any]:
-    return {"error": str(error), "logs": error.details or logs.decode(errors="replace")}
+def _said(error: LabError, spec: Spec, logs: bytes = b"") -> dict[str, Any]:
+    """What an error said, without what the user gave the service by --env; `logs` are the service's own words."""
+    details = concealed(error.details, spec.environment)
+    return {"error": concealed(str(error), spec.environment), "logs": details or logs.decode(errors="replace")}
 
 
 def _is_look(measured: int) -> bool:

@@ -24,7 +24,7 @@ class GuestConfig:
     """
 
     argv: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str = "/"
     uid: int = 0
     gid: int = 0

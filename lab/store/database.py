@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lab.errors import BadInput, MeasurementError, StoreError
 from lab.host.ownership import owner_alive
 from lab.store import schema
+from lab.store.digest import without_values
 from lab.store.place import state_dir
 from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
@@ -264,7 +265,7 @@ def _run(row: Row[Any]) -> Run:
         status=RunStatus(row.status),
         owner=row.owner,
         lab_version=row.lab_version,
-        parameters=row.parameters,
+        parameters=without_values(row.parameters),
     )
 
 

@@ -134,6 +134,40 @@ def test_runs_that_cannot_be_compared_give_4(lab: Lab) -> None:
     assert ran.returncode == 4 and "memory" in ran.stderr and "Traceback" not in ran.stderr
 
 
+def test_no_value_of_env_stands_anywhere_and_a_change_is_seen(lab: Lab, tmp_path: Path) -> None:
+    secret = "hush-hush-4711"
+    (tmp_path / "env").write_text(f"IN_FILE={secret}\n")
+    given = ("--env", f"TOKEN={secret}", "--env", "PASSED_ON", "--env-file", str(tmp_path / "env"), "--rounds", "6")
+    page = tmp_path / "boot.html"
+    ran = lab("run", "boot", "-t", "fake", *given, "--json", "--html", str(page), PASSED_ON=secret)
+    assert ran.returncode == 0, ran.stderr
+    assert set(json.loads(ran.stdout)["run"]["parameters"]["spec"]["environment"]) == {"TOKEN", "PASSED_ON", "IN_FILE"}
+    lab("run", "boot", "-t", "fake", *given, PASSED_ON=secret)
+    lab("run", "boot", "-t", "fake", *given, PASSED_ON="another")
+    changed, again, first = (row["id"] for row in json.loads(lab("runs", "--json").stdout))
+    same, differing = lab("compare", first, again), lab("compare", first, changed)
+    assert "environment" not in same.stdout
+    assert "environment.PASSED_ON" in differing.stdout and "environment.TOKEN" not in differing.stdout
+    told = [ran.stdout, ran.stderr, page.read_text(), same.stdout, differing.stdout]
+    told += [lab(*words, "last").stdout for words in (("show",), ("show", "--json"), ("export",))]
+    kept = [path.read_bytes().decode(errors="replace") for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert kept and not [text for text in (*told, *kept) if secret in text]
+
+
+def test_an_older_runs_values_are_not_exported(lab: Lab, tmp_path: Path) -> None:
+    assert lab("run", "boot", "-t", "fake", "--rounds", "2", "--env", "TOKEN=x").returncode == 0
+    with sqlite3.connect(tmp_path / "state/stratalab/lab.db") as database:
+        (text,) = database.execute("select parameters from lab_runs").fetchone()
+        older = json.loads(text)
+        older["spec"]["environment"] = {"TOKEN": "hush-hush"}
+        database.execute("update lab_runs set parameters = ?", (json.dumps(older),))
+    for words in (("show", "--json"), ("export", "last"), ("show",)):
+        shown = lab(*words)
+        assert shown.returncode == 0 and "hush" not in shown.stdout
+    assert lab("report", "last", "--html", str(tmp_path / "page.html")).returncode == 0
+    assert "hush" not in (tmp_path / "page.html").read_text()
+
+
 def test_the_report_opens_without_a_network(lab: Lab, tmp_path: Path) -> None:
     page = tmp_path / "boot.html"
     assert lab("run", "boot", "-t", "fake", "--rounds", "3", "--html", str(page)).returncode == 0

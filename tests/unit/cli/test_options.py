@@ -25,6 +25,7 @@ from lab.units import MIB
         ({"header": ["Host: a.test:80", "X-Empty:"]}, {"header": (("Host", "a.test:80"), ("X-Empty", ""))}),
         ({"header": {"Host": "a.test"}}, {"header": (("Host", "a.test"),)}),
         ({"ready": "tcp", "image": "somebody/else"}, {"ready": Ready.TCP}),
+        ({"env": {"A": "b"}}, {"env": {"A": "b"}}),
         ({"targets": ["process, docker", "libvirt:q35"]}, {"targets": ["process", "docker", "libvirt:q35"]}),
     ],
 )
@@ -42,7 +43,11 @@ def test_what_users_write_is_understood(given: dict[str, object], expected: dict
         ({"until_ci": "five"}, "5%"),
         ({"ready_path": "no-slash"}, "ready-path"),
         ({"ready_path": "/a b"}, "ready-path"),
-        ({"env": ["nothing"]}, "KEY=VALUE"),
+        ({"env": ["=secret"]}, "--env number 1 names no variable"),
+        ({"env": 5}, "env names no variables"),
+        ({"env": ["A=b\0c"]}, "NUL"),
+        ({"env_file": ["/not/there"]}, "--env-file /not/there cannot be read"),
+        ({"env_file": 7}, "env_file names no file"),
         ({"targets": ["process", "process"]}, "twice"),
         ({"targets": []}, "targets"),
         ({"port": 70000}, "port"),
@@ -84,6 +89,21 @@ def test_the_port_is_the_users_or_what_the_image_exposes(
 ) -> None:
     options = read_options({"targets": ["docker"], "image": "x", "port": given}, None).listening_at(exposed)
     assert options.spec({}).port == options.port == port
+
+
+def test_env_goes_over_env_files_and_the_later_file_over_the_earlier(tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("A=1\nB=1\nC=1\n")
+    (tmp_path / "2").write_text("B=2\nC=2\n")
+    given = {"targets": ["process"], "env_file": [tmp_path / "1", tmp_path / "2"], "env": ["C=3"]}
+    assert read_options(given, None).env == {"A": "1", "B": "2", "C": "3"}
+
+
+def test_no_message_and_no_printed_options_tell_a_value() -> None:
+    with pytest.raises(BadInput) as raised:
+        read_options({"targets": ["process"], "env": ["A=hush-hush\0"], "rounds": 0}, None)
+    assert "hush" not in f"{raised.value!r} {raised.value.details} {raised.value.resolution}"
+    options = read_options({"targets": ["process"], "env": ["A=hush-hush"]}, None)
+    assert "hush" not in f"{options!r} {options.spec({})!r}"
 
 
 def test_the_command_line_goes_over_the_file(tmp_path: Path) -> None:

@@ -421,3 +421,27 @@ def test_a_failure_outside_every_launch_is_recorded_and_one_of_a_launch_once(
     good, failed = store.load("r1").launches
     assert good.outcome is Outcome.OK and failed.outcome is Outcome.FAILED
     assert "floor" in failed.error and failed.logs == "so much was left"
+
+
+def test_no_error_tells_what_the_user_gave_by_env(store: Store, drivers: dict[str, Driver]) -> None:
+    class Telling(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            raise LaunchError(f"bad request: {dict(spec.environment)}", details="inspected: TOKEN=hush-hush")
+
+        def prepare(self, spec: Spec) -> None:
+            if self._prepare_fails:
+                raise Unsupported("cannot take TOKEN=hush-hush", resolution="leave out hush-hush")
+
+        _prepare_fails = False
+
+    context = Context(run_dir=Path("/"), cache_dir=Path("/"))
+    telling, refusing = Telling("", context), Telling("", context)
+    refusing._prepare_fails = True
+    watcher = Watcher()
+    runner = a_run(store, {"a": telling, "b": refusing}, Plan(rounds=3, warmup=0, seed=1), watcher)
+    runner.spec = replace(runner.spec, environment={"TOKEN": "hush-hush"})
+    runner.execute()
+    record = store.load("r1")
+    told = f"{record} {watcher.said} {watcher.launches}"
+    assert "the value of TOKEN" in told and "hush" not in told
+    assert {target.outcome for target in record.targets} == {Outcome.FAILED, Outcome.SKIPPED}
