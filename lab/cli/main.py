@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 
 from lab import __version__
 from lab.errors import BadInput, IncomparableRuns, LabError
+from lab.run.interrupts import Interrupts
+from lab.show.lasting import outlast_the_terminal
 from lab.show.terminal import take_any_text
 
 if TYPE_CHECKING:
@@ -78,10 +80,12 @@ OptionsOption = Annotated[
 
 def main() -> NoReturn:
     """The entry point: runs the command and turns the lab's errors into one line and an exit code."""
+    outlast_the_terminal()
     take_any_text(sys.stdout, sys.stderr)
     os.environ["PATH"] = _with_system_folders(os.environ.get("PATH", os.defpath))
     try:
-        code = app(standalone_mode=False)
+        with Interrupts():
+            code = app(standalone_mode=False)
     except LabError as error:
         _complain(error)
         code = _code_of(error)
@@ -90,9 +94,6 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         print("lab: interrupted", file=sys.stderr)  # noqa: T201
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = Exit.OK
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
-from types import FrameType
 from typing import Any, Protocol
 
 from lab.driver import Driver, Info
@@ -30,6 +28,7 @@ from lab.host.facts import Steal
 from lab.launch.session import Session
 from lab.launch.ticks import begin_at_random
 from lab.run.clean import QUIET_S, sweep
+from lab.run.interrupts import Interrupts
 from lab.scenario import Launches, Scenario
 from lab.spec import Spec, Target
 from lab.store.database import Store
@@ -116,14 +115,14 @@ class Runner:
     def execute(self) -> RunStatus:
         """Measure everything, then remove all that the run made.
 
-        One Ctrl-C (or SIGTERM) ends the measuring, keeps what was measured and cleans up; further ones do not
+        One Ctrl-C, SIGTERM or SIGHUP ends the measuring, keeps what was measured and cleans up; further ones do not
         disturb the cleaning. Raises StoreError, after cleaning up, where results cannot be kept.
         """
         self.store.begin(self.run, self.host)
         for entrant in self.entrants:
             self.store.set_target(self.run.id, entrant.record)
         status, stopped_by = RunStatus.INTERRUPTED, "an error"
-        with _Interrupts(self.progress) as interrupts:
+        with Interrupts(self.progress.cleaning) as interrupts:
             try:
                 self._prepare(interrupts)
                 stopped_by = self._rounds(interrupts)
@@ -136,7 +135,7 @@ class Runner:
                 self.store.finish(self.run.id, status, now_iso(), self._ending(stopped_by))
         return status
 
-    def _prepare(self, interrupts: _Interrupts) -> None:
+    def _prepare(self, interrupts: Interrupts) -> None:
         for entrant in self.entrants:
             if entrant.driver is None or not entrant.running:
                 continue
@@ -152,7 +151,7 @@ class Runner:
                 self._end_target(entrant, Outcome.SKIPPED, error)
             interrupts.check()
 
-    def _rounds(self, interrupts: _Interrupts) -> str:
+    def _rounds(self, interrupts: Interrupts) -> str:
         shuffle = Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
         started = time.monotonic()
         total = self.plan.warmup + self.plan.rounds
@@ -392,41 +391,6 @@ def _served(session: Session, own: contextlib.ExitStack, asked: Future[None]) ->
         own.__exit__(type(error), error, error.__traceback__)
         return False
     return True
-
-
-class _Interrupts:
-    """SIGINT and SIGTERM: the first raises KeyboardInterrupt, unless the cleaning has begun; later ones only speak."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._held = False
-        self._asked = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def hold(self) -> None:
-        """From now on nothing interrupts."""
-        self._held = True
-
-    def check(self) -> None:
-        """Raise again what an error on its way out has taken the place of."""
-        if self._asked:
-            raise KeyboardInterrupt
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
-        if self._held:
-            self._progress.cleaning()
-            return
-        self._held = self._asked = True
-        raise KeyboardInterrupt
 
 
 def info_json(info: Info | None) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def main() -> int:
     parts = options.only.split(",")
     if unknown := set(parts) - set(TITLES):
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are: {', '.join(TITLES)}")
-    signal.signal(signal.SIGTERM, _interrupt)  # what was made is removed
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)  # what was made is removed
     chance = random.Random(options.seed)
     verdicts = {Verdict.MET: 0, Verdict.MISSED: 0, Verdict.INCONCLUSIVE: 0, Verdict.NOT_RUN: 0}
     say(f"seed {options.seed}; load {', '.join(f'{one:.2f}' for one in os.getloadavg())} on {os.cpu_count()} CPUs")
