@@ -154,28 +154,30 @@ class DockerDriver:
         found: list[Instance] = []
         with translated("list containers"):
             for told in self._api().containers(all=True, filters={"label": label_filter(labels)}):
-                if bears(told["Labels"], labels) and _is_ours(told["Labels"]):
+                # One that somebody else made of the lab's image has inherited its labels, but not a launch's own.
+                if bears(told["Labels"], labels) and _is_ours(told["Labels"]) and "lab.launch" in told["Labels"]:
                     found.append(self._instance(told["Id"], told["Labels"], self._endpoint_of(told["Id"])))
         return found
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
         """Images, networks and volumes of the lab's."""
         api, wanted = self._api(), {"label": label_filter(labels)}
-        with translated("list images, networks and volumes"):
+        with translated("list networks and volumes"):
             listed = [
-                *(("image", one["Id"], one["Labels"]) for one in api.images(filters=wanted)),
                 *(("network", one["Id"], one["Labels"]) for one in api.networks(filters=wanted)),
                 *(("volume", one["Name"], one["Labels"]) for one in api.volumes(filters=wanted)["Volumes"] or ()),
             ]
         removers = {
-            "image": lambda identity: api.remove_image(identity, force=True),
             "network": api.remove_network,
             "volume": lambda identity: api.remove_volume(identity, force=True),
         }
         return [
-            Remnant(kind, identity, own, removers[kind])
-            for kind, identity, own in listed
-            if bears(own or {}, labels) and _is_ours(own)
+            *images.remnants(api, labels),
+            *(
+                Remnant(kind, identity, own, removers[kind])
+                for kind, identity, own in listed
+                if bears(own or {}, labels) and _is_ours(own)
+            ),
         ]
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
@@ -183,7 +185,7 @@ class DockerDriver:
         return cold.launch_files(self._api(), self._reference(spec), self._runtime or "runc")
 
     def others_running(self) -> Sequence[str]:
-        """The names of running containers that bear no label of the lab's."""
+        """The names of running containers that are no launch of the lab's."""
         return cold.others_running(self._api())
 
     def engine_pids(self) -> Mapping[int, str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from drivers.dockerapi import images
 from drivers.dockerapi.errors import translated
-from lab.driver import bears
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -25,7 +24,7 @@ def launch_files(api: APIClient, image: str, runtime: str) -> Sequence[Path]:
 
 
 def others_running(api: APIClient) -> Sequence[str]:
-    """The names of running containers that bear no label of the lab's. Raises DriverError."""
+    """The names of running containers that are no launch of the lab's. Raises DriverError."""
     with translated("list containers"):
         running = api.containers()
-    return [one["Names"][0].removeprefix("/") for one in running if not bears(one["Labels"] or {}, {})]
+    return [one["Names"][0].removeprefix("/") for one in running if "lab.launch" not in (one["Labels"] or {})]

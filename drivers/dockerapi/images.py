@@ -6,14 +6,16 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from drivers.dockerapi.client import LOAD_TIMEOUT_S, connect
+from drivers.dockerapi.client import LOAD_TIMEOUT_S, connect, label_filter
+from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
-from lab.driver import Context
+from lab.driver import Context, bears
 from lab.errors import BadInput, DriverError, Unsupported
 from lab.image import service_archive
 from lab.service.build import build_service
@@ -21,6 +23,9 @@ from lab.spec import SERVICE_IMAGE, Spec
 
 if TYPE_CHECKING:
     from docker import APIClient
+
+_NAMELESS = "<none>:<none>"
+_OWN_REPOSITORY = re.compile(r"(?:^|/)stratalab/(?:service|file-[0-9a-f]{12})$")
 
 
 def run_labels(labels: Mapping[str, str]) -> dict[str, str]:
@@ -95,6 +100,32 @@ def layer_directories(api: Any, image: str) -> list[Path]:
             "Docker does not tell where it keeps the image's layers", resolution="use the storage driver overlay2"
         )
     return [Path(path) for path in [data["UpperDir"], *filter(None, data.get("LowerDir", "").split(":"))]]
+
+
+def remnants(api: Any, labels: Mapping[str, str]) -> list[Remnant]:
+    """The names that the lab gave to images which bear `labels`, and images of the lab's without any name.
+
+    An engine knows equal bytes as one image, under every name and label that it has: what a user has tagged stays, and
+    so does what a user built on an image of the lab's, which inherits its labels. Raises DriverError.
+    """
+    with translated("list images"):
+        listed = api.images(filters={"label": label_filter(labels)})
+    found: list[Remnant] = []
+    for one in listed:
+        own = one["Labels"] or {}
+        names = [name for name in one.get("RepoTags") or () if name != _NAMELESS]
+        if not names and not one.get("ParentId"):  # its load was broken off
+            names = [one["Id"]]
+        found += [
+            Remnant("image", name, own, api.remove_image) for name in names if name == one["Id"] or _is_own(name, own)
+        ]
+    return [one for one in found if bears(one.labels, labels)]
+
+
+def _is_own(name: str, labels: Mapping[str, str]) -> bool:
+    """Whether `name` is one that `provide` gave for the run in `labels`; podman puts a registry before it."""
+    repository, _, tag = name.rpartition(":")
+    return tag == labels.get("lab.run") and bool(_OWN_REPOSITORY.search(repository))
 
 
 def load(api: Any, archive: bytes | IO[bytes]) -> None:

@@ -172,18 +172,16 @@ class SwarmDriver:
         """Containers whose service is gone, images, the swarm that the lab began, and its bridge."""
         api, wanted = self._api(), {"label": label_filter(labels)}
         services = {service.id for service in self._listed({})}
-        with translated("list containers, images and networks"):
+        with translated("list containers and networks"):
             listed = [
-                *(
-                    ("container", one["Id"], one["Labels"], self._remove_container)
-                    for one in api.containers(all=True, filters=wanted)
-                    if _is_ours(one["Labels"]) and one["Labels"].get("com.docker.swarm.service.id") not in services
-                ),
-                *(("image", one["Id"], one["Labels"], self._remove_image) for one in api.images(filters=wanted)),
+                ("container", one["Id"], one["Labels"], self._remove_container)
+                for one in api.containers(all=True, filters=wanted)
+                if _is_ours(one["Labels"]) and one["Labels"].get("com.docker.swarm.service.id") not in services
             ]
             networks = [one for one in api.networks(filters=wanted) if _is_ours(one["Labels"])]
         return [
             *(Remnant(kind, identity, own, remove) for kind, identity, own, remove in listed if bears(own, labels)),
+            *images.remnants(api, labels),
             *cluster.found(api, labels),
             *(
                 Remnant("network", one["Id"], one["Labels"], api.remove_network)
@@ -197,7 +195,7 @@ class SwarmDriver:
         return cold.launch_files(self._api(), self._image(spec), "runc")
 
     def others_running(self) -> Sequence[str]:
-        """The names of running containers that bear no label of the lab's."""
+        """The names of running containers that are no launch of the lab's."""
         return cold.others_running(self._api())
 
     def engine_pids(self) -> Mapping[int, str]:
@@ -294,9 +292,6 @@ class SwarmDriver:
 
     def _remove_container(self, identity: str) -> object:
         return self._api().remove_container(identity, v=True, force=True)
-
-    def _remove_image(self, identity: str) -> object:
-        return self._api().remove_image(identity, force=True)
 
 
 def _is_ours(labels: Mapping[str, str] | None) -> bool:

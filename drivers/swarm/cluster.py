@@ -133,12 +133,11 @@ class Swarm:
         with translated("leave the swarm", CleanupError):
             if not is_active(self._api) or self._api.inspect_swarm()["ID"] != self.id:
                 return
-            told = [(one["Spec"]["Name"], one["Spec"].get("Labels") or {}) for one in self._api.services()]
-            others = [name for name, own in told if own.get("lab.run") != self.labels.get("lab.run")]
+            others = _of_others(self._api, self.labels.get("lab.run"))
             nodes = len(self._api.nodes())
             if others or nodes > 1:
                 raise CleanupError(
-                    f"the swarm that the lab began has {nodes} nodes and services of others: {', '.join(others)}",
+                    f"the swarm that the lab began has {nodes} nodes and what is not its own: {', '.join(others)}",
                     resolution="docker swarm leave --force, once nobody needs it",
                 )
             self._api.leave_swarm(force=True)
@@ -153,6 +152,17 @@ def found(api: Any, labels: Mapping[str, str]) -> Sequence[Swarm]:
         told = api.inspect_swarm()
     own = told["Spec"].get("Labels") or {}
     return [Swarm(api, told["ID"], own)] if bears(own, labels) else ()
+
+
+def _of_others(api: Any, run: str | None) -> list[str]:
+    """What would end with the swarm and is not the run's: services, secrets, configs and overlay networks."""
+    listed = [
+        *(("service", one["Spec"]) for one in api.services()),
+        *(("secret", one["Spec"]) for one in api.secrets()),
+        *(("config", one["Spec"]) for one in api.configs()),
+        *(("network", one) for one in api.networks(filters={"driver": "overlay"}) if not one.get("Ingress")),
+    ]
+    return [f"{kind} {one['Name']}" for kind, one in listed if (one.get("Labels") or {}).get("lab.run") != run]
 
 
 def _await_ready(api: Any) -> None:

@@ -419,6 +419,28 @@ def test_a_users_image_from_a_file_runs_as_it_says_and_is_this_runs_leftover(
     left.delete()
 
 
+@pytest.mark.parametrize("from_a_file", [False, True])
+def test_what_a_user_made_of_the_labs_image_stays(
+    make_driver: MakeDriver, labels: dict[str, str], foreign: Path, engine: Any, from_a_file: bool
+) -> None:
+    driver, wanted = make_driver(), {"lab.run": labels["lab.run"]}
+    driver.prepare(Spec(labels=labels, image=str(foreign)) if from_a_file else Spec(labels=labels))
+    (image,) = driver.leftovers(wanted)
+    kept = f"theirs/kept-{labels['lab.run']}".lower()
+    engine.tag(image.id, kept, "1")
+    theirs = engine.create_container(f"{kept}:1", command=["/service"])["Id"]
+    try:
+        assert not driver.list_instances(wanted), "a container that inherits an image's labels is no launch"
+        image.delete()
+        image.delete()
+        assert not driver.leftovers(wanted)
+        assert engine.inspect_image(f"{kept}:1")["RepoTags"] == [f"{kept}:1"]
+        assert engine.inspect_container(theirs)["Id"] == theirs
+    finally:
+        engine.remove_container(theirs)
+        engine.remove_image(f"{kept}:1")
+
+
 def test_a_users_image_in_the_hosts_network_is_refused(make_driver: MakeDriver, labels: dict[str, str]) -> None:
     with pytest.raises(Unsupported, match="every address"):
         make_driver("host").prepare(Spec(image="nginx:alpine", labels=labels))

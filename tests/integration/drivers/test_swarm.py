@@ -165,6 +165,16 @@ def test_a_swarm_that_others_use_by_now_is_not_left(
         assert "docker swarm leave" in raised.value.resolution
     finally:
         engine.remove_service(theirs["ID"])
+    secret = engine.create_secret("their-secret", b"x")
+    config = engine.create_config("their-config", b"x")
+    network = engine.create_network("their-network", driver="overlay")
+    try:
+        with pytest.raises(CleanupError, match="secret their-secret, config their-config, network their-network"):
+            swarms[0].delete()
+    finally:
+        engine.remove_secret(secret["ID"])
+        engine.remove_config(config["ID"])
+        engine.remove_network(network["Id"])
 
 
 @pytest.mark.beyond_engine  # needs an engine that is in no swarm

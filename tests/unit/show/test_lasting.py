@@ -64,7 +64,7 @@ def test_a_reader_that_is_slow_for_a_moment_is_not_given_up() -> None:
 
 
 def test_it_is_a_text_stream_like_the_one_it_replaces(tmp_path: Path) -> None:
-    file = (tmp_path / "out").open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  taken over
+    file = (tmp_path / "out").open("w", encoding="utf-8", errors="backslashreplace")
     stream = Lasting(file, whatever=False)
     assert (stream.encoding, stream.errors) == ("utf-8", "backslashreplace")
     stream.write("ä\n")
