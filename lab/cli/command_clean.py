@@ -13,16 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.driver import Context, Driver
-from lab.errors import LabError
+from lab.errors import BadInput, LabError
 from lab.registry import driver_names, make_driver
-from lab.run.clean import Found, find, sweep
+from lab.run.clean import Found, find, is_of, sweep, unseen
 from lab.show.terminal import printable
 from lab.spec import Target
 from lab.store.place import cache_dir
 
 
-def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: bool) -> int:
-    """Returns the exit code: 1 where something could not be removed."""
+def run_clean(*, dry_run: bool, yes: bool, owner: str | None, options: Mapping[str, str], as_json: bool) -> int:
+    """Returns the exit code: 1 where something could not be removed. Raises BadInput for an `owner` of whom nothing is
+    here, or who lives."""
     drivers, unmade = _drivers(options)
     console = Console(stderr=as_json)
     try:
@@ -31,10 +32,15 @@ def run_clean(*, dry_run: bool, yes: bool, options: Mapping[str, str], as_json: 
         console.print(_table(looked.found) if looked.found else "nothing of the lab's is left on this machine")
         for name, reason in absent.items():
             console.print(f"not looked at: {name} ({reason})", markup=False)
-        doomed = [item for item in looked.found if item.fate == "remove"]
+        if owner is None:
+            doomed = [item for item in looked.found if item.fate == "remove"]
+            for line in _out_of_sight(looked.found):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            doomed = _of_owner(looked.found, owner)
         removed: Sequence[Found] = []
         if doomed and not dry_run and (yes or _agreed(len(doomed))):
-            swept = sweep(drivers, {})
+            swept = sweep(drivers, {}, owner=owner)
             removed, problems = swept.removed, swept.problems
             console.print(f"removed {len(removed)}")
         for problem in problems:
@@ -70,6 +76,31 @@ def _agreed(count: int) -> bool:
         sys.stderr.write("lab: nothing removed: give --yes where nobody can be asked\n")
         return False
     return typer.confirm(f"Remove {count}?")
+
+
+def _of_owner(found: Sequence[Found], owner: str) -> list[Found]:
+    theirs = [item for item in found if is_of(item, owner)]
+    if not theirs:
+        raise BadInput(
+            f"nothing of '{printable(owner)}' is here",
+            resolution="name a run or an owner as `lab clean --dry-run` does",
+        )
+    if any(item.fate == "live owner" for item in theirs):
+        raise BadInput(f"'{printable(owner)}' lives", resolution="end that run first: Ctrl-C, or kill its process")
+    return theirs
+
+
+def _out_of_sight(found: Sequence[Found]) -> list[str]:
+    """For each owner that cannot be judged: what is its, why, and what would remove it."""
+    owners: dict[str, list[Found]] = {}
+    for item in found:
+        if item.fate == "owner out of sight":
+            owners.setdefault(item.labels.get("lab.run", "?"), []).append(item)
+    return [
+        f"left alone: {len(items)} of run {printable(run)}, whose owner is {unseen(items[0].labels)} and may live; "
+        f"once it does not: lab clean --owner {printable(run)}"
+        for run, items in owners.items()
+    ]
 
 
 def _table(found: Sequence[Found]) -> Table:

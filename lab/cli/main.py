@@ -349,14 +349,19 @@ def compare(
 def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is there.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    owner: Annotated[
+        str | None, typer.Option(metavar="ID", help="Remove what this run or owner made, which cannot be seen to live.")
+    ] = None,
     option: OptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find by label what dead runs left on every engine, show it, and remove it; live runs are left alone."""
+    """Find by label what dead runs left on every engine, show it, and remove it; what may be a living run's stays."""
     from lab.cli.command_clean import run_clean
     from lab.cli.options import driver_options
 
-    raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, options=driver_options(option), as_json=as_json))
+    raise typer.Exit(
+        run_clean(dry_run=dry_run, yes=yes, owner=owner, options=driver_options(option), as_json=as_json)
+    )
 
 
 cluster = typer.Typer(

@@ -26,7 +26,7 @@ from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
 from lab.store.database import Store
 from lab.store.digest import digests
-from lab.store.place import RunDir, cache_dir, make_run_dir
+from lab.store.place import RunDir, beating, cache_dir, make_run_dir
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord
 
 _LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 7.0}
@@ -137,15 +137,16 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
                 "spec": _spec_json(spec),
             },
         )
-        yield Intent(
-            run=run,
-            scenario=scenario,
-            options=options,
-            spec=spec,
-            entrants=entrants,
-            context=context,
-            exposed=exposed,
-        )
+        with beating(run_dir):
+            yield Intent(
+                run=run,
+                scenario=scenario,
+                options=options,
+                spec=spec,
+                entrants=entrants,
+                context=context,
+                exposed=exposed,
+            )
     finally:
         RunDir(str(run_dir), labels).delete()
 

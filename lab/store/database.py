@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from lab.errors import BadInput, MeasurementError, StoreError
-from lab.host.ownership import owner_alive
+from lab.host.ownership import Owner, owner_alive
 from lab.store import schema
 from lab.store.digest import without_values
 from lab.store.place import state_dir
@@ -194,7 +194,12 @@ class Store:
 
 
 def _owner_is_alive(owner: str) -> bool | None:
-    return owner_alive({"lab.owner": owner})
+    """As `owner_alive`; here, where nothing is removed for it, one of an earlier boot is as good as dead."""
+    alive = owner_alive({"lab.owner": owner})
+    try:
+        return False if alive is None and Owner.parse(owner).of_an_earlier_boot() else alive
+    except BadInput:
+        return None
 
 
 @contextmanager

@@ -5,21 +5,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.driver import Leftover, bears
-from lab.errors import CleanupError, DriverUnavailable, LabError
-from lab.host.ownership import start_ticks
+from lab.errors import BadInput, CleanupError, DriverUnavailable, LabError
+from lab.host.ownership import Owner, owner_alive, start_ticks
 from lab.host.procfs import mount_of, read_mounts
 
+BEAT_S = 60.0
+"""How often an owner touches the file in its run's directory that tells that it lives."""
+STALE_S = 3600.0
+"""An owner that cannot be seen, and has not done so for this long, is dead."""
+
 _LABELS = "labels.json"
+_HEARTBEAT = "heartbeat"
 _PARTIAL = "partial"
+_MAKER = re.compile(r"(\d+)-(\d+)-(\d+)-([0-9a-f]{32})-")
+_OLDER_MAKER = re.compile(r"(\d+)-(\d+)-")
 
 
 def state_dir() -> Path:
@@ -42,6 +53,7 @@ def make_run_dir(run_id: str, labels: Mapping[str, str]) -> Path:
     # The labels are in place before the directory has its name, so that a kill between the two is found as well.
     unnamed = Path(tempfile.mkdtemp(prefix=f".{_maker()}-", dir=root))
     (unnamed / _LABELS).write_text(json.dumps(dict(labels)))
+    (unnamed / _HEARTBEAT).touch()
     unnamed.chmod(0o711)
     return unnamed.rename(root / run_id)
 
@@ -54,6 +66,52 @@ def require_exec(folder: Path) -> None:
             f"no program can be run from {folder}: {mount.point if mount else 'its file system'} is mounted noexec",
             resolution="set XDG_CACHE_HOME to a folder on another mount",
         )
+
+
+@contextlib.contextmanager
+def beating(run_dir: Path) -> Iterator[None]:
+    """Tell in `run_dir`, every `BEAT_S`, that this process lives: also to those who cannot see its process."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            with contextlib.suppress(OSError):  # it is being removed
+                os.utime(run_dir / _HEARTBEAT)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def owner_lives(labels: Mapping[str, str]) -> bool | None:
+    """Whether the owner that `labels` name lives: by its process, or where that is not to be seen from here, by the
+    heartbeat in its run's directory, if that lies here. None where neither tells."""
+    alive = owner_alive(labels)
+    return _by_heartbeat(labels) if alive is None else alive
+
+
+def _by_heartbeat(labels: Mapping[str, str]) -> bool | None:
+    run_id = labels.get("lab.run", "")
+    if run_id != Path(run_id).name or run_id.startswith("."):
+        return None
+    folder = _runs_root() / run_id
+    try:
+        if json.loads((folder / _LABELS).read_text()).get("lab.owner") != labels.get("lab.owner"):
+            return None
+        beaten_s = (folder / _HEARTBEAT).stat().st_mtime
+        owner = Owner.parse(labels.get("lab.owner", ""))
+    except (OSError, ValueError, AttributeError, BadInput):
+        return None
+    now_s, up_s = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    if now_s - beaten_s < 3 * BEAT_S:
+        return True
+    # One that wrote here before this host booted, and not since, was of that boot.
+    gone_by_boot = owner.of_an_earlier_boot() and up_s > 3 * BEAT_S and beaten_s < now_s - up_s
+    return False if gone_by_boot or now_s - beaten_s > STALE_S else None
 
 
 @contextlib.contextmanager
@@ -73,11 +131,13 @@ def partial(cache: Path, name: str) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """A run's directory, or what a dead process was making in the cache, as a leftover."""
+    """A run's directory, or what a process was making in the cache, as a leftover; `abandoned` where that one is dead
+    by the name that it gave."""
 
     id: str
     labels: Mapping[str, str]
     kind: str = "directory"
+    abandoned: bool = False
 
     def delete(self) -> None:
         _remove(Path(self.id))
@@ -91,8 +151,8 @@ def run_dirs(labels: Mapping[str, str]) -> Sequence[Leftover]:
     found: list[Leftover] = []
     for path in sorted(_runs_root().iterdir()):
         if path.name.startswith("."):
-            if not labels and _is_of_the_dead(path.name[1:]):
-                found.append(RunDir(str(path), {"lab.run": path.name}))
+            if not labels and _is_of_the_dead(path):
+                found.append(RunDir(str(path), {"lab.run": path.name}, abandoned=True))
             continue
         try:
             own = json.loads((path / _LABELS).read_text())
@@ -103,22 +163,34 @@ def run_dirs(labels: Mapping[str, str]) -> Sequence[Leftover]:
     partials = cache_dir() / _PARTIAL
     if not labels and partials.is_dir():
         found += [
-            RunDir(str(path), {"lab.run": path.name}, "partial file")
+            RunDir(str(path), {"lab.run": path.name}, "partial file", abandoned=True)
             for path in sorted(partials.iterdir())
-            if _is_of_the_dead(path.name)
+            if _is_of_the_dead(path)
         ]
     return found
 
 
 def _maker() -> str:
     """What the names of half-made things begin with, by which `_is_of_the_dead` judges."""
-    pid = os.getpid()
-    return f"{pid}-{start_ticks(pid)}"
+    own = Owner.current()
+    return f"{own.pid}-{own.start_ticks}-{own.namespace}-{own.boot.replace('-', '')}"
 
 
-def _is_of_the_dead(name: str) -> bool:
-    pid, _, rest = name.partition("-")
-    return pid.isdigit() and str(start_ticks(int(pid))) != rest.split("-")[0]
+def _is_of_the_dead(path: Path) -> bool:
+    """Whether who was making `path` is dead: by its process, or where that is not seen from here, by the age."""
+    name, own = path.name.removeprefix("."), Owner.current()
+    if found := _MAKER.match(name):
+        pid, ticks, namespace, boot = found.groups()
+        same_boot = boot == own.boot.replace("-", "")
+        alive = replace(own, pid=int(pid), start_ticks=int(ticks), namespace=namespace).alive() if same_boot else None
+    elif found := _OLDER_MAKER.match(name):
+        alive = True if start_ticks(int(found[1])) == int(found[2]) else None
+    else:
+        return False
+    try:
+        return alive is False or (alive is None and time.time() - path.lstat().st_mtime > STALE_S)
+    except FileNotFoundError:
+        return False
 
 
 def _remove(path: Path) -> None:

@@ -167,7 +167,7 @@ def test_one_that_waits_for_this_host_goes_without_a_trace(tmp_path: Path, numbe
         assert line, "it ended without waiting"
     waiting.send_signal(number)
     _, errors = waiting.communicate(timeout=TIMEOUT_S)
-    assert (waiting.returncode, errors) == (130, "lab: interrupted\n")
+    assert waiting.returncode == 130 and "Traceback" not in errors
     assert holder.close() == 130
     made = [found for found in run_dirs({}) if json.dumps(dict(found.labels)).count(f":{waiting.pid}:")]
     assert not made

@@ -119,8 +119,11 @@ class Clusters:
                 _require_same(with_facts, image, given)
                 say(f"the cluster '{name}' is there")
                 return with_facts.facts
-            if owner_alive(record):
-                raise DriverUnavailable(f"another process is making the cluster '{name}'", resolution="wait for it")
+            if owner_alive(record) is not False:
+                raise DriverUnavailable(
+                    f"another process is making the cluster '{name}', or did and is out of sight",
+                    resolution="wait for it, or `lab cluster down` if it is dead",
+                )
             say(f"removing what was begun of the cluster '{name}'")
             self.delete(name)
         require_runnable(kind, image=image, config=given)

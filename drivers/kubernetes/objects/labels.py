@@ -17,7 +17,7 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "stratalab"}
 
 _VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 """Source: k8s.io/apimachinery, `validation.IsValidLabelValue`."""
-_MACHINE, _PROCESS = "lab.owner-machine", "lab.owner-process"
+_MACHINE, _PROCESS, _NAMESPACE = "lab.owner-machine", "lab.owner-process", "lab.owner-namespace"
 _OF_ONE = ("lab.target", "lab.launch")
 
 
@@ -55,16 +55,19 @@ def selector(labels: Mapping[str, str]) -> str:
 
 
 def owner_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Whose a cluster is, for labels of its nodes, which take no annotation from kind; `lab.owner` in two, since one
+    """Whose a cluster is, for labels of its nodes, which take no annotation from kind; `lab.owner` in three, since one
     would be too long."""
-    machine, _, process = labels.get("lab.owner", "").partition(":")
-    told = {"lab.run": labels.get("lab.run", ""), _MACHINE: machine, _PROCESS: process.replace(":", ".")}
+    parts = labels.get("lab.owner", "").split(":")
+    machine, process, namespace = parts[0], ".".join(parts[1:4]), ".".join(parts[4:])
+    told = {"lab.run": labels.get("lab.run", ""), _MACHINE: machine, _PROCESS: process, _NAMESPACE: namespace}
     return {key: value for key, value in told.items() if value and label_value(value) == value}
 
 
 def owner_of(labels: Mapping[str, str]) -> dict[str, str]:
     """The inverse of `owner_labels`, of a node's labels."""
-    owner = f"{labels.get(_MACHINE, '')}:{labels.get(_PROCESS, '').replace('.', ':')}"
+    process = labels.get(_PROCESS, "").replace(".", ":")
+    namespace = [labels[_NAMESPACE]] if labels.get(_NAMESPACE) else []
+    owner = ":".join([labels.get(_MACHINE, ""), process, *namespace])
     return {"lab.run": labels.get("lab.run", ""), "lab.owner": owner}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import re
 import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ from lab.store.record import Outcome
 from scenarios.hostkernel import Hostkernel, check_mix
 
 OWN = {"lab.run": "20261122-120000-abcd", "lab.owner": str(Owner.current()), "lab.target": "docker:none"}
-DEAD = {**OWN, "lab.run": "20261122-110000-dead", "lab.owner": re.sub(r"\d+$", "1", str(Owner.current()))}
+DEAD = {**OWN, "lab.run": "20261122-110000-dead", "lab.owner": str(replace(Owner.current(), start_ticks=1))}
 
 # As a 6.18 kernel has them in events/header_page and events/*/*/format.
 HEADER = """\

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from lab.driver import Context, Instance
 from lab.errors import BadInput, CleanupError, DriverUnavailable, LabError
+from lab.host import ownership
 from lab.host.ownership import Owner, owner_alive, start_ticks
 from lab.run.clean import find, sweep
 from lab.store import place
@@ -60,14 +62,79 @@ def test_an_owner_reads_back_and_lives() -> None:
     assert owner.pid == os.getpid()
 
 
-def test_a_reused_pid_another_boot_and_another_machine_are_told_apart() -> None:
+def test_a_reused_pid_is_dead_and_what_cannot_be_seen_is_not_told_to_be() -> None:
     owner = Owner.current()
     assert replace(owner, start_ticks=owner.start_ticks + 1).alive() is False
-    assert replace(owner, boot="another").alive() is False
-    assert replace(owner, machine="another").alive() is None
-    assert owner_alive({"lab.owner": "garbage"}) is False
+    for other in (
+        replace(owner, boot="another"),
+        replace(owner, machine="another"),
+        replace(owner, machine="unknown"),
+        replace(owner, machine="unknown", boot="another"),
+    ):
+        assert other.alive() is None and other.unseen()
+    for text in ("garbage", "", "a:b:0:1", "a:b:c", f"{owner}:more"):
+        assert owner_alive({"lab.owner": text}) is None
     with pytest.raises(BadInput):
         Owner.parse("a:b:c")
+
+
+def test_two_machines_without_an_id_are_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in two CI containers of an image without /etc/machine-id, on two hosts."""
+    monkeypatch.setattr(ownership, "_machine_id", lambda: "unknown")
+    there = Owner.current()
+    monkeypatch.setattr(ownership, "_boot_id", lambda: "another")
+    assert there.alive() is None
+    assert Owner.current().alive() is True and dead().alive() is False
+
+
+def test_an_older_label_still_reads_and_is_judged_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = replace(Owner.current(), namespace="")
+    assert Owner.parse(str(owner)) == owner and str(owner).count(":") == 3
+    monkeypatch.setattr(ownership, "_pid_namespace", lambda: "4026532999")
+    assert owner.alive() is True
+    assert replace(owner, start_ticks=1).alive() is None
+    monkeypatch.setattr(ownership, "_pid_namespace", lambda: ownership._INITIAL_NAMESPACE)
+    assert owner.alive() is True
+    assert replace(owner, start_ticks=1).alive() is False, "from the initial namespace all processes are seen"
+
+
+def test_a_process_that_proc_hides_is_not_told_to_be_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with hidepid=2, where other users' processes are not in /proc."""
+    owner = Owner.current()
+    monkeypatch.setattr(ownership, "_PROC", Path("/nonexistent"))
+    monkeypatch.setattr(ownership, "_pid_namespace", lambda: owner.namespace)
+    assert owner.alive() is None
+    assert dead_pid_of(owner).alive() is False
+
+
+def dead_pid_of(owner: Owner) -> Owner:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return replace(owner, pid=child.pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_a_living_owner_in_a_container_is_left_by_the_host_and_the_other_way_round(
+    runs_root: Path, driver: FakeDriver
+) -> None:
+    """The real kernel: an owner in a PID namespace of its own, as a CI container with the engine's socket has it."""
+    inside = "from lab.host.ownership import Owner; import sys; print(Owner.current(), flush=True); input()"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", inside]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdin is not None
+        there = Owner.parse(child.stdout.readline().strip())
+        assert there.pid == 1 and there.namespace != Owner.current().namespace
+        image(driver, there, "theirs")
+        seen = Owner.current().namespace == ownership._INITIAL_NAMESPACE
+        assert there.alive() is (True if seen else None)
+        assert not sweep([driver], {}).removed and set(driver.engine.images) == {"theirs"}
+        ask = "from lab.host.ownership import Owner; import sys; print(Owner.parse(sys.argv[1]).alive())"
+        asked = [sys.executable, "-c", ask, str(Owner.current())]
+        told = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", *asked], capture_output=True, check=True)
+        assert told.stdout == b"None\n", "a container does not see the host's process"
+        child.stdin.close()
+    assert there.alive() is (False if seen else None)
+    assert [item.id for item in sweep([driver], {}).removed] == (["theirs"] if seen else [])
 
 
 def test_only_what_a_dead_owner_left_is_removed(runs_root: Path, driver: FakeDriver) -> None:
@@ -79,8 +146,87 @@ def test_only_what_a_dead_owner_left_is_removed(runs_root: Path, driver: FakeDri
     assert set(driver.engine.images) == {"mine", "theirs"}
     assert {item.id: item.fate for item in find([driver], {}).found} == {
         "mine": "live owner",
-        "theirs": "another machine's",
+        "theirs": "owner out of sight",
     }
+
+
+def out_of_sight(root: Path, *, beaten_s_ago: float, run: str = "r1") -> Owner:
+    """An owner of another boot with a run directory here, whose last heartbeat was so long ago."""
+    owner = replace(Owner.current(), boot="another")
+    path = make_run_dir(run, labels(owner, run))
+    then = time.time() - beaten_s_ago
+    os.utime(path / "heartbeat", (then, then))
+    return owner
+
+
+def test_a_heartbeat_tells_of_an_owner_that_is_not_seen(
+    runs_root: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booted_s_ago = time.clock_gettime(time.CLOCK_BOOTTIME)
+    living = out_of_sight(runs_root, beaten_s_ago=10, run="living")
+    silent = out_of_sight(runs_root, beaten_s_ago=place.STALE_S - 60, run="silent")
+    dead_long = out_of_sight(runs_root, beaten_s_ago=place.STALE_S + 60, run="dead")
+    monkeypatch.setattr(time, "clock_gettime", lambda _: booted_s_ago + 2 * place.STALE_S)
+    for name, owner in (("living", living), ("silent", silent), ("dead", dead_long)):
+        image(driver, owner, name, run=name)
+    fates = {item.id: item.fate for item in find([driver], {}).found if item.kind == "image"}
+    assert fates == {"living": "live owner", "silent": "owner out of sight", "dead": "remove"}
+    assert {item.kind for item in sweep([driver], {}).removed} == {"image", "directory"}
+    assert set(driver.engine.images) == {"living", "silent"}
+
+
+def test_what_the_host_had_before_it_booted_goes_soon_after(
+    runs_root: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image(driver, out_of_sight(runs_root, beaten_s_ago=1000), "before")
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 100.0)
+    assert not sweep([driver], {}).removed, "too soon: one that lives had no time to say so"
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 900.0)
+    assert {item.kind for item in sweep([driver], {}).removed} == {"image", "directory"}
+
+
+def test_a_directory_with_anothers_name_tells_nothing(runs_root: Path, driver: FakeDriver) -> None:
+    out_of_sight(runs_root, beaten_s_ago=2 * place.STALE_S)
+    image(driver, replace(Owner.current(), machine="elsewhere"), "theirs", run="r1")
+    image(driver, replace(Owner.current(), boot="another"), "odd", run="../r1")
+    fates = {item.id: item.fate for item in find([driver], {}).found if item.kind == "image"}
+    assert fates == dict.fromkeys(("theirs", "odd"), "owner out of sight")
+
+
+def test_an_owner_beats_while_it_lives(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "BEAT_S", 0.01)
+    path = make_run_dir("r1", labels(Owner.current()))
+    os.utime(path / "heartbeat", (1, 1))
+    with place.beating(path):
+        until = time.monotonic() + 10
+        while (path / "heartbeat").stat().st_mtime < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def test_by_an_explicit_word_what_is_out_of_sight_goes_and_what_lives_stays(
+    runs_root: Path, driver: FakeDriver
+) -> None:
+    elsewhere = replace(Owner.current(), machine="elsewhere")
+    image(driver, elsewhere, "theirs", run="r1")
+    image(driver, elsewhere, "another", run="r2")
+    image(driver, Owner.current(), "mine", run="r1")
+    assert [item.id for item in sweep([driver], {}, owner="r1").removed] == ["theirs"]
+    assert [item.id for item in sweep([driver], {}, owner=str(elsewhere)).removed] == ["another"]
+    assert set(driver.engine.images) == {"mine"}
+
+
+def test_a_directory_stays_as_long_as_what_it_proves_dead(
+    runs_root: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: FakeImage) -> None:
+        raise CleanupError("it is busy")
+
+    image(driver, out_of_sight(runs_root, beaten_s_ago=2 * place.STALE_S), "stuck")
+    monkeypatch.setattr(FakeImage, "delete", refuse)
+    swept = sweep([driver], {})
+    assert not swept.removed and (runs_root / "r1").exists()
+    assert any("kept while other things of its run are" in problem for problem in swept.problems)
 
 
 def test_a_run_removes_its_own_and_no_other(runs_root: Path, driver: FakeDriver) -> None:
@@ -153,12 +299,22 @@ def test_a_run_directory_bears_its_labels_and_is_swept_with_its_run(runs_root: P
 
 def test_a_run_directory_that_was_killed_half_made_is_found(runs_root: Path) -> None:
     owner = dead()
-    half = runs_root / f".{owner.pid}-{owner.start_ticks}-abc"
-    half.mkdir()
-    mine = runs_root / f".{os.getpid()}-{start_ticks(os.getpid())}-abc"
-    mine.mkdir()
-    assert [item.id for item in sweep([], {}).removed] == [str(half)]
-    assert mine.exists()
+    own = Owner.current()
+    boot = own.boot.replace("-", "")
+    names = {
+        "half": f".{owner.pid}-{owner.start_ticks}-{own.namespace}-{boot}-abc",
+        "mine": f".{own.pid}-{own.start_ticks}-{own.namespace}-{boot}-abc",
+        "theirs": f".{own.pid}-{own.start_ticks}-{own.namespace}-{'0' * 32}-abc",
+        "theirs-long-ago": f".{own.pid}-{own.start_ticks}-{own.namespace}-{'1' * 32}-abc",
+        "older": f".{owner.pid}-{owner.start_ticks}-abc",
+        "older-long-ago": f".{owner.pid}-{owner.start_ticks}-def",
+    }
+    for name, text in names.items():
+        (runs_root / text).mkdir()
+        if name.endswith("long-ago"):
+            os.utime(runs_root / text, (1, 1))
+    removed = {Path(item.id).name for item in sweep([], {}).removed}
+    assert removed == {names[name] for name in ("half", "theirs-long-ago", "older-long-ago")}
 
 
 def test_what_a_killed_process_was_making_in_the_cache_is_found(runs_root: Path) -> None:
