@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.cli.options import read_options
-from lab.cli.start import Intent, execute, intent
+from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
 from lab.registry import make_scenario
+from lab.run.company import Company, Other
 from lab.run.lock import host_lock
 from lab.run.runner import now_iso
+from lab.show.terminal import printable
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
@@ -54,12 +56,17 @@ def run_scenario(request: Request) -> int:
     options = read_options(given, request.config)
     scenario = make_scenario(request.scenario, options.param)
     with Store.open(request.store) as store, intent(scenario, options, options.driver_options) as plan:
-        _show_plan(errors, plan)
+
+        def tell(holder: str) -> None:
+            errors.print(f"waiting: {holder}", markup=False, highlight=False, soft_wrap=True)
+
+        company = company_of(plan, wait=request.wait, on_wait=tell)
+        _show_plan(errors, plan, company.look())
         if request.dry_run:
             return 0
-        with _host_lock(errors, plan, wait=request.wait):
+        with _alone(plan, company, wait=request.wait, tell=tell):
             begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
-            status, problems = _execute(errors, begun, store)
+            status, problems = _execute(errors, begun, store, company)
         record = store.load(plan.run.id)
     _show_result(errors, record, request)
     if status is RunStatus.INTERRUPTED:
@@ -70,22 +77,23 @@ def run_scenario(request: Request) -> int:
 
 
 @contextlib.contextmanager
-def _host_lock(errors: Console, plan: Intent, *, wait: bool) -> Iterator[None]:
-    """Hold this host, where there is anything to do on it."""
+def _alone(plan: Intent, company: Company, *, wait: bool, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold this host, and have its engines to oneself, where there is anything to do on it."""
     if not any(entrant.running for entrant in plan.entrants):
         yield
         return
-    with host_lock(plan.run.id, wait=wait, on_wait=lambda holder: errors.print(f"waiting: {holder}", markup=False)):
+    with host_lock(plan.run.id, wait=wait, on_wait=tell):
+        company.await_alone()
         yield
 
 
-def _execute(errors: Console, plan: Intent, store: Store) -> tuple[RunStatus, int]:
+def _execute(errors: Console, plan: Intent, store: Store, company: Company) -> tuple[RunStatus, int]:
     """How the run ended, and how many things it could not clean up."""
     with _watcher(errors, plan.launches) as watcher:
-        return execute(plan, store, watcher), watcher.problems
+        return execute(plan, store, watcher, company), watcher.problems
 
 
-def _show_plan(console: Console, plan: Intent) -> None:
+def _show_plan(console: Console, plan: Intent, others: Sequence[Other]) -> None:
     running = [str(entrant.target) for entrant in plan.entrants if entrant.running]
     likely = time.strftime("%H:%M:%S", time.gmtime(plan.likely_s))
     console.print(
@@ -95,6 +103,9 @@ def _show_plan(console: Console, plan: Intent) -> None:
     )
     for change in plan.changes():
         console.print(f"  {change}", highlight=False)
+    for other in others:
+        what = "waits for" if other.busy else "beside"
+        console.print(f"  {what} {printable(str(other))}", highlight=False, markup=False, soft_wrap=True)
     for entrant in plan.entrants:
         if not entrant.running:
             record = entrant.record

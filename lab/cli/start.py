@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from lab.host.noise import host_warnings
 from lab.host.ownership import Owner
 from lab.image.exposed import exposed_ports
 from lab.registry import driver_names, make_driver
+from lab.run.company import Company
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
 from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
@@ -151,7 +152,13 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
         RunDir(str(run_dir), labels).delete()
 
 
-def execute(intent: Intent, store: Store, progress: Progress) -> RunStatus:
+def company_of(intent: Intent, *, wait: bool, on_wait: Callable[[str], None]) -> Company:
+    """The other runs on the engines that take part."""
+    drivers = [entrant.driver for entrant in intent.entrants if entrant.driver is not None and entrant.running]
+    return Company(drivers, intent.run.id, wait=wait, on_wait=on_wait)
+
+
+def execute(intent: Intent, store: Store, progress: Progress, company: Company | None = None) -> RunStatus:
     """Run `intent`, one launch at a time. Raises StoreError, and BadInput where `--cold` cannot be had."""
     steal = Steal()
     steal.start()
@@ -171,6 +178,7 @@ def execute(intent: Intent, store: Store, progress: Progress) -> RunStatus:
         host=facts,
         progress=progress,
         steal=steal,
+        company=company,
     )
     return runner.execute()
 

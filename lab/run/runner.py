@@ -28,6 +28,7 @@ from lab.host.facts import Steal
 from lab.launch.session import Session
 from lab.launch.ticks import begin_at_random
 from lab.run.clean import QUIET_S, sweep
+from lab.run.company import Company, facts
 from lab.run.interrupts import Interrupts
 from lab.scenario import Launches, Scenario
 from lab.spec import Spec, Target
@@ -98,7 +99,8 @@ class Entrant:
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """One run. `run` must carry the id; `spec` the run's labels, which every object made gets."""
+    """One run. `run` must carry the id; `spec` the run's labels, which every object made gets. `company` are the other
+    runs that the engines may have."""
 
     run: Run
     scenario: Scenario
@@ -110,6 +112,7 @@ class Runner:
     progress: Progress
     steal: Steal = field(default_factory=Steal)
     clock: HostClock = field(default_factory=SystemClock)
+    company: Company | None = None
     _values: dict[str, list[float]] = field(default_factory=dict)
 
     def execute(self) -> RunStatus:
@@ -125,12 +128,16 @@ class Runner:
         with Interrupts(self.progress.cleaning) as interrupts:
             try:
                 self._prepare(interrupts)
+                if self.company is not None:
+                    self.company.await_turn()
                 stopped_by = self._rounds(interrupts)
                 status = RunStatus.DONE
             except KeyboardInterrupt:
                 stopped_by = "the user"
             finally:
                 interrupts.hold()
+                if self.company is not None:
+                    self.company.note()
                 self._clean(calm=status is RunStatus.DONE)
                 self.store.finish(self.run.id, status, now_iso(), self._ending(stopped_by))
         return status
@@ -222,7 +229,7 @@ class Runner:
                 entrant.driver.close()
 
     def _ending(self, stopped_by: str) -> dict[str, Any]:
-        return {"stopped_by": stopped_by, "steal_fraction": self.steal.stop()}
+        return {"stopped_by": stopped_by, "steal_fraction": self.steal.stop(), **facts(self.company)}
 
     def _labels(self, entrant: Entrant) -> dict[str, str]:
         return {**self.spec.labels, "lab.target": str(entrant.target)}

@@ -35,13 +35,15 @@ def save(store: Store, record: RunRecord) -> None:
 
 _WRITER = """
 import sys
+from lab.host.ownership import Owner
 from lab.store.record import LaunchRecord, Outcome, Run, RunStatus
 from lab.store.sample import Sample
 from lab.store.database import Store
 from lab.timeline import Timeline
 
 store = Store.open(sys.argv[1])
-store.begin(Run(id="a", scenario="boot", started_at="2026", ended_at=None, status=RunStatus.RUNNING, owner="gone",
+store.begin(Run(id="a", scenario="boot", started_at="2026", ended_at=None, status=RunStatus.RUNNING,
+                owner=str(Owner.current()),
                 lab_version="0"), {})
 for i in range(100_000):
     launch = LaunchRecord(target="x", iteration=i, warmup=False, outcome=Outcome.OK, timeline=Timeline())
