@@ -359,9 +359,7 @@ def clean(
     from lab.cli.command_clean import run_clean
     from lab.cli.options import driver_options
 
-    raise typer.Exit(
-        run_clean(dry_run=dry_run, yes=yes, owner=owner, options=driver_options(option), as_json=as_json)
-    )
+    raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, owner=owner, options=driver_options(option), as_json=as_json))
 
 
 cluster = typer.Typer(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab.errors import BadInput, MeasurementError, StoreError
+from lab.host.ownership import Owner
 from lab.store import schema
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
@@ -38,6 +39,7 @@ import sys
 from lab.host.ownership import Owner
 from lab.store.record import LaunchRecord, Outcome, Run, RunStatus
 from lab.store.sample import Sample
+from lab.host.ownership import Owner
 from lab.store.database import Store
 from lab.timeline import Timeline
 
@@ -103,6 +105,21 @@ class StorePromises:
                 "elsewhere": RunStatus.RUNNING,
             }
             assert store.load("dead").run.status is RunStatus.INTERRUPTED
+
+    def test_by_default_a_run_of_an_earlier_boot_is_interrupted_and_one_out_of_sight_runs_on(
+        self, url: str, make_record: Any
+    ) -> None:
+        own = Owner.current()
+        owners = {
+            "living": own,
+            "dead": replace(own, start_ticks=1),
+            "before": replace(own, boot="another"),
+            "elsewhere": replace(own, machine="another"),
+        }
+        with Store.open(url) as store:
+            for name, owner in owners.items():
+                store.begin(make_record(name, n=0, status=RunStatus.RUNNING, ended_at=None, owner=str(owner)).run, {})
+            assert {run.id for run in store.runs() if run.status is RunStatus.INTERRUPTED} == {"dead", "before"}
 
     def test_a_target_is_replaced_and_parameters_are_added(self, url: str, make_record: Any) -> None:
         with Store.open(url) as store:

@@ -1,4 +1,4 @@
-"""Nothing that an image's tree holds leads out of it: by single cases, by the kernel's own word, by hostile images."""
+"""Nothing that an image's tree holds leads out of it: by single cases, and by the kernel's own word."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import stat
 from pathlib import Path
 
-import hostile_trees
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 from lab.image import tree as tree_module
 from lab.image.tree import Tree, kernel_resolves
 
-EXAMPLES = 200
-IMAGES = 200
+EXAMPLES = 100
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -173,27 +171,3 @@ def _found(tree: Tree, path: str, *, walk: bool) -> tuple[int, int] | int | None
         return found.st_dev, found.st_ino
     finally:
         os.close(descriptor)
-
-
-# Whole images.
-
-
-def test_no_hostile_image_changes_or_reads_what_is_outside(way: str) -> None:
-    outcome = hostile_trees.check(IMAGES, privileged=os.geteuid() == 0)
-    assert outcome.problem == ""
-    assert outcome.taken > IMAGES // 5, "too few of them were taken to tell anything"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="the test before has no privilege either")
-def test_no_hostile_image_does_so_without_privilege() -> None:
-    assert hostile_trees.check(IMAGES, privileged=False).problem == ""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can keep such a lab from doing harm")
-@pytest.mark.parametrize("privileged", [True, False])
-def test_a_lab_that_followed_links_would_be_seen(monkeypatch: pytest.MonkeyPatch, privileged: bool) -> None:
-    def naive(tree: Tree, path: str, content: bytes, *, mode: int = 0o644) -> None:
-        (Path(f"/proc/self/fd/{tree._root}") / path.lstrip("/")).write_bytes(content)
-
-    monkeypatch.setattr(Tree, "write", naive)
-    assert "AssertionError" in hostile_trees.check(1000, privileged=privileged, shrink=False).problem
