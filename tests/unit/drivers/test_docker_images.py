@@ -18,7 +18,7 @@ class Engine:
         self.removed: list[tuple[str, dict[str, Any]]] = []
 
     def images(self, filters: dict[str, Any]) -> list[dict[str, Any]]:
-        assert "lab.run" in filters["label"]
+        assert any(label.startswith("lab.run") for label in filters["label"])
         return self.listed
 
     def remove_image(self, name: str, **more: Any) -> None:

@@ -146,7 +146,11 @@ def test_a_lost_cluster_is_found_by_its_name(lost: Clusters, kind: Any) -> None:
     assert kind.names() == ["stratalab-of-mine"] and lost.unfinished({}) == []
 
 
-@pytest.mark.parametrize(("owner", "alive"), [(DEAD, False), (OLDER, None), (str(Owner.current()), True)])
+@pytest.mark.parametrize(
+    ("owner", "alive"),
+    [(DEAD, False), (OLDER, None), (str(Owner.current()), True)],
+    ids=["dead", "older", "living"],
+)
 def test_a_lost_cluster_that_answers_tells_its_owner(lost: Clusters, stub: Any, owner: str, alive: bool | None) -> None:
     labels = {"lab.run": "r7", "lab.owner": owner}
     node = cluster_config(LOST, None, labels=owner_labels(labels))["nodes"][0]
