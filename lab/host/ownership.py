@@ -62,7 +62,7 @@ class Owner:
 
     def alive(self) -> bool | None:
         """Whether the process still runs; None where that cannot be known from here, as `unseen` says why."""
-        if self.machine != _machine_id() or self.boot != _boot_id():
+        if not self._of_this_boot():
             return None
         if self.namespace == _pid_namespace():
             return _lives(self.pid, self.start_ticks)
@@ -72,15 +72,22 @@ class Owner:
 
     def unseen(self) -> str:
         """Why `alive` may not know, in words."""
-        if self.machine != _machine_id():
-            return "of another machine"
-        if self.boot != _boot_id():
+        if self._of_this_boot():
+            return "in a PID namespace that is not seen from here"
+        if self.machine == _machine_id() != _NO_MACHINE:
             return "of another boot of this machine, or of another machine with the same id"
-        return "in a PID namespace that is not seen from here"
+        return "of another machine"
 
     def of_an_earlier_boot(self) -> bool:
         """Whether it is of this machine's id and another boot: of an earlier one, if no other machine has that id."""
         return self.machine == _machine_id() != _NO_MACHINE and self.boot != _boot_id()
+
+    def _of_this_boot(self) -> bool:
+        """Whether it runs or ran on this very kernel. A container's image often has no machine id; of machines that were
+        cloned while they ran, and have one boot id, each may have been given its own."""
+        return self.boot == _boot_id() and (
+            self.machine == _machine_id() or _NO_MACHINE in (self.machine, _machine_id())
+        )
 
 
 def owner_alive(labels: Mapping[str, str]) -> bool | None:

@@ -140,7 +140,12 @@ def open_image(path: Path) -> ImageArchive:
         try:
             for layer in opened:
                 layers.add(tarfile.open(fileobj=layer, mode="r:"))  # noqa: SIM115 - `layers` closes it
-        except tarfile.TarError as error:
+        except (
+            tarfile.TarError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:  # as tarfile takes hostile headers
             raise BadInput(f"a layer of {path} is not a readable tar: {error}") from error
         return ImageArchive(_config(config), layers, files.pop_all())
 
@@ -171,16 +176,16 @@ def resolve_user(image: ImageArchive) -> tuple[int, int, tuple[int, ...], str]:
     """
     user, _, group = image.config.user.partition(":")
     user = user or "0"
-    passwd = [line for line in _records(image, "/etc/passwd", 7) if line[2].isdecimal() and line[3].isdecimal()]
-    found = next((line for line in passwd if (line[2] if user.isdecimal() else line[0]) == user), None)
-    if found is None and not user.isdecimal():
+    passwd = [line for line in _records(image, "/etc/passwd", 7) if _is_id(line[2]) and _is_id(line[3])]
+    found = next((line for line in passwd if (line[2] if _is_id(user) else line[0]) == user), None)
+    if found is None and not _is_id(user):
         raise BadInput(f"the image's user '{user}' is not in its /etc/passwd")
     uid, gid, home = (int(found[2]), int(found[3]), found[5]) if found else (int(user), 0, "/")
-    known = [line for line in _records(image, "/etc/group", 4) if line[2].isdecimal()]
+    known = [line for line in _records(image, "/etc/group", 4) if _is_id(line[2])]
     supplementary: list[int] = []
     if group:
-        line = next((line for line in known if (line[2] if group.isdecimal() else line[0]) == group), None)
-        if line is None and not group.isdecimal():
+        line = next((line for line in known if (line[2] if _is_id(group) else line[0]) == group), None)
+        if line is None and not _is_id(group):
             raise BadInput(f"the image's group '{group}' is not in its /etc/group")
         gid = int(line[2]) if line else int(group)
     elif found:
@@ -255,6 +260,8 @@ def engine_socket() -> str:
 
 def _config(config: Mapping[str, Any]) -> ImageConfig:
     run = config.get("config") or {}
+    if not all(isinstance(variable, str) for variable in run.get("Env") or ()):
+        raise BadInput("the image's environment is not a list of words")
     pairs = [variable.partition("=") for variable in run.get("Env") or ()]
     return ImageConfig(
         architecture=str(config.get("architecture", "")),
@@ -276,6 +283,11 @@ def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return tuple(value)
     raise BadInput("the image's entrypoint or command is not a list of words")
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is a number that a user or a group can have (Linux has 32 bits for one)."""
+    return text.isdecimal() and len(text) <= 10 and int(text) < 2**32 - 1
 
 
 def _records(image: ImageArchive, path: str, fields: int) -> list[list[str]]:

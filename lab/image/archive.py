@@ -53,7 +53,7 @@ def read_archive(path: Path, files: contextlib.ExitStack) -> tuple[dict[str, Any
             _check(_digest(layer), diff_id.removeprefix("sha256:"), name)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadInput(f"{path} is not a readable image archive: {error}", resolution=_RESOLUTION) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInput(
             f"{path} describes its image in a way that is not understood",
             details=f"{type(error).__name__}: {error}",

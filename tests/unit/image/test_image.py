@@ -602,3 +602,27 @@ def test_a_device_that_no_kernel_knows_is_refused(tar: Path) -> None:
     device = member("a", type=tarfile.CHRTYPE, devmajor=5000, devminor=1)
     with pytest.raises(BadInput, match="has the devmajor 5000"):
         open_image(docker_archive(tar, [layer(device)]))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"mtime": "nan"}, {"mtime": "1e400"}, {"size": "9" * 30}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}],
+)
+def test_hostile_headers_are_one_clear_line(tar: Path, headers: dict[str, str]) -> None:
+    info, content = member("a")
+    info.pax_headers = headers
+    with pytest.raises(BadInput, match="not a readable tar"):
+        open_image(docker_archive(tar, [layer((info, content))]))
+
+
+def test_links_of_an_archive_that_run_in_a_circle_are_one_clear_line(tar: Path) -> None:
+    tar.write_bytes(layer(member("manifest.json", type=tarfile.SYMTYPE, linkname="manifest.json")))
+    with pytest.raises(BadInput):
+        open_image(tar)
+
+
+@pytest.mark.parametrize("user", ["9" * 5000, "4294967295", "x"])
+def test_a_user_that_can_be_none_is_one_clear_line(tar: Path, user: str) -> None:
+    passwd = member("etc/passwd", content=f"x:x:{'9' * 5000}:0:::\ny:x:4294967296:0:::\n".encode())
+    with open_image(docker_archive(tar, [layer(passwd)], User=user)) as image, pytest.raises(BadInput, match="user"):
+        resolve_user(image)
