@@ -83,8 +83,8 @@ class Owner:
         return self.machine == _machine_id() != _NO_MACHINE and self.boot != _boot_id()
 
     def _of_this_boot(self) -> bool:
-        """Whether it runs or ran on this very kernel. A container's image often has no machine id; of machines that were
-        cloned while they ran, and have one boot id, each may have been given its own."""
+        """Whether it runs or ran on this very kernel. A container's image often has no machine id; machines that were
+        cloned while they ran have one boot id, and perhaps each an id of its own."""
         return self.boot == _boot_id() and (
             self.machine == _machine_id() or _NO_MACHINE in (self.machine, _machine_id())
         )

@@ -137,7 +137,8 @@ class Runner:
             finally:
                 interrupts.hold()
                 if self.company is not None:
-                    self.company.note()
+                    with contextlib.suppress(LabError):  # what follows is what matters
+                        self.company.note()
                 self._clean(calm=status is RunStatus.DONE)
                 self.store.finish(self.run.id, status, now_iso(), self._ending(stopped_by))
         return status
