@@ -56,22 +56,19 @@ class Swept:
 
 
 class Judge:
-    """Whether owners live; one that was found dead stays so, though what proved it has been removed since."""
+    """Whether owners live, each asked once: one that was found dead stays so, though what proved it was removed since."""
 
     def __init__(self) -> None:
-        self._dead: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, str], bool | None] = {}
 
     def alive(self, thing: Instance | Leftover) -> bool | None:
-        """False only where it is proven."""
+        """False only where it is proven; None where cannot be known from here."""
         if isinstance(thing, RunDir) and thing.abandoned:
             return False
         key = (thing.labels.get("lab.owner", ""), thing.labels.get("lab.run", ""))
-        if key in self._dead:
-            return False
-        alive = owner_lives(thing.labels)
-        if alive is False:
-            self._dead.add(key)
-        return alive
+        if key not in self._known:
+            self._known[key] = owner_lives(thing.labels)
+        return self._known[key]
 
 
 def unseen(labels: Mapping[str, str]) -> str:
