@@ -56,7 +56,7 @@ class Swept:
 
 
 class Judge:
-    """Whether owners live, each asked once: one that was found dead stays so, though what proved it was removed since."""
+    """Whether owners live, each asked once: one found dead stays so, though what proved it has been removed since."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], bool | None] = {}
