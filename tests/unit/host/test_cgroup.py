@@ -14,7 +14,7 @@ from lab.host.cgroup import Directory, Group, Hierarchy, Limits
 
 LABELS = {
     "lab.run": "20260101-120000-abc",
-    "lab.owner": "0123456789abcdef0123456789abcdef:aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee:4194304:123456789",
+    "lab.owner": "0123456789abcdef0123456789abcdef:aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee:4194304:123456789:4026532999",
     "lab.launch": "00ff" * 4,
     "lab.scenario": "boot",
     "lab.target": "process",
