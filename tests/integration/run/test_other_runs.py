@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.run.lock import LOCK_NAME
 from lab.store.database import Store
 from lab.store.record import Outcome, RunRecord, RunStatus
 
@@ -23,8 +24,10 @@ TIMEOUT_S = 300.0
 
 
 def _container(state: Path, *arguments: str) -> list[str]:
-    """`lab` with its own processes, /run/lock, /var/tmp and /tmp, and the host's engine, as in a container."""
+    """`lab` with its own processes, locks and /var/tmp, and the host's engine, as in a container. (This test's files
+    are in /tmp, so that only the lock there is hidden.)"""
     own = "mount -t tmpfs none /run/lock && mount -t tmpfs none /var/tmp && "
+    own += f": >> /tmp/{LOCK_NAME} && : > /run/lock/own && mount --bind /run/lock/own /tmp/{LOCK_NAME} && "
     words = [sys.executable, "-m", "lab", *arguments]
     script = own + f'export XDG_STATE_HOME={state} && exec "$@"'
     return ["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", *words]
