@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from lab.host.procfs import read_mounts, read_text
 from lab.host.procs import Process
 from lab.launch.output import Output
 from lab.spec import Endpoint
+from lab.store.place import remove_tree
 
 CGROUPS = "stratalab-oci"
 """The cgroup of each hierarchy in which the containers' own lie: not that of bare processes."""
@@ -143,7 +143,7 @@ class OciContainer:
             self._output.close()
         remove_folders()
         for directory in filter(None, [self._record.scratch, str(self._container.bundle)]):
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(Path(directory))
             if Path(directory).exists():
                 raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
 

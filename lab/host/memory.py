@@ -234,6 +234,8 @@ def held_on_disk(paths: Iterable[Path]) -> int:
         raise MeasurementError(
             f"this user may not look into {error.filename}", resolution="run the lab with sudo"
         ) from error
+    except (OSError, RecursionError) as error:  # such as thousands of directories in one another
+        raise MeasurementError(f"what an instance holds on disk cannot be counted: {error}") from error
     return total
 
 
@@ -250,7 +252,7 @@ def _below(path: Path) -> Iterator[os.stat_result]:
 
 
 def _refuse(error: OSError) -> None:
-    if isinstance(error, PermissionError):
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):  # gone or another thing by now
         raise error
 
 

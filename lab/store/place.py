@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -193,11 +194,20 @@ def _is_of_the_dead(path: Path) -> bool:
         return False
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all below it, following no link, as far as this user may; what is gone is no matter."""
+    with contextlib.suppress(RecursionError):  # an image or a service can lay thousands of directories in one another
+        shutil.rmtree(path, ignore_errors=True)
+    if path.is_dir() and not path.is_symlink():
+        # rm(1) needs neither a descriptor nor a stack frame for each.
+        subprocess.run(["rm", "-rf", "--", str(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def _remove(path: Path) -> None:
     """Remove a file or a directory, as far as this user may; what is gone already is no matter."""
     with contextlib.suppress(OSError):
         path.unlink()
-    shutil.rmtree(path, ignore_errors=True)
+    remove_tree(path)
 
 
 def _runs_root() -> Path:

@@ -358,3 +358,17 @@ def test_a_runs_root_that_others_can_write_is_refused(tmp_path: Path, monkeypatc
     (tmp_path / real.name).symlink_to(victim)
     with pytest.raises(LabError, match="yours alone"):
         make_run_dir("r1", labels(Owner.current()))
+
+
+def test_a_directory_of_any_depth_is_removed(runs_root: Path) -> None:
+    """A service may lay more of them in one another in its writable layer than a path, or Python's stack, can hold."""
+    path = make_run_dir("r1", labels(dead()))
+    descriptor = os.open(path, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deep", dir_fd=descriptor)
+        below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    swept = sweep([], {})
+    assert not swept.problems and not path.exists()
