@@ -54,7 +54,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setattr(place, "_runs_root", lambda: root)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(company, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(company, "WATCH_S", 0.02)
+    monkeypatch.setattr(company, "WATCH_S", 0.3)
     return Engine(tmp_path)
 
 
