@@ -4,7 +4,7 @@
 
 The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, trees, alarms.
 
-It takes some fifteen minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
+It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
 or a part failed, 130 when interrupted.
 """
