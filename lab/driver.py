@@ -7,7 +7,7 @@ driver makes carries `spec.labels` from the creating call on. Drivers never read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,9 +116,14 @@ class Info:
     qualifiers: Mapping[str, str] = field(default_factory=dict)
 
 
+def _say_nothing(_: str) -> None:
+    """For whoever has nobody to tell."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a driver gets of the lab: two directories and the options that the user gave for drivers.
+    """What a driver gets of the lab: two directories, the options that the user gave for drivers, and `say`, which
+    tells the user what takes long before anything is measured.
 
     `run_dir` is this run's alone, removed at its end or by `lab clean`; other users can pass through it (engines
     that run as another user open files in it) and not list it. `cache_dir` outlives runs.
@@ -127,6 +132,7 @@ class Context:
     run_dir: Path
     cache_dir: Path
     options: Mapping[str, str] = field(default_factory=dict)
+    say: Callable[[str], None] = field(default=_say_nothing, compare=False)
 
 
 def bears(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ LabError
 │   ├── DriverUnavailable   the engine is not there, or does not answer; `resolution` is the one command that mends it
 │   ├── Unsupported         the engine is there, and cannot do what the spec or the scenario asks
 │   ├── LaunchError         the engine refused, or the service ended before it was ready
+│   ├── PlaceError          a directory that the lab writes to is full, read-only, or lets nothing be run from it
 │   ├── ReadyTimeout        no complete answer of this launch within the limit
 │   │   └── ReadyRefused    what answers does not count, and will not change by itself
 │   └── CleanupError        something the lab made could not be removed, or was seen again after it was
@@ -61,6 +62,10 @@ class Unsupported(DriverError):
 
 class LaunchError(DriverError):
     """The launch failed; `details` carries what the engine and the service said."""
+
+
+class PlaceError(DriverError):
+    """A directory of the lab's cannot be used; the brief names it, and what was to go there."""
 
 
 class ReadyTimeout(DriverError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,11 @@ from urllib.parse import urlsplit
 from drivers.dockerapi.errors import translated
 from lab.driver import Context
 from lab.errors import DriverUnavailable
+from lab.image.engine import DEFAULT_HOST, Address, engine_address
 
 if TYPE_CHECKING:
     from docker import APIClient
+    from docker.tls import TLSConfig
 
 TIMEOUT_S = 60
 LOAD_TIMEOUT_S = 900
@@ -22,20 +23,23 @@ LOAD_TIMEOUT_S = 900
 
 
 def connect(context: Context, *, timeout_s: int = TIMEOUT_S) -> APIClient:
-    """The engine of the option `docker-host`, else of DOCKER_HOST or of the current context. Raises
-    DriverUnavailable."""
+    """The engine that all targets of a run share (`lab.image.engine`). Raises DriverUnavailable, BadInput."""
     try:
         import docker
+        from docker.auth import AuthConfig
     except ImportError as error:
         raise DriverUnavailable(
             "the Docker SDK for Python is not installed",
             details=str(error),
             resolution="pip install 'stratalab[docker]'",
         ) from error
-    host = context.options.get("docker-host")
+    address = engine_address(context.options)
     with reached(context, "reach the engine"):
-        environment = {**os.environ, "DOCKER_HOST": host} if host else None
-        return docker.from_env(timeout=timeout_s, environment=environment).api
+        api = docker.DockerClient(base_url=address.host, tls=_tls(address), timeout=timeout_s).api
+    # Images are pulled by the lab. The SDK would ask a registry's credentials helper at every service that it creates,
+    # and fail where the helper is gone.
+    vars(api)["_auth_configs"] = AuthConfig({"auths": {"": {}}})
+    return api
 
 
 @contextlib.contextmanager
@@ -58,11 +62,9 @@ def reached(context: Context, doing: str) -> Iterator[None]:
 
 
 def _named(context: Context) -> tuple[str, str] | None:
-    """The engine's address as a user gave it, and by what."""
-    if host := context.options.get("docker-host"):
-        return host, "-o docker-host"
-    host = os.environ.get("DOCKER_HOST")
-    return (host, "DOCKER_HOST") if host else None
+    """The engine's address as a user gave it, and by what; None where nobody gave one."""
+    address = engine_address(context.options)
+    return None if address.host == DEFAULT_HOST else (address.host, address.named_by)
 
 
 def is_remote(api: APIClient) -> bool:
@@ -82,6 +84,17 @@ def is_local(api: APIClient, told: Mapping[str, Any]) -> bool:
     in Docker Desktop's VM."""
     same = told.get("Name") == platform.node() and told.get("KernelVersion") == platform.release()
     return same and not is_remote(api)
+
+
+def _tls(address: Address) -> TLSConfig | bool:
+    if address.tls is None:
+        return False
+    import docker.tls
+
+    files = {name: address.tls / f"{name}.pem" for name in ("ca", "cert", "key")}
+    pair = (str(files["cert"]), str(files["key"])) if files["cert"].is_file() else None
+    authority = str(files["ca"]) if files["ca"].is_file() else None
+    return docker.tls.TLSConfig(client_cert=pair, ca_cert=authority, verify=address.verify)
 
 
 def label_filter(labels: Mapping[str, str]) -> list[str]:

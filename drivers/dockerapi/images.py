@@ -1,25 +1,22 @@
-"""Images of one run: the lab's own service, and a user's image from a file, a registry or the engine itself."""
+"""Images of one run in the engine: the lab's own service, and a user's image from a file or the engine itself."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import json
 import re
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from drivers.dockerapi.client import LOAD_TIMEOUT_S, connect, label_filter
 from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
 from lab.driver import Context, bears
-from lab.errors import BadInput, DriverError, Unsupported
-from lab.image import service_archive
+from lab.errors import DriverError, Unsupported
+from lab.image import service_archive, source
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Spec
+from lab.store.place import filling, partial_folder
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -33,25 +30,17 @@ def run_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in labels.items() if key not in ("lab.target", "lab.launch")}
 
 
-def is_file(image: str) -> bool:
-    """Whether a user's `image` names a file and not a reference. Raises BadInput for the path of none."""
-    path = Path(image)
-    if image.startswith(("/", "./", "../", "~/")) and not path.is_file():
-        raise BadInput(f"there is no file {image}", resolution="give the path of a `docker save` file, or a reference")
-    return path.is_file()
-
-
 def provide(context: Context, spec: Spec) -> str:
-    """Make sure that the engine has the image of `spec`: the lab's own service, a file that `docker save` wrote, one
-    that it has, or else its registry's. Returns what the engine knows it by. Raises LabError."""
-    with contextlib.closing(connect(context, timeout_s=LOAD_TIMEOUT_S)) as api:
-        if spec.builtin:
+    """Make sure that the engine has the image of `spec`: the lab's own service, a file's, one that it has, or else its
+    registry's. Returns what the engine knows it by. Raises LabError."""
+    if spec.builtin:
+        with contextlib.closing(connect(context, timeout_s=LOAD_TIMEOUT_S)) as api:
             return provide_service(api, spec, context)
-        if is_file(spec.image):
-            return provide_file(api, spec, context)
-        if not layers(api, spec.image):
-            pull(api, spec.image)
-    return spec.image
+    found = source.find(spec.image, context, command=spec.command)
+    if found.engine_id:
+        return found.engine_id
+    with contextlib.closing(connect(context, timeout_s=LOAD_TIMEOUT_S)) as api:
+        return provide_file(api, found, spec, context)
 
 
 def provide_service(api: APIClient, spec: Spec, context: Context) -> str:
@@ -62,21 +51,17 @@ def provide_service(api: APIClient, spec: Spec, context: Context) -> str:
     return tag
 
 
-def provide_file(api: APIClient, spec: Spec, context: Context) -> str:
+def provide_file(api: APIClient, found: source.Source, spec: Spec, context: Context) -> str:
     """Load a user's file as an image of this run's own, unless the engine has it; returns its tag. Raises LabError."""
-    path = Path(spec.image)
-    status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    tag = f"stratalab/file-{hashlib.sha256(identity.encode()).hexdigest()[:12]}:{_run(spec)}"
+    tag = f"stratalab/file-{found.digest.removeprefix('sha256:')[:12]}:{_run(spec)}"
     if not layers(api, tag):
-        copy = context.run_dir / "image.tar"
-        copy.touch(mode=0o600)  # before it has content: the image may hold files that are not for all
-        try:
-            relabel(path, copy, tag=tag, labels=run_labels(spec.labels))
-            with copy.open("rb") as archive:
-                load(api, archive)
-        finally:
-            copy.unlink(missing_ok=True)
+        scratch = partial_folder(context.cache_dir)
+        with (
+            filling(f"the image {found.reference}", context.cache_dir),
+            source.open_source(found, context) as image,
+            image.loadable(tag=tag, labels=run_labels(spec.labels), scratch=scratch) as blocks,
+        ):
+            load(api, blocks)
     return tag
 
 
@@ -128,7 +113,7 @@ def _is_own(name: str, labels: Mapping[str, str]) -> bool:
     return tag == labels.get("lab.run") and bool(_OWN_REPOSITORY.search(repository))
 
 
-def load(api: Any, archive: bytes | IO[bytes]) -> None:
+def load(api: Any, archive: bytes | Iterator[bytes]) -> None:
     """Load a docker-archive. Raises DriverError."""
     with translated("load the image"):
         problems = [told["error"] for told in api.load_image(archive) or () if "error" in told]
@@ -136,85 +121,5 @@ def load(api: Any, archive: bytes | IO[bytes]) -> None:
         raise DriverError(f"Docker could not load the image: {problems[0]}")
 
 
-def pull(api: APIClient, reference: str) -> None:
-    """Fetch `reference` from its registry. It stays with the engine afterwards, as after `docker pull`. Raises
-    DriverError."""
-    import docker.errors
-
-    name, tag = _split(reference)
-    try:
-        with translated(f"pull the image '{reference}'"):
-            for told in api.pull(name, tag=tag, stream=True, decode=True):
-                if "error" in told:
-                    raise docker.errors.ImageNotFound(told["error"], explanation=told["error"])
-    except DriverError as error:
-        raise DriverError(
-            f"the image '{reference}' is not here, and {error.brief}",
-            details=error.details,
-            resolution=error.resolution or "name an image of `docker images`, or the path of a `docker save` file",
-        ) from error
-
-
-def relabel(path: Path, target: Path, *, tag: str, labels: Mapping[str, str]) -> None:
-    """Write to `target` the image of the docker-archive at `path`, named `tag` and with `labels` beside its own, so
-    that what a run brought into the engine is found and removed by label. Its layers are the same bytes.
-
-    Raises BadInput, Unsupported.
-    """
-    try:
-        with tarfile.open(path) as source, tarfile.open(target, "w") as out:
-            entry = _only_image(source, path)
-            config = json.load(_content(source, entry["Config"]))
-            section = config.setdefault("config", {})
-            section["Labels"] = {**(section.get("Labels") or {}), **labels}
-            _add(out, "config.json", json.dumps(config).encode())
-            _add(out, "manifest.json", json.dumps([{**entry, "Config": "config.json", "RepoTags": [tag]}]).encode())
-            for name in dict.fromkeys(entry["Layers"]):
-                content = _content(source, name)
-                info = tarfile.TarInfo(name)
-                info.size = content.seek(0, io.SEEK_END)
-                content.seek(0)
-                out.addfile(info, content)
-    except (tarfile.TarError, ValueError, KeyError, EOFError, OSError) as error:
-        raise BadInput(
-            f"{path} cannot be read as an image: {error}", resolution="give a file that `docker save` wrote"
-        ) from error
-
-
 def _run(spec: Spec) -> str:
     return spec.labels.get("lab.run", "none")
-
-
-def _only_image(source: tarfile.TarFile, path: Path) -> dict[str, Any]:
-    names = source.getnames()
-    if "manifest.json" not in names:
-        raise Unsupported(
-            f"{path} is no docker-archive: it has no manifest.json", resolution="write it with `docker save`"
-        )
-    manifest = json.load(_content(source, "manifest.json"))
-    if len(manifest) != 1:
-        raise BadInput(f"{path} holds {len(manifest)} images", resolution="save one image into the file")
-    entry: dict[str, Any] = manifest[0]
-    return entry
-
-
-def _content(source: tarfile.TarFile, name: str) -> IO[bytes]:
-    content = source.extractfile(name)  # follows the links with which older engines write a layer that is there twice
-    if content is None:
-        raise ValueError(f"'{name}' is no file")
-    return content
-
-
-def _add(out: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    out.addfile(info, io.BytesIO(content))
-
-
-def _split(reference: str) -> tuple[str, str | None]:
-    """The name and the tag that the pull call takes; 'latest' where none is given, and digests stay with the name."""
-    if "@" in reference:
-        name, _, digest = reference.partition("@")
-        return name, digest
-    head, colon, tag = reference.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (reference, "latest")

@@ -30,6 +30,7 @@ from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
 from lab.host import procs
 from lab.spec import Endpoint, Spec
+from lab.store.place import FULL, filling, no_room
 from lab.timeline import Phase, Source
 
 _DEFAULT_VARIANT = "q35"
@@ -132,6 +133,8 @@ class LibvirtDriver:
                 undo.callback(console.close)
                 disk = write_overlay(media.disk, folder / "root.qcow2") if media.disk else None
             except OSError as error:
+                if error.errno in FULL:
+                    raise no_room(error, "a guest's console and disk", folder) from error
                 raise LaunchError(f"the guest's files could not be written: {error.strerror}") from error
             xml = domain_xml(
                 Plan(
@@ -221,7 +224,8 @@ class LibvirtDriver:
                 if found is None:
                     found = kernel.obtain(option, cache)
                     self._host = None  # without a kernel KVM could not be proven: it is asked anew
-                media = prepare_media(spec, self.variant, found, run_dir=self._context.run_dir, cache_dir=cache)
+                with filling("what guests boot from", self._context.run_dir):
+                    media = prepare_media(spec, self.variant, found, self._context)
             except OSError as error:
                 raise DriverError(
                     f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",

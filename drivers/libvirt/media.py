@@ -19,6 +19,7 @@ from pathlib import Path
 from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from lab.driver import Context
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
@@ -38,8 +39,9 @@ class Media:
     disk: Path | None
 
 
-def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Path, cache_dir: Path) -> Media:
+def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Context) -> Media:
     """The files for `spec` on `variant`'s machine, made unless they are there. Raises LabError, OSError."""
+    run_dir, cache_dir = context.run_dir, context.cache_dir
     folder = run_dir / _FOLDER
     folder.mkdir(exist_ok=True)
     folder.chmod(0o711)
@@ -51,7 +53,7 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, *, run_dir: Pat
         from drivers.libvirt.rootfs import foreign_root
 
         disk = disk_path(spec, run_dir)
-        config, files = foreign_root(spec, disk, cache_dir), []
+        config, files = foreign_root(spec, disk, context), []
         needed += ["virtio_blk", "ext4"]
     contents = [*files, file("lab/config", config.encode())]
     packed = initramfs(build_guest_init(cache_dir).read_bytes(), modules.resolve(kernel.modules, needed), contents)
@@ -97,9 +99,12 @@ def _once(path: Path, write: Callable[[Path], object]) -> Path:
     gives it to QEMU's user (qemu.conf, dynamic_ownership)."""
     if not path.exists():
         made = path.with_name(f".{path.name}.{os.getpid()}")
-        made.touch(mode=0o600)  # before it has content
-        write(made)
-        made.replace(path)
+        try:
+            made.touch(mode=0o600)  # before it has content
+            write(made)
+            made.replace(path)
+        finally:
+            made.unlink(missing_ok=True)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,16 +28,15 @@ from drivers.oci.relay import Relay
 from drivers.oci.rootfs import unpack
 from drivers.oci.runtime import Container, Runtime
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
-from lab.errors import DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
+from lab.errors import DriverError, DriverUnavailable, LabError, LaunchError
 from lab.features import Feature
 from lab.host import cgroup
 from lab.host.ownership import Owner
-from lab.image import Process, fetch_image, open_image, process_of, service_archive
-from lab.image.archive import machine_architecture
+from lab.image import ImageArchive, Process, open_image, process_of, service_archive, source
 from lab.launch.output import Output
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
-from lab.store.place import require_exec
+from lab.store.place import filling, require_exec
 from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
@@ -207,31 +207,32 @@ class OciDriver:
         return self._images[asked]
 
     def _provide(self, spec: Spec) -> _Image:
-        cache = self._context.cache_dir
         name = "service" if spec.builtin else hashlib.sha256(spec.image.encode()).hexdigest()[:12]
         files = self._folder() / f"image-{name}"
-        if spec.builtin:
-            archive = self._folder() / "service.tar"
-            if not archive.exists():
-                archive.write_bytes(service_archive(build_service(cache), tag=SERVICE_IMAGE, labels={}))
-        else:
-            archive = fetch_image(spec.image, cache)
-        with open_image(archive) as image:
-            if image.config.architecture not in ("", machine_architecture()):
-                raise Unsupported(
-                    f"the image '{spec.image}' is for {image.config.architecture}, and this host is not",
-                    resolution=f"give an image for {machine_architecture()}",
-                )
+        with self._opened(spec) as image:
             process = process_of(image, command=spec.command, environment=spec.environment)
             if not files.exists():
+                unpacked = files.with_name(f".{files.name}-{new_nonce()}")
                 try:
-                    unpacked = files.with_name(f".{files.name}-{new_nonce()}")
-                    unpacked.mkdir(mode=0o755)
-                    unpack(image, unpacked)
-                    unpacked.rename(files)
+                    with filling(f"the image '{spec.image}', unpacked,", self._context.run_dir):
+                        unpacked.mkdir(mode=0o755)
+                        unpack(image, unpacked)
+                        unpacked.rename(files)
                 except OSError as error:
                     raise DriverError(f"the image '{spec.image}' cannot be unpacked: {error}") from error
+                finally:
+                    shutil.rmtree(unpacked, ignore_errors=True)
             return _Image(files=files, process=process, stop_signal=image.config.stop_signal)
+
+    def _opened(self, spec: Spec) -> ImageArchive:
+        if not spec.builtin:
+            return source.open_source(source.find(spec.image, self._context, command=spec.command), self._context)
+        archive = self._folder() / "service.tar"
+        if not archive.exists():
+            with filling("the service's image", self._context.run_dir):
+                made = service_archive(build_service(self._context.cache_dir), tag=SERVICE_IMAGE, labels={})
+                archive.write_bytes(made)
+        return open_image(archive)
 
     def _folder(self) -> Path:
         """This driver's directory in the run's own, with which it goes. None but root gets into it: an image may hold

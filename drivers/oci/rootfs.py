@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -29,10 +30,19 @@ def unpack(image: ImageArchive, root: Path) -> None:
                 if entry.kind is not Kind.SYMLINK:
                     path.chmod(entry.mode)  # after chown, which takes set-id bits away
                 for name, value in entry.xattrs.items():
-                    os.setxattr(path, name, value, follow_symlinks=False)
+                    _set_xattr(path, name, value)
         for entry in reversed(entries):  # a directory after what is in it
             with tree.at(entry.path) as path:
-                os.utime(path, (entry.mtime_s, entry.mtime_s), follow_symlinks=False)
+                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+
+
+def _set_xattr(path: Path, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(path, name, value, follow_symlinks=False)
+    except OSError as error:
+        # Left out where the file system or the kind of file has none, as Docker does (moby, archive.go).
+        if error.errno not in (errno.ENOTSUP, errno.EPERM):
+            raise
 
 
 def _make(image: ImageArchive, entry: Entry, path: Path) -> None:

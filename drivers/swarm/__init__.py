@@ -87,7 +87,7 @@ class SwarmDriver:
                 "routing_mesh": cluster.routing_mesh(),
                 "beyond_loopback": cluster.beyond_loopback(api) if active else "nothing",
                 "binding_address": cluster.binding_address(api),
-                "image": "by its id, so that no registry is asked",
+                "image_named_by": "its id, so that no registry is asked",
                 "marker": "the log, followed from the event of the start on",
                 "limits": {
                     "memory": "set by the engine",

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lab.cli.options import read_options
+from lab.cli.options import RunOptions, read_options
 from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
 from lab.registry import make_scenario
 from lab.run.company import Company, Other
 from lab.run.lock import host_lock
 from lab.run.runner import now_iso
+from lab.scenario import Scenario
 from lab.show.terminal import printable
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
@@ -55,7 +57,7 @@ def run_scenario(request: Request) -> int:
         given["targets"] = DEFAULT_TARGETS
     options = read_options(given, request.config)
     scenario = make_scenario(request.scenario, options.param)
-    with Store.open(request.store) as store, intent(scenario, options, options.driver_options) as plan:
+    with Store.open(request.store) as store, _intent(errors, scenario, options) as plan:
 
         def tell(holder: str) -> None:
             errors.print(f"waiting: {holder}", markup=False, highlight=False, soft_wrap=True)
@@ -85,6 +87,13 @@ def _alone(plan: Intent, company: Company, *, wait: bool, tell: Callable[[str], 
     with host_lock(plan.run.id, wait=wait, on_wait=tell):
         company.await_alone()
         yield
+
+
+def _intent(errors: Console, scenario: Scenario, options: RunOptions) -> AbstractContextManager[Intent]:
+    def say(text: str) -> None:
+        errors.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    return intent(scenario, options, options.driver_options, say)
 
 
 def _execute(errors: Console, plan: Intent, store: Store, company: Company) -> tuple[RunStatus, int]:

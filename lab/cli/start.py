@@ -14,12 +14,13 @@ from lab import __version__
 from lab.cli.options import DEFAULT_STATUS, ROUNDS, WARMUP, RunOptions
 from lab.driver import ANSWERS_AT, Context, Driver, Info
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
-from lab.features import Coldable
+from lab.features import Coldable, Feature
 from lab.host.cold import cold_label, make_cold, require_cold
 from lab.host.facts import Steal, host_facts
 from lab.host.noise import host_warnings
 from lab.host.ownership import Owner
 from lab.image.exposed import exposed_ports
+from lab.image.source import Source, find, look, origin_of
 from lab.registry import driver_names, make_driver
 from lab.run.company import Company
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
@@ -45,6 +46,7 @@ class Intent:
     entrants: Sequence[Entrant]
     context: Context
     exposed: Sequence[int] = ()
+    image: Source | None = None
 
     @property
     def launches(self) -> int:
@@ -79,6 +81,8 @@ class Intent:
         if len(self.exposed) > 1:
             named = ", ".join(map(str, self.exposed[:8])) + (", …" if len(self.exposed) > 8 else "")
             found.append(f"asks the service at port {self.spec.port}; the image exposes {named}: --port chooses")
+        if not self.spec.builtin:
+            found.append(self._image_line())
         if isinstance(self.scenario, Makes):
             found.append(self.scenario.changes)
         if self.options.cold:
@@ -90,6 +94,15 @@ class Intent:
         """The most instances alive at the same time."""
         return self.scenario.at_once if isinstance(self.scenario, Sized) else 1
 
+    def _image_line(self) -> str:
+        if self.image is not None:
+            digest = self.image.digest.removeprefix("sha256:")[:12]
+            return f"takes the image {self.image.reference} ({digest}) from {self.image.origin}"
+        try:
+            return f"takes the image {self.spec.image} from {origin_of(self.spec.image, self.context)}, which pulls it"
+        except LabError as error:
+            return f"takes the image {self.spec.image} from nowhere: {error.brief}"
+
     def _launches_per_round(self) -> int:
         return self.scenario.launches if isinstance(self.scenario, Sized) else 1
 
@@ -98,10 +111,13 @@ class Intent:
 
 
 @contextmanager
-def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str]) -> Iterator[Intent]:
+def intent(
+    scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str], say: Callable[[str], None] = print
+) -> Iterator[Intent]:
     """Resolve the targets and ask their engines; the run's own directory lives as long as this context.
 
-    Raises BadInput for a target that does not exist, and for an image that the scenario can do nothing with. An engine
+    `say` tells the user what takes long before anything is measured. Raises BadInput for a target that does not exist,
+    for what is no image, for one that this host does not run or that the scenario can do nothing with. An engine
     that is not there becomes a skipped target, and so does one for which the user's input is bad: the others go on.
     """
     if isinstance(scenario, OwnService) and options.image != SERVICE_IMAGE:
@@ -119,10 +135,11 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
     labels = {"lab.run": run_id, "lab.scenario": scenario.name, "lab.owner": str(Owner.current())}
     run_dir = make_run_dir(run_id, labels)
     try:
-        context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options)
+        context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options, say=say)
         entrants = [_enter(target, context, scenario) for target in targets]
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         spec = options.spec(labels)
+        image = _image(spec, context, entrants, look)
         run = Run(
             id=run_id,
             scenario=scenario.name,
@@ -147,6 +164,7 @@ def intent(scenario: Scenario, options: RunOptions, driver_options: Mapping[str,
                 entrants=entrants,
                 context=context,
                 exposed=exposed,
+                image=image,
             )
     finally:
         RunDir(str(run_dir), labels).delete()
@@ -168,6 +186,7 @@ def execute(intent: Intent, store: Store, progress: Progress, company: Company |
     if intent.options.cold:
         _refuse_cold_among_others(intent.context)
         plan = replace(plan, before_launch=_make_cold, dimensions={"cache": cold_label(facts)})
+    image = intent.image or _image(intent.spec, intent.context, intent.entrants, find)
     runner = Runner(
         run=intent.run,
         scenario=intent.scenario,
@@ -177,6 +196,7 @@ def execute(intent: Intent, store: Store, progress: Progress, company: Company |
         store=store,
         host=facts,
         progress=progress,
+        image=image,
         steal=steal,
         company=company,
     )
@@ -202,6 +222,22 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
         return Entrant(target=target, driver=driver, info=info, record=record, bad_input=isinstance(error, BadInput))
     record = TargetRecord(target=str(target), outcome=Outcome.OK, info=info_json(info))
     return Entrant(target=target, driver=driver, info=info, record=record)
+
+
+def _image(
+    spec: Spec, context: Context, entrants: Sequence[Entrant], how: Callable[..., Source | None]
+) -> Source | None:
+    """Where the user's image is, for all targets of this host; a foreign cluster's nodes pull theirs for themselves.
+
+    Raises BadInput for what no target could run. Where no engine gives it, the targets tell that as they prepare.
+    """
+    here = any(entrant.running and entrant.info and Feature.HOST_PIDS in entrant.info.features for entrant in entrants)
+    if spec.builtin or not here:
+        return None
+    try:
+        return how(spec.image, context, command=spec.command)
+    except DriverError:
+        return None
 
 
 def _skipped(target: Target, info: Info | None, error: LabError) -> TargetRecord:

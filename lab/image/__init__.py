@@ -1,39 +1,40 @@
 """Container images without an engine: the lab's own made, and anyone's read.
 
-`service_archive` makes the image of the lab's service. `fetch_image` finds a user's image, `open_image` reads it
-(what `docker save` writes, or an OCI layout in a tar), and `process_of` tells what it would run, as whom and where,
-by Docker's rules, so that a virtual machine can run it as a container engine would.
+`service_archive` makes the image of the lab's service. `source.find` finds a user's image, `open_image` reads one (what
+`docker save` writes, or an OCI layout), and `process_of` tells what it would run, as whom and where, by Docker's rules,
+so that a virtual machine can run it as a container engine would.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
-import os
-import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote
 
-import httpx
-
-from lab.errors import BadInput, DriverUnavailable, Unsupported
-from lab.image.archive import machine_architecture, read_archive
+from lab.errors import BadInput
+from lab.image.archive import Contents, read_archive
 from lab.image.layers import Entry, Kind, Layers
-from lab.store.place import partial
+from lab.image.writing import labelled_blocks, service_archive, temporary_file
+
+__all__ = [
+    "DEFAULT_PATH",
+    "ImageArchive",
+    "ImageConfig",
+    "Process",
+    "config_of",
+    "open_image",
+    "process_of",
+    "resolve_user",
+    "service_archive",
+]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What Docker gives a container whose image sets no PATH (moby, `system.DefaultPathEnv`)."""
 
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
-_DEFAULT_SOCKET = "/var/run/docker.sock"
-_ENGINE_TIMEOUT_S = 60.0
-_COPY_BYTES = 1024 * 1024
 _MAX_USERS_BYTES = 16 * 1024 * 1024
 
 
@@ -52,6 +53,11 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = "SIGTERM"
 
+    @property
+    def full_environment(self) -> Mapping[str, str]:
+        """With the PATH that every engine gives where the image has none."""
+        return {"PATH": DEFAULT_PATH, **self.environment}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
@@ -68,8 +74,10 @@ class Process:
 class ImageArchive:
     """An image's config and flattened file system, open until `close`; a context manager."""
 
-    def __init__(self, config: ImageConfig, layers: Layers, files: contextlib.ExitStack) -> None:
-        self.config = config
+    def __init__(self, contents: Contents, layers: Layers, files: contextlib.ExitStack) -> None:
+        self.config = config_of(json.loads(contents.config))
+        self.digest = contents.digest
+        self._contents = contents
         self._layers = layers
         self._files = files
 
@@ -93,6 +101,19 @@ class ImageArchive:
         """Have a directory where `path` leads inside the image; one that is there is left as it is."""
         self._layers.add_directory(path, mode=mode, uid=uid, gid=gid)
 
+    @contextlib.contextmanager
+    def loadable(self, *, tag: str, labels: Mapping[str, str], scratch: Path) -> Iterator[Iterator[bytes]]:
+        """The image as every engine loads it, piece by piece: a docker-archive named `tag` with `labels` beside its
+        own. A layer that Docker would refuse, and that can be said otherwise, is written anew in `scratch`. Raises
+        OSError."""
+        with contextlib.ExitStack() as files:
+            rewritten: dict[int, IO[bytes]] = {}
+            for index, irregular in enumerate(self._layers.irregular):
+                if irregular:
+                    rewritten[index] = files.enter_context(temporary_file(scratch))
+                    self._layers.write_layer(index, rewritten[index])
+            yield labelled_blocks(self._contents, rewritten, tag=tag, labels=labels)
+
     def close(self) -> None:
         """Let go of the files. Idempotent."""
         self._files.close()
@@ -104,50 +125,26 @@ class ImageArchive:
         self.close()
 
 
-def service_archive(binary: Path, *, tag: str, labels: Mapping[str, str]) -> bytes:
-    """The one-layer image of the service `binary`, in the form of `docker save`: the same bytes for the same input.
+def open_image(path: Path, *, scratch: Path | None = None) -> ImageArchive:
+    """Read the image for this machine in the file or directory at `path`, checking every digest that it tells.
 
-    It holds /service and an empty /tmp. Raises OSError when `binary` cannot be read.
-    """
-    content = binary.read_bytes()
-    layer = _tar([("tmp", None, 0o1777), ("service", content, 0o755)])
-    config = {
-        "architecture": machine_architecture(),
-        "config": {"Entrypoint": ["/service"], "Labels": dict(sorted(labels.items())), "WorkingDir": "/"},
-        "created": "1970-01-01T00:00:00Z",
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "lab"}],
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-    }
-    config_json = _json(config)
-    config_name = f"{hashlib.sha256(config_json).hexdigest()}.json"
-    manifest = [{"Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"]}]
-    return _tar(
-        [(config_name, config_json, 0o644), ("layer.tar", layer, 0o644), ("manifest.json", _json(manifest), 0o644)]
-    )
-
-
-def open_image(path: Path) -> ImageArchive:
-    """Read the image in the tar file at `path`, checking every digest that the archive tells.
-
-    Raises BadInput for what is no image, holds several, is damaged, or leads out of itself; Unsupported for a
-    compression that this Python cannot undo.
+    What is compressed goes to nameless files in `scratch`, by default where temporary files go. Raises BadInput for
+    what is no image, holds several, is damaged, or leads out of itself; OSError where `scratch` is full.
     """
     with contextlib.ExitStack() as files:
-        config, opened = read_archive(path, files)
+        contents = read_archive(path, files, scratch=scratch)
         layers = Layers()
         files.callback(layers.close)
         try:
-            for layer in opened:
-                layers.add(tarfile.open(fileobj=layer, mode="r:"))  # noqa: SIM115 - `layers` closes it
-        except (
-            tarfile.TarError,
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ) as error:  # as tarfile takes hostile headers
+            for layer in contents.layers:
+                layers.add(layer)
+        # As tarfile takes hostile headers.
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise BadInput(f"a layer of {path} is not a readable tar: {error}") from error
-        return ImageArchive(_config(config), layers, files.pop_all())
+        try:
+            return ImageArchive(contents, layers, files.pop_all())
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadInput(f"the config of {path} is not understood: {error}") from error
 
 
 def process_of(
@@ -193,72 +190,8 @@ def resolve_user(image: ImageArchive) -> tuple[int, int, tuple[int, ...], str]:
     return uid, gid, tuple(dict.fromkeys([gid, *supplementary])), home or "/"
 
 
-def fetch_image(reference: str, cache_dir: Path) -> Path:
-    """The archive of the image `reference`: an existing file is taken as it is, else a Docker engine saves it.
-
-    Saved archives are kept in `cache_dir` by image id. Raises BadInput when the engine has no such image, and
-    DriverUnavailable when there is no engine to ask.
-    """
-    given = Path(reference)
-    try:
-        if given.is_file():
-            return given
-    except OSError as error:
-        raise BadInput(f"'{reference}' cannot be looked at: {error.strerror}") from error
-    if not _REFERENCE.fullmatch(reference):
-        raise BadInput(f"'{reference}' is neither a file nor an image's name")
-    socket_path = engine_socket()
-    save_hint = f"docker save -o image.tar {reference}, and give image.tar as the image"
-    try:
-        with httpx.Client(
-            transport=httpx.HTTPTransport(uds=socket_path), base_url="http://docker", timeout=_ENGINE_TIMEOUT_S
-        ) as engine:
-            return _save(engine, reference, cache_dir)
-    except httpx.HTTPError as error:
-        raise DriverUnavailable(
-            f"no Docker engine answers at {socket_path} to give the image '{reference}'",
-            details=f"{type(error).__name__}: {error}",
-            resolution=f"start Docker, or elsewhere {save_hint}",
-        ) from error
-
-
-def _save(engine: httpx.Client, reference: str, cache_dir: Path) -> Path:
-    url = f"/images/{quote(reference, safe='/:@')}"
-    answer = engine.get(f"{url}/json")
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        raise BadInput(
-            f"the Docker engine has no image '{reference}'",
-            resolution=f"docker pull {reference}, or give a file made by `docker save`",
-        )
-    answer.raise_for_status()
-    path = cache_dir / "images" / f"{answer.json()['Id'].removeprefix('sha256:')}.tar"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial(cache_dir, "image.tar") as part:
-        part.touch(mode=0o600)  # the image may hold files that are not for all
-        with part.open("wb") as file, engine.stream("GET", f"{url}/get") as saved:
-            saved.raise_for_status()
-            for block in saved.iter_bytes(_COPY_BYTES):
-                file.write(block)
-        part.replace(path)
-    return path
-
-
-def engine_socket() -> str:
-    """The path of the Docker engine's socket that images are saved from. Raises Unsupported for another host's."""
-    host = os.environ.get("DOCKER_HOST", "")
-    if not host:
-        return _DEFAULT_SOCKET
-    if not host.startswith("unix://"):
-        raise Unsupported(
-            f"images are saved from a Docker engine on this host only, and DOCKER_HOST is '{host}'",
-            resolution="docker save -o image.tar IMAGE, and give image.tar as the image",
-        )
-    return host.removeprefix("unix://")
-
-
-def _config(config: Mapping[str, Any]) -> ImageConfig:
+def config_of(config: Mapping[str, Any]) -> ImageConfig:
+    """What an image's `config`, as its JSON or an engine gives it, says. Raises BadInput."""
     run = config.get("config") or {}
     if not all(isinstance(variable, str) for variable in run.get("Env") or ()):
         raise BadInput("the image's environment is not a list of words")
@@ -299,20 +232,3 @@ def _records(image: ImageArchive, path: str, fields: int) -> list[list[str]]:
         lines = file.read(_MAX_USERS_BYTES).decode("utf-8", "surrogateescape").splitlines()
     split = [line.strip().split(":") for line in lines if line.strip() and not line.startswith("#")]
     return [record + [""] * (fields - len(record)) for record in split]
-
-
-def _tar(files: Sequence[tuple[str, bytes | None, int]]) -> bytes:
-    """A tar of files and, where the content is None, directories: root's, of 1970."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, content, mode in files:
-            member = tarfile.TarInfo(name)
-            member.mode = mode
-            member.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
-            member.size = len(content or b"")
-            archive.addfile(member, io.BytesIO(content or b""))
-    return buffer.getvalue()
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from urllib.parse import quote
-
-import httpx
 
 from lab.errors import LabError
-from lab.image import engine_socket, open_image
-
-_TIMEOUT_S = 5.0
+from lab.image import open_image
+from lab.image.engine import Engine, engine_address
+from lab.image.source import is_path
 
 
 def exposed_ports(image: str, *, docker_host: str = "") -> tuple[int, ...]:
     """The ports of `image`, a file or a name that the Docker engine at `docker_host` knows, in order; none where it
     exposes none, or where it is not known here yet: whoever prepares it says what is wrong with it."""
-    with contextlib.suppress(LabError, OSError, ValueError, httpx.HTTPError):
-        path = Path(image)
-        if path.is_file():
-            with open_image(path) as opened:
+    with contextlib.suppress(LabError, OSError, ValueError):
+        if is_path(image):
+            with open_image(Path(image).expanduser()) as opened:
                 return tcp_ports(opened.config.exposed_ports)
-        socket_path = docker_host.removeprefix("unix://") if docker_host else engine_socket()
-        transport = httpx.HTTPTransport(uds=socket_path)
-        with httpx.Client(transport=transport, base_url="http://docker", timeout=_TIMEOUT_S) as engine:
-            told = engine.get(f"/images/{quote(image, safe='/:@')}/json").raise_for_status().json()
-        return tcp_ports(tuple((told.get("Config") or {}).get("ExposedPorts") or ()))
+        with Engine(engine_address({"docker-host": docker_host} if docker_host else {})) as engine:
+            known = engine.inspect(image)
+        return tcp_ports(tuple(known.config.get("ExposedPorts") or ())) if known is not None else ()
     return ()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ from lab.errors import (
     Unsupported,
 )
 from lab.host.facts import Steal
+from lab.image.source import Source
 from lab.launch.session import Session
 from lab.launch.ticks import begin_at_random
 from lab.run.clean import QUIET_S, sweep
@@ -34,6 +37,7 @@ from lab.scenario import Launches, Scenario
 from lab.spec import Spec, Target
 from lab.store.database import Store
 from lab.store.digest import concealed
+from lab.store.place import FULL, no_room
 from lab.store.record import LaunchRecord, Outcome, Run, RunStatus, TargetRecord
 from lab.store.sample import Sample
 from lab.timeline import HostClock, Phase, SystemClock, Timeline
@@ -91,15 +95,21 @@ class Entrant:
     def running(self) -> bool:
         return self.record.outcome is Outcome.OK
 
-    def learn(self, info: Info) -> None:
-        """What its engine says of itself."""
+    def learn(self, info: Info, image: Source | None = None) -> None:
+        """What its engine says of itself, and what a user's image adds to that."""
+        if image is not None:
+            emulation = {"emulation": image.emulation} if image.emulation else {}
+            info = replace(
+                info, facts={**info.facts, "image": image.facts()}, qualifiers={**info.qualifiers, **emulation}
+            )
         self.info = info
         self.record = replace(self.record, info=info_json(info))
 
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """One run. `run` must carry the id; `spec` the run's labels, which every object made gets. `company` are the other
+    """One run. `run` must carry the id; `spec` the run's labels, which every object made gets; `image` is
+    where a user's image was found, and `company` are the other
     runs that the engines may have."""
 
     run: Run
@@ -110,6 +120,7 @@ class Runner:
     store: Store
     host: Mapping[str, Any]
     progress: Progress
+    image: Source | None = None
     steal: Steal = field(default_factory=Steal)
     clock: HostClock = field(default_factory=SystemClock)
     company: Company | None = None
@@ -150,13 +161,17 @@ class Runner:
             self.progress.preparing(str(entrant.target))
             try:
                 entrant.driver.prepare(replace(self.spec, labels=self._labels(entrant)))
-                entrant.learn(entrant.driver.info())  # again: what was prepared can be part of what it is
+                entrant.learn(entrant.driver.info(), self.image)  # again: what was prepared can be part of what it is
                 self.store.set_target(self.run.id, entrant.record)
             except StoreError:
                 raise
-            except LabError as error:
+            except (BadInput, Unsupported) as error:
                 entrant.bad_input = isinstance(error, BadInput)
                 self._end_target(entrant, Outcome.SKIPPED, error)
+            except LabError as error:
+                self._end_target(entrant, Outcome.FAILED, error)
+            except OSError as error:
+                self._end_target(entrant, Outcome.FAILED, _driver_error(error))
             interrupts.check()
 
     def _rounds(self, interrupts: Interrupts) -> str:
@@ -186,7 +201,8 @@ class Runner:
             self.scenario.measure(bench)
         except BadInput:
             raise
-        except (DriverError, MeasurementError) as error:
+        except (DriverError, MeasurementError, OSError) as problem:
+            error = _driver_error(problem) if isinstance(problem, OSError) else problem
             bench.record(error)
             entrant.failures_in_a_row += 1
             hopeless = isinstance(error, DriverUnavailable | Unsupported)
@@ -381,6 +397,15 @@ def _said(error: LabError, spec: Spec, logs: bytes = b"") -> dict[str, Any]:
     """What an error said, without what the user gave the service by --env; `logs` are the service's own words."""
     details = concealed(error.details, spec.environment)
     return {"error": concealed(str(error), spec.environment), "logs": details or logs.decode(errors="replace")}
+
+
+def _driver_error(error: OSError) -> DriverError:
+    """What the file system said to a driver, as an error of its target alone: the others go on."""
+    where = Path(str(error.filename)) if error.filename else Path(tempfile.gettempdir())
+    if error.errno in FULL:
+        return no_room(error, where.name, where.parent)
+    named = f"{error.filename}: " if error.filename else ""
+    return DriverError(f"a file could not be used: {named}{error.strerror or error}", details=repr(error))
 
 
 def _is_look(measured: int) -> bool:

@@ -6,6 +6,7 @@ link. The same sources, compiler and flags give the same bytes, wherever they ar
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -138,12 +139,12 @@ def _compile(compiler: Compiler, files: Sequence[str], flags: Sequence[str], pat
     """Build `path`; None when it worked, else what the compiler said."""
     if path.exists():
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     # Its caches go with the lab's: a service account may have no home.
     environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_dir / "zig"))
     environment.setdefault("ZIG_LOCAL_CACHE_DIR", str(cache_dir / "zig"))
-    with partial(cache_dir, path.name) as directory:
+    with partial(cache_dir, path.name, what="the lab's service, compiled,") as directory:
+        path.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir()
         for file in files:
             (directory / file).parent.mkdir(exist_ok=True)
@@ -157,6 +158,8 @@ def _compile(compiler: Compiler, files: Sequence[str], flags: Sequence[str], pat
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{' '.join(command)}: {error}"
+        if os.strerror(errno.ENOSPC).encode() in result.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if result.returncode != 0:
             return f"{' '.join(command)}: {result.stderr.decode(errors='replace').strip()}"
         program = directory / "program"

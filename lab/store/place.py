@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.driver import Leftover, bears
-from lab.errors import BadInput, CleanupError, DriverUnavailable, LabError
+from lab.errors import BadInput, CleanupError, DriverUnavailable, LabError, PlaceError
 from lab.host.ownership import Owner, owner_alive, start_ticks
 from lab.host.procfs import mount_of, read_mounts
 
@@ -27,11 +28,20 @@ BEAT_S = 60.0
 STALE_S = 3600.0
 """An owner that cannot be seen, and has not done so for this long, is dead."""
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What a write meets where there is no room for it: a full disk, a quota, a limit on files, a read-only mount."""
+
 _LABELS = "labels.json"
 _HEARTBEAT = "heartbeat"
 _PARTIAL = "partial"
 _MAKER = re.compile(r"(\d+)-(\d+)-(\d+)-([0-9a-f]{32})-")
 _OLDER_MAKER = re.compile(r"(\d+)-(\d+)-")
+_WHY = {
+    errno.ENOSPC: "there is no space left",
+    errno.EDQUOT: "this user's quota is used up",
+    errno.EFBIG: "no larger file is allowed there",
+    errno.EROFS: "it is mounted read-only",
+}
 
 
 def state_dir() -> Path:
@@ -52,11 +62,16 @@ def make_run_dir(run_id: str, labels: Mapping[str, str]) -> Path:
     """
     root = _runs_root()
     # The labels are in place before the directory has its name, so that a kill between the two is found as well.
-    unnamed = Path(tempfile.mkdtemp(prefix=f".{_maker()}-", dir=root))
-    (unnamed / _LABELS).write_text(json.dumps(dict(labels)))
-    (unnamed / _HEARTBEAT).touch()
-    unnamed.chmod(0o711)
-    return unnamed.rename(root / run_id)
+    with filling("a run's directory", root):
+        unnamed = Path(tempfile.mkdtemp(prefix=f".{_maker()}-", dir=root))
+        try:
+            (unnamed / _LABELS).write_text(json.dumps(dict(labels)))
+            (unnamed / _HEARTBEAT).touch()
+            unnamed.chmod(0o711)
+            return unnamed.rename(root / run_id)
+        except OSError:
+            _remove(unnamed)
+            raise
 
 
 def require_exec(folder: Path) -> None:
@@ -116,18 +131,59 @@ def _by_heartbeat(labels: Mapping[str, str]) -> bool | None:
 
 
 @contextlib.contextmanager
-def partial(cache: Path, name: str) -> Iterator[Path]:
+def partial(cache: Path, name: str, *, what: str = "", needs_bytes: int = 0) -> Iterator[Path]:
     """A path below `cache` of this call's own, where a file or directory is made until it is renamed into place.
 
-    What is still there at the end is removed; what a killed process left there, `run_dirs` lists.
+    What is still there at the end is removed; what a killed process left there, `run_dirs` lists. Raises PlaceError
+    where there is no room for it, which tells `what` it was, and how much it needs where that is known.
     """
+    with filling(what or name, cache, needs_bytes=needs_bytes):
+        path = partial_folder(cache) / f"{_maker()}-{secrets.token_hex(4)}-{name}"
+        try:
+            yield path
+        finally:
+            _remove(path)
+
+
+def partial_folder(cache: Path) -> Path:
+    """The folder below `cache` in which things are made, and nameless files lie."""
     folder = cache / _PARTIAL
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{_maker()}-{secrets.token_hex(4)}-{name}"
+    return folder
+
+
+@contextlib.contextmanager
+def filling(what: str, place: Path, *, needs_bytes: int = 0) -> Iterator[None]:
+    """Raises PlaceError where `what` finds no room in `place`: a full disk, a quota, a limit, a read-only mount."""
     try:
-        yield path
-    finally:
-        _remove(path)
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise no_room(error, what, place, needs_bytes=needs_bytes) from error
+
+
+def no_room(error: OSError, what: str, place: Path, *, needs_bytes: int = 0) -> PlaceError:
+    """The one line for a write of `what` to `place` that met one of FULL."""
+    needs = f"{what} needs {needs_bytes / 1e6:.0f} MB" if needs_bytes else f"{what} does not fit"
+    free = ""
+    if error.errno == errno.ENOSPC:
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(place).free / 1e6:.0f} MB free)"
+    return PlaceError(
+        f"{place} cannot be written to: {_WHY.get(error.errno or 0, error.strerror)}{free}, and {needs}",
+        details=str(error),
+        resolution=_elsewhere(place),
+    )
+
+
+def labels_in(run_dir: Path) -> dict[str, str]:
+    """The labels that a run's directory bears; none where it bears none."""
+    try:
+        found = json.loads((run_dir / _LABELS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +269,25 @@ def _remove(path: Path) -> None:
 def _runs_root() -> Path:
     root = Path("/var/tmp") / f"stratalab-{os.getuid()}"  # noqa: S108  owner and mode are checked below
     try:
-        root.mkdir(mode=0o711)
-        root.chmod(0o711)
+        with filling("a run's directory", root.parent):
+            root.mkdir(mode=0o711)
+            root.chmod(0o711)
     except FileExistsError:
         pass
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise LabError(f"{root} is not a directory of yours alone", resolution=f"remove it: sudo rm -r {root}")
     return root
+
+
+def _elsewhere(place: Path) -> str:
+    for variable, default, name in (
+        ("XDG_CACHE_HOME", ".cache", "the cache"),
+        ("XDG_STATE_HOME", ".local/state", "the store"),
+    ):
+        if place.is_relative_to(_xdg(variable, default) / "stratalab"):
+            return f"make room on that disk, or put {name} on another with {variable}"
+    return "make room on that disk"
 
 
 def _xdg(variable: str, default: str) -> Path:

@@ -17,9 +17,10 @@ from typing import Any
 from drivers.kubernetes.cluster.kind import Kind
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, Unsupported
-from lab.image import fetch_image, service_archive
+from lab.image import service_archive, source
 from lab.service.build import build_service
 from lab.spec import Spec
+from lab.store.place import filling
 
 
 def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
@@ -35,9 +36,22 @@ def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
         finally:
             path.unlink()
         return reference
-    path = fetch_image(spec.image, context.cache_dir)
-    reference = _reference(path)
-    _load(kind, cluster, reference, _config_digest(path), path)
+    found = source.find(spec.image, context, command=spec.command)
+    reference = f"docker.io/stratalab/image:{found.digest.removeprefix('sha256:')[:16]}"
+    path = context.run_dir / f"{found.digest.removeprefix('sha256:')[:16]}.tar"
+    try:
+        with (
+            filling(f"the image {spec.image}", context.run_dir),
+            source.open_source(found, context) as image,
+            image.loadable(tag=reference, labels={}, scratch=context.run_dir) as blocks,
+            path.open("xb") as archive,
+        ):
+            path.chmod(0o600)  # the image may hold files that are not for all
+            for block in blocks:
+                archive.write(block)
+        _load(kind, cluster, reference, _config_digest(path), path)
+    finally:
+        path.unlink(missing_ok=True)
     return reference
 
 
@@ -51,20 +65,12 @@ def foreign_reference(spec: Spec, service: str) -> str:
             "the lab's own service is in no registry, and only a registry brings an image to a foreign cluster",
             resolution="push it to one, and give --driver-option service-image=REFERENCE (or LAB_SERVICE_IMAGE)",
         )
-    if spec.image.startswith(("/", "./", "../", "~")) or Path(spec.image).is_file():
+    if source.is_path(spec.image):
         raise Unsupported(
             f"{spec.image} is a file, and only a registry brings an image to a foreign cluster",
             resolution="push it to a registry, and give its reference",
         )
     return spec.image
-
-
-def normalized(reference: str) -> str:
-    """The whole name of an image, as containerd keeps it (distribution/reference, `ParseNormalizedNamed`)."""
-    first, slash, _ = reference.partition("/")
-    if not slash:
-        return f"docker.io/library/{reference}"
-    return reference if "." in first or ":" in first or first == "localhost" else f"docker.io/{reference}"
 
 
 def _load(kind: Kind, cluster: str, reference: str, digest: str, archive: Path) -> None:
@@ -79,14 +85,6 @@ def _load(kind: Kind, cluster: str, reference: str, digest: str, archive: Path) 
                 f"the image {reference} is missing on the node {node}, or is another there, after it was loaded",
                 resolution="lab cluster down, then lab cluster up",
             )
-
-
-def _reference(path: Path) -> str:
-    with _opened(path) as archive:
-        tags = _only_image(archive).get("RepoTags") or ()
-    if not tags:
-        raise BadInput(f"the image in {path} has no name", resolution="`docker tag` it, then `docker save` it anew")
-    return normalized(str(tags[0]))
 
 
 def _config_digest(path: Path) -> str:

@@ -19,8 +19,10 @@ from drivers.libvirt import media, rootfs
 from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.guest import Entry, cpio, directory, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from lab.driver import Context
 from lab.errors import DriverError, Unsupported
-from lab.image import ImageArchive, ImageConfig
+from lab.image import ImageArchive
+from lab.image.archive import Contents
 from lab.image.layers import Layers
 from lab.spec import Spec
 from lab.units import MIB
@@ -84,8 +86,9 @@ def test_an_overlay_is_what_qemu_img_would_make(tmp_path: Path) -> None:
 
 def image_of(tar: bytes) -> ImageArchive:
     layers = Layers()
-    layers.add(tarfile.open(fileobj=io.BytesIO(tar)))  # noqa: SIM115  closed by `layers`
-    return ImageArchive(ImageConfig(architecture="amd64"), layers, contextlib.ExitStack())
+    layers.add(io.BytesIO(tar))
+    contents = Contents(config=b'{"architecture": "amd64"}', layers=[io.BytesIO(tar)], names=[], plain=True)
+    return ImageArchive(contents, layers, contextlib.ExitStack())
 
 
 def layer(*members: tuple[str, bytes, dict[str, object]]) -> bytes:
@@ -126,10 +129,11 @@ def debugfs(disk: Path, request: str) -> str:
 def test_every_owner_mode_device_and_xattr_of_an_image_is_on_its_disk(tmp_path: Path) -> None:
     capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
     pax = {"SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape")}
+    owned: dict[str, object] = {"mode": 0o4755, "uid": 100_000, "gid": 70_000, "pax_headers": pax}
     tar = layer(
         ("srv", b"", {"type": tarfile.DIRTYPE, "mode": 0o2750, "uid": 1, "gid": 2}),
-        ("srv/program", b"P", {"mode": 0o4755, "uid": 100_000, "gid": 70_000, "pax_headers": pax}),
-        ("srv/hard", b"", {"type": tarfile.LNKTYPE, "linkname": "srv/program"}),
+        ("srv/program", b"P", owned),
+        ("srv/hard", b"", {**owned, "type": tarfile.LNKTYPE, "linkname": "srv/program"}),
         ("srv/a name \"with\" 'quotes' $HOME <12> \\", b"q", {"uid": 3}),
         ("srv/null", b"", {"type": tarfile.CHRTYPE, "mode": 0o666, "devmajor": 1, "devminor": 3}),
         ("srv/pipe", b"", {"type": tarfile.FIFOTYPE, "mode": 0o600, "uid": 4}),
@@ -158,9 +162,17 @@ def test_every_owner_mode_device_and_xattr_of_an_image_is_on_its_disk(tmp_path: 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".root")] == []
 
 
-def test_a_name_that_debugfs_could_not_be_told_is_refused(tmp_path: Path) -> None:
+def test_a_name_with_a_line_break_is_a_files_and_no_command(tmp_path: Path) -> None:
+    rootfs.write_disk(image_of(layer(("a\nsif <2> uid 1", b"", {"uid": 7}))), tmp_path / "disk")
+    assert b"a\nsif <2> uid 1" in debugfs(tmp_path / "disk", "ls -p /").encode()
+    assert inode(tmp_path / "disk", "/")["User"] == "0"
+
+
+def test_a_device_that_debugfs_could_not_be_told_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported):
-        rootfs.write_disk(image_of(layer(("a\nsif / uid 1", b"", {}))), tmp_path / "disk")
+        rootfs.write_disk(
+            image_of(layer(("a\nsif <2> uid 1", b"", {"type": tarfile.CHRTYPE, "devminor": 1}))), tmp_path / "disk"
+        )
     assert not (tmp_path / "disk").exists()
 
 
@@ -192,7 +204,7 @@ def test_media_are_written_once_and_not_for_all(tmp_path: Path, monkeypatch: pyt
     run.mkdir()
 
     def prepared(spec: Spec) -> media.Media:
-        return media.prepare_media(spec, "q35", kernel, run_dir=run, cache_dir=cache)
+        return media.prepare_media(spec, "q35", kernel, Context(run_dir=run, cache_dir=cache))
 
     first = prepared(Spec())
     before = {path: path.stat().st_mtime_ns for path in (first.kernel, first.initramfs)}

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.server
 import io
 import json
-import socketserver
 import tarfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.errors import BadInput, DriverUnavailable, LabError, Unsupported
+from lab.errors import BadInput
 from lab.image import (
     DEFAULT_PATH,
-    fetch_image,
     open_image,
     process_of,
     resolve_user,
@@ -205,7 +201,7 @@ def test_owners_modes_xattrs_times_and_devices_are_kept(tar: Path) -> None:
     )
     with open_image(docker_archive(tar, [everything])) as image:
         found = {entry.path: entry for entry in image.entries()}
-        assert (found["d"].mode, found["d"].uid, found["d"].gid, found["d"].mtime_s) == (0o2750, 7, 8, 5)
+        assert (found["d"].mode, found["d"].uid, found["d"].gid, found["d"].mtime_ns) == (0o2750, 7, 8, 5_000_000_000)
         assert (found["d/f"].mode, found["d/f"].uid, found["d/f"].size) == (0o6711, 2_000_000, 70_000)
         assert found["d/f"].xattrs == {"security.capability": CAPABILITY}
         assert (found["d/l"].kind, found["d/l"].target) == (Kind.SYMLINK, "/d/f")
@@ -259,17 +255,14 @@ def test_a_directory_given_again_keeps_what_is_in_it(tar: Path) -> None:
         assert [(entry.path, entry.uid) for entry in image.entries()] == [("a", 5), ("a/x", 0)]
 
 
-def test_hard_links_share_content_and_inode_across_layers(tar: Path) -> None:
-    lower = layer(directory("a"), member("a/one", content=b"same", uid=3))
-    upper = layer(member("two", type=tarfile.LNKTYPE, linkname="a/one"), member("a/.wh.one"))
-    with open_image(docker_archive(tar, [lower])) as image:
-        first = image.find("a/one")
+def test_a_hard_link_to_a_lower_layers_file_brings_it_up(tar: Path) -> None:
+    lower = layer(directory("a", mode=0o700), member("a/one", content=b"same", uid=3), member("a/other", content=b"o"))
+    upper = layer(member("two", type=tarfile.LNKTYPE, linkname="a/one", uid=3))
     with open_image(docker_archive(tar, [lower, upper])) as image:
-        assert [entry.path for entry in image.entries()] == ["a", "two"]
-        second = image.find("two")
-        assert first is not None
-        assert second is not None
-        assert (second.inode, second.uid, image.open(second).read()) == (first.inode, 3, b"same")
+        found = {entry.path: entry for entry in image.entries()}
+        assert found["two"].inode == found["a/one"].inode
+        assert (found["two"].uid, image.open(found["two"]).read()) == (3, b"same")
+        assert (found["a"].mode, sorted(found)) == (0o700, ["a", "a/one", "a/other", "two"])
 
 
 def test_a_hard_link_to_nothing_is_refused(tar: Path) -> None:
@@ -286,10 +279,16 @@ def test_directories_that_no_layer_names_are_there(tar: Path) -> None:
         ]
 
 
-def test_a_later_layer_writes_through_a_link_inside_the_image(tar: Path) -> None:
-    lower = layer(directory("usr"), directory("usr/lib"), member("lib", type=tarfile.SYMTYPE, linkname="../../usr/lib"))
+def test_a_layer_writes_through_its_own_links_and_not_through_those_of_lower_ones(tar: Path) -> None:
+    lower = layer(
+        directory("usr"),
+        directory("usr/lib"),
+        member("lib", type=tarfile.SYMTYPE, linkname="../../usr/lib"),
+        member("lib/own.so", content=b"own"),
+    )
     upper = layer(member("lib/x.so", content=b"so"))
-    assert names(docker_archive(tar, [lower, upper])) == ["lib", "usr", "usr/lib", "usr/lib/x.so"]
+    assert names(docker_archive(tar, [lower])) == ["lib", "usr", "usr/lib", "usr/lib/own.so"]
+    assert names(docker_archive(tar, [lower, upper])) == ["lib", "lib/x.so", "usr", "usr/lib", "usr/lib/own.so"]
     assert content_of(tar, "/lib/x.so") == b"so"
 
 
@@ -364,13 +363,7 @@ def test_what_is_no_image_is_one_clear_error(tar: Path, content: bytes) -> None:
 
 
 def test_an_absent_file_is_bad_input(tar: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
-        open_image(tar)
-
-
-def test_zstd_is_unsupported_clearly(tar: Path) -> None:
-    docker_archive(tar, [b"\x28\xb5\x2f\xfd" + b"0" * 600])
-    with pytest.raises(Unsupported, match="zstd"):
+    with pytest.raises(BadInput, match=r"there is no image .*image.tar"):
         open_image(tar)
 
 
@@ -440,107 +433,6 @@ def test_the_process_joins_entrypoint_command_and_environment(tar: Path) -> None
 def test_no_program_is_bad_input(tar: Path) -> None:
     with open_image(docker_archive(tar, [layer(member("x"))])) as image, pytest.raises(BadInput, match="no program"):
         process_of(image)
-
-
-# Fetching, from an engine that this test plays.
-
-
-class Engine(http.server.BaseHTTPRequestHandler):
-    asked: list[str]
-    archive: bytes
-    complete: bool
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        archive, complete = self.server.archive, self.server.complete  # type: ignore[attr-defined]
-        if self.path == "/images/web:1/json":
-            body, status = json.dumps({"Id": "sha256:" + "a" * 64}).encode(), 200
-        elif self.path == "/images/web:1/get":
-            body, status = archive, 200
-        elif self.path.startswith("/images/failing"):
-            body, status = b'{"message":"it fails"}', 500
-        else:
-            body, status = b'{"message":"no such image"}', 404
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body if complete or not self.path.endswith("/get") else body[: len(body) // 2])
-
-
-class EngineServer(socketserver.ThreadingUnixStreamServer):
-    asked: list[str]
-    archive: bytes
-    complete: bool
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineServer]:
-    path = tmp_path / "engine.sock"
-    with EngineServer(str(path), Engine) as server:
-        server.asked, server.archive, server.complete = [], b"an archive" * 1000, True
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-        yield server
-        server.shutdown()
-
-
-def test_a_file_is_taken_as_it_is(tar: Path, tmp_path: Path) -> None:
-    tar.write_bytes(b"x")
-    assert fetch_image(str(tar), tmp_path / "cache") == tar
-
-
-def test_an_image_is_saved_once_and_kept_by_its_id(engine: EngineServer, tmp_path: Path) -> None:
-    path = fetch_image("web:1", tmp_path)
-    assert path.read_bytes() == engine.archive
-    assert path.stat().st_mode & 0o777 == 0o600, "what is in an image is not for all"
-    assert "a" * 64 in path.name
-    assert fetch_image("web:1", tmp_path) == path
-    assert engine.asked.count("/images/web:1/get") == 1
-
-
-def test_an_absent_image_says_how_to_get_it(engine: EngineServer, tmp_path: Path) -> None:
-    with pytest.raises(BadInput) as caught:
-        fetch_image("absent:2", tmp_path)
-    assert "docker pull absent:2" in caught.value.resolution
-
-
-def test_a_save_cut_short_leaves_nothing(engine: EngineServer, tmp_path: Path) -> None:
-    fetch_image("web:1", tmp_path / "other")
-    engine.complete = False
-    with pytest.raises(DriverUnavailable):
-        fetch_image("web:1", tmp_path)
-    assert not list((tmp_path / "images").glob("*"))
-    assert list((tmp_path / "partial").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("host", "error"), [("tcp://127.0.0.1:1", Unsupported), ("unix:///absent.sock", DriverUnavailable)]
-)
-def test_no_engine_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, error: type[LabError]
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", host)
-    with pytest.raises(error) as caught:
-        fetch_image("web:1", tmp_path)
-    assert "docker save" in caught.value.resolution
-
-
-@pytest.mark.parametrize("reference", ["", "-x", "a b", "../../x", "a?b", "x" * 300])
-def test_what_is_no_reference_is_never_asked_for(engine: EngineServer, tmp_path: Path, reference: str) -> None:
-    with pytest.raises(BadInput):
-        fetch_image(reference, tmp_path)
-    assert engine.asked == []
-
-
-def test_an_engines_failure_is_its_own_error(engine: EngineServer, tmp_path: Path) -> None:
-    with pytest.raises(DriverUnavailable):
-        fetch_image("failing", tmp_path)
 
 
 # What the lab adds, and what no image is let do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import pytest
 
 from lab.driver import Context, Driver, Info, Instance, Mark
 from lab.errors import (
+    BadInput,
     CleanupError,
     DriverUnavailable,
     LaunchError,
@@ -22,6 +24,7 @@ from lab.errors import (
 )
 from lab.features import Feature
 from lab.host.ownership import Owner
+from lab.image.source import Source
 from lab.run.runner import Entrant, Plan, Runner, _is_look, now_iso
 from lab.scenario import Bench
 from lab.spec import Endpoint, Spec, Target
@@ -378,15 +381,63 @@ def test_a_store_that_fails_ends_the_run_clean(
     assert store.load("r1").run.status is RunStatus.INTERRUPTED
 
 
-def test_a_launch_that_fails_while_preparing_is_a_skipped_row(store: Store, drivers: dict[str, Driver]) -> None:
+@pytest.mark.parametrize(
+    ("problem", "outcome", "reason"),
+    [
+        (LaunchError("no image"), Outcome.FAILED, "no image"),
+        (Unsupported("never here"), Outcome.SKIPPED, "never here"),
+        (BadInput("no such"), Outcome.SKIPPED, "no such"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/proc/disk"),
+            Outcome.FAILED,
+            "/proc cannot be written to: ",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), Outcome.FAILED, "/x: Permission denied"),
+    ],
+)
+def test_what_fails_while_preparing_is_a_row_with_its_reason_and_the_others_go_on(
+    store: Store, drivers: dict[str, Driver], problem: Exception, outcome: Outcome, reason: str
+) -> None:
     class Unprepared(FakeDriver):
         def prepare(self, spec: Spec) -> None:
-            raise LaunchError("no image", resolution="bring one")
+            raise problem
 
     driver = Unprepared("", Context(run_dir=Path("/"), cache_dir=Path("/")))
     driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
     record, _, _ = run(store, {"a": drivers["a"], "x": driver}, rounds=2)
-    assert {t.target: t.outcome for t in record.targets} == {"a": Outcome.OK, "x": Outcome.SKIPPED}
+    assert {t.target: t.outcome for t in record.targets} == {"a": Outcome.OK, "x": outcome}
+    assert reason in next(t.reason for t in record.targets if t.target == "x")
+    assert [launch.target for launch in record.launches].count("a") == 3
+
+
+def test_a_full_disk_at_a_launch_is_that_launches_failure_and_the_others_go_on(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Full(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            raise OSError(errno.ENOSPC, "No space left on device", "/proc/disk")
+
+    driver = Full("", Context(run_dir=Path("/"), cache_dir=Path("/")))
+    driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
+    record, _, _ = run(store, {"a": drivers["a"], "x": driver}, rounds=2)
+    assert {t.target: t.outcome for t in record.targets} == {"a": Outcome.OK, "x": Outcome.FAILED}
+    assert "/proc cannot be written to: there is no space left" in next(
+        t.reason for t in record.targets if t.target == "x"
+    )
+
+
+def test_every_row_carries_the_users_image_and_an_emulated_one_is_a_row_of_its_own(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    found = Source(
+        reference="x:1", digest="sha256:ab", origin="the file /x", platform="linux/arm64", emulation="qemu-user"
+    )
+    entrants = a_run(store, drivers, Plan(rounds=1), Watcher())
+    entrants.image = found
+    entrants.execute()
+    for target in store.load("r1").targets:
+        assert target.info["facts"]["image"]["digest"] == "sha256:ab"
+        assert target.info["qualifiers"]["emulation"] == "qemu-user"
 
 
 def test_a_failed_launch_is_removed_and_its_samples_are_not_kept(store: Store, drivers: dict[str, Driver]) -> None:

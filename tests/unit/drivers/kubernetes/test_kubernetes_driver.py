@@ -193,7 +193,7 @@ def test_an_image_is_loaded_once_and_verified_by_digest(make: Make, kind: Any) -
 
 
 def test_a_users_image_is_loaded_from_its_file(make: Make, stub: Any, tmp_path: Path) -> None:
-    from lab.image import service_archive
+    from lab.image import open_image, service_archive
 
     program = tmp_path / "program"
     program.write_bytes(b"theirs")
@@ -202,7 +202,8 @@ def test_a_users_image_is_loaded_from_its_file(make: Make, stub: Any, tmp_path: 
     with launched(make(), spec(image=str(path), ready_path="/", command=("a", "$(HOME)"))) as session:
         (pod,) = stub.listed("pods")
         container = pod["spec"]["containers"][0]
-        assert container["image"] == "docker.io/library/theirs:3"
+        with open_image(path) as image:
+            assert container["image"] == f"docker.io/stratalab/image:{image.digest.removeprefix('sha256:')[:16]}"
         assert container["args"] == ["a", "$$(HOME)"]
         assert session.answer is not None
 
