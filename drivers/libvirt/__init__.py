@@ -98,7 +98,7 @@ class LibvirtDriver:
                 "guest_kernel_from": found.origin if found else f"to be fetched: package {package}",
                 "guest_command_line": self._command_line(host, Spec(nonce="NONCE"), disk=False),
                 "kvm_proven": host.proof.proven,
-                "kvm_reason": host.proof.reason,
+                "kvm_reason": host.proof.told(),
                 "network": "QEMU's user mode, restrict=on, forwarded from loopback",
                 "limits": {
                     "memory": "the guest's own",

@@ -48,10 +48,10 @@ def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel
     if accel and accel not in ACCELS:
         raise BadInput(f"'{accel}' is no accelerator", resolution="give -o accel=kvm, -o accel=tcg, or neither")
     emulator = find_emulator(connection, variant)
-    proof = _proof(emulator, kernel_option, cache_dir)
+    proof = _proof(emulator, kernel_option, cache_dir, again=accel == "kvm")
     if accel == "kvm" and not proof.proven:
         raise DriverUnavailable(
-            f"KVM is not proven on this host: {proof.reason}", resolution="leave -o accel=kvm out, for emulation"
+            f"KVM is not proven on this host: {proof.told()}", resolution="leave -o accel=kvm out, for emulation"
         )
     return Host(
         emulator=emulator,
@@ -97,12 +97,16 @@ def tsc_khz(cpuinfo: str) -> int | None:
     return round(float(current[1]) * 1000) if current else None
 
 
-def _proof(emulator: Emulator, kernel_option: str, cache_dir: Path) -> Proof:
+def _proof(emulator: Emulator, kernel_option: str, cache_dir: Path, *, again: bool = False) -> Proof:
     if not emulator.kvm:
         return Proof(False, device_shut() or "libvirt offers no KVM on this host")
     found = kernels.find(kernel_option, cache_dir)
     return prove(
-        cache_dir, emulator=emulator.path, qemu_version=emulator.version, kernel=found.image if found else None
+        cache_dir,
+        emulator=emulator.path,
+        qemu_version=emulator.version,
+        kernel=found.image if found else None,
+        again=again,
     )
 
 

@@ -1,4 +1,5 @@
-"""Whether KVM really runs guests on this host: proven once per boot of the host, and kept.
+"""Whether KVM really runs guests on this host: proven once per boot of the host, and kept. A no is kept for minutes
+only, since the device may have been busy, or the machine slow, for that moment.
 
 A /dev/kvm that opens is no proof (docs/method.md, rule 12): a host may interpret every instruction. Two things must be
 seen, each in a process of its own with a deadline: a million counted loops within 0.1 s, and a Linux that boots to its
@@ -7,6 +8,8 @@ first line.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import select
@@ -14,9 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lab.errors import PlaceError
 from lab.host.facts import boot_id
 from lab.store.place import partial
 
@@ -25,18 +29,31 @@ LOOP_LIMIT_S = 0.1
 _LOOP_DEADLINE_S = 3.0
 _BOOT_DEADLINE_S = 5.0
 _DEVICE = Path("/dev/kvm")
+KEEP_NO_S = 300.0
+"""How long a no is believed."""
+_CLOCK_AHEAD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The verdict, and the reason in words."""
+    """The verdict, the reason in words, and when it was measured (seconds since 1970; 0 where nothing was)."""
 
     proven: bool
     reason: str
+    measured_s: float = 0.0
+
+    def told(self) -> str:
+        """With when it was measured, and of a no how it is asked again."""
+        if not self.measured_s:
+            return self.reason
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.measured_s))
+        again = f"; asked again {KEEP_NO_S / 60:.0f} minutes later, or at once with -o accel=kvm"
+        return f"{self.reason} (measured {when}{'' if self.proven else again})"
 
 
-def prove(cache_dir: Path, *, emulator: Path, qemu_version: str, kernel: Path | None) -> Proof:
-    """The verdict on this host, from `cache_dir` where it was reached since the host booted, else found out now.
+def prove(cache_dir: Path, *, emulator: Path, qemu_version: str, kernel: Path | None, again: bool = False) -> Proof:
+    """The verdict on this host, from `cache_dir` where it was reached since the host booted, else found out now; with
+    `again`, a no that is kept is not believed.
 
     `kernel` is booted by `emulator`; without one, KVM that counts is still not proven.
     """
@@ -45,14 +62,15 @@ def prove(cache_dir: Path, *, emulator: Path, qemu_version: str, kernel: Path | 
     file = cache_dir / "kvm-proof.json"
     key = [boot_id(), os.uname().release, os.uname().version, qemu_version, str(emulator)]
     kept = _kept(file, key)
-    if kept is not None:
+    if kept is not None and (kept.proven or not again):
         return kept
     proof = _count()
     if proof.proven:
         if kernel is None:
             return Proof(False, "KVM counts, and there is no guest kernel yet to prove that it boots")
         proof = _boot(emulator, kernel)
-    with partial(cache_dir, file.name) as made:
+    proof = replace(proof, measured_s=time.time())
+    with contextlib.suppress(PlaceError, OSError), partial(cache_dir, file.name) as made:
         made.write_text(json.dumps({"key": key, **asdict(proof)}))
         made.replace(file)
     return proof
@@ -70,7 +88,10 @@ def device_shut() -> str:
 def _kept(file: Path, key: list[str]) -> Proof | None:
     try:
         kept = json.loads(file.read_text())
-        return Proof(bool(kept["proven"]), str(kept["reason"])) if kept["key"] == key else None
+        proof = Proof(bool(kept["proven"]), str(kept["reason"]), float(kept["measured_s"]))
+        age_s = time.time() - proof.measured_s
+        fresh = proof.proven or -_CLOCK_AHEAD_S < age_s < KEEP_NO_S
+        return proof if kept["key"] == key and fresh else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or not ours: the verdict is found anew
 
@@ -84,7 +105,8 @@ def _count() -> Proof:
     except subprocess.TimeoutExpired:
         return Proof(False, f"a million loops in a KVM guest took more than {_LOOP_DEADLINE_S:g} s")
     if done.returncode != 0:
-        return Proof(False, f"KVM does not run a guest: {(done.stderr.strip() or 'no word why').splitlines()[-1]}")
+        said = (done.stderr.strip() or "no word why").splitlines()[-1]
+        return Proof(False, _busy(said) or f"KVM does not run a guest: {said}")
     seconds = float(done.stdout)
     if seconds > LOOP_LIMIT_S:
         return Proof(False, f"a million loops in a KVM guest took {seconds:.2f} s; a CPU of its own takes 0.001 s")
@@ -107,7 +129,16 @@ def _boot(emulator: Path, kernel: Path) -> Proof:
     if b"Linux version" in said:
         return Proof(True, f"{kernel.name} booted under KVM")
     last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    if busy := _busy(last[0]):
+        return Proof(False, busy)
     return Proof(False, f"no kernel line within {_BOOT_DEADLINE_S:g} s under KVM: {last[0][:200]}")
+
+
+def _busy(said: str) -> str:
+    """What it means where KVM says EBUSY; "" where it says something else."""
+    if os.strerror(errno.EBUSY) not in said and f"Errno {errno.EBUSY}]" not in said:
+        return ""
+    return f"the CPU's virtualization is busy (EBUSY), as while another hypervisor has it: {said[:200]}"
 
 
 def _read_until(process: subprocess.Popen[bytes], wanted: bytes, seconds: float) -> bytes:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import enum
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import IO, Any
 
 from lab.errors import BadInput
@@ -36,6 +37,7 @@ _MAX_XATTR_NAME, _MAX_XATTR_BYTES = 255, 65536  # linux/limits.h
 _MAX_NAME_BYTES = 255  # linux/limits.h
 _MAX_TIME_NS = 2**63 - 1
 """Docker gives what is before 1970 or after this the time 0 (moby, pkg/system/chtimes.go), but for links."""
+_DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]*)?")
 _IRREGULAR = frozenset({tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE})
 
 
@@ -416,11 +418,11 @@ def _number(member: tarfile.TarInfo, field: str, most: int) -> int:
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
-    try:  # tarfile's own is a float, which has no nanoseconds so far from 1970
-        exact = Decimal(member.pax_headers.get("mtime") or str(member.mtime))
-        found = int(exact * 1_000_000_000)
-    except (InvalidOperation, ValueError, OverflowError):
-        found = 0
+    # tarfile's own is a float, which has no nanoseconds so far from 1970.
+    text = member.pax_headers.get("mtime") or str(int(member.mtime))
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"'{text[:40]}' is no time")
+    found = int(Decimal(text) * 1_000_000_000)
     if member.issym():
         return max(-(2**31) * 1_000_000_000, min(found, _MAX_TIME_NS))
     return found if 0 <= found <= _MAX_TIME_NS else 0

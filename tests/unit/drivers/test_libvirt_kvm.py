@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -41,8 +42,8 @@ def qemu(tmp_path: Path, script: str) -> Path:
     return program
 
 
-def ask(tmp_path: Path, emulator: Path, kernel: Path | None = Path("/kernel")) -> Proof:
-    return prove(tmp_path, emulator=emulator, qemu_version="7.2.0", kernel=kernel)
+def ask(tmp_path: Path, emulator: Path, kernel: Path | None = Path("/kernel"), *, again: bool = False) -> Proof:
+    return prove(tmp_path, emulator=emulator, qemu_version="7.2.0", kernel=kernel, again=again)
 
 
 LINUX = 'echo "[    0.000000] Linux version 6.1"; sleep 60'
@@ -92,6 +93,44 @@ def test_the_verdict_is_kept_for_this_boot_of_the_host_alone(
     kept.write_text('{"key": 1')
     assert not ask(tmp_path, broken).proven, "a damaged verdict is none"
     assert ask(tmp_path, qemu(tmp_path, LINUX)).proven is False, "the new verdict is kept"
+
+
+@pytest.mark.parametrize("later_s", [kvm.KEEP_NO_S + 1, -3600])
+def test_a_no_is_believed_for_minutes_and_asked_again_at_once_on_request(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later_s: float
+) -> None:
+    plays(monkeypatch, tmp_path, "echo 'OSError: [Errno 16] Device or resource busy' >&2; exit 1")
+    busy = ask(tmp_path, qemu(tmp_path, LINUX))
+    assert not busy.proven and "EBUSY" in busy.reason and "another hypervisor" in busy.reason
+    assert "measured 2" in busy.told() and "-o accel=kvm" in busy.told()
+    plays(monkeypatch, tmp_path, "echo 0.001")
+    assert not ask(tmp_path, qemu(tmp_path, LINUX)).proven, "nothing was run anew"
+    assert ask(tmp_path, qemu(tmp_path, LINUX), again=True).proven
+    kept = json.loads((tmp_path / "kvm-proof.json").read_text())
+    (tmp_path / "kvm-proof.json").write_text(json.dumps(kept | {"proven": False}))
+    now = time.time()
+    monkeypatch.setattr(kvm.time, "time", lambda: now + later_s)
+    assert ask(tmp_path, qemu(tmp_path, LINUX)).proven
+
+
+def test_a_busy_device_that_only_qemu_meets_is_named_too(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plays(monkeypatch, tmp_path, "echo 0.001")
+    said = "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy"
+    assert "EBUSY" in ask(tmp_path, qemu(tmp_path, f"echo '{said}'; exit 1")).reason
+
+
+def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plays(monkeypatch, tmp_path, "echo 0.001")
+    monkeypatch.setattr(Path, "write_text", full)
+    assert ask(tmp_path, qemu(tmp_path, LINUX)).proven
+    assert not (tmp_path / "kvm-proof.json").exists()
 
 
 def test_without_a_device_or_a_kernel_nothing_is_claimed_and_nothing_kept(
