@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from lab.registry import driver_names, make_driver
 from lab.run.clean import Found, find, is_of, sweep, unseen
 from lab.show.terminal import printable
 from lab.spec import Target
-from lab.store.place import cache_dir
+from lab.store.place import cache_dir, cache_sizes
 
 
 def run_clean(*, dry_run: bool, yes: bool, owner: str | None, options: Mapping[str, str], as_json: bool) -> int:
@@ -30,6 +31,9 @@ def run_clean(*, dry_run: bool, yes: bool, owner: str | None, options: Mapping[s
         looked = find(drivers, {})
         problems, absent = looked.problems, {**unmade, **looked.absent}
         console.print(_table(looked.found) if looked.found else "nothing of the lab's is left on this machine")
+        cached = cache_sizes(cache_dir())
+        if cached:
+            console.print(_cache_line(cached), markup=False, highlight=False, soft_wrap=True)
         for name, reason in absent.items():
             console.print(f"not looked at: {name} ({reason})", markup=False)
         if owner is None:
@@ -51,6 +55,7 @@ def run_clean(*, dry_run: bool, yes: bool, owner: str | None, options: Mapping[s
                 "removed": [_json(item) for item in removed],
                 "problems": list(problems),
                 "not_looked_at": absent,
+                "cache": {"path": str(cache_dir()), "bytes": cached},
             }
             sys.stdout.write(json.dumps(result, indent=2) + "\n")
         return 1 if problems else 0
@@ -69,6 +74,14 @@ def _drivers(options: Mapping[str, str]) -> tuple[list[Driver], dict[str, str]]:
         except LabError as error:
             unmade[name] = error.brief
     return drivers, unmade
+
+
+def _cache_line(cached: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in cached.items())
+    return (
+        f"kept in the cache, {sum(cached.values()) / 1e6:.1f} MB in all: {parts}; "
+        f"all can be made again, and goes with: rm -r {shlex.quote(str(cache_dir()))}"
+    )
 
 
 def _agreed(count: int) -> bool:

@@ -177,6 +177,19 @@ def no_room(error: OSError, what: str, place: Path, *, needs_bytes: int = 0) -> 
     )
 
 
+def cache_sizes(cache: Path) -> dict[str, int]:
+    """What each thing in the cache takes on its disk, in bytes, the largest first."""
+    found: dict[str, int] = {}
+    for path in sorted(cache.iterdir()):
+        inside = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+        total = 0
+        for one in inside:
+            with contextlib.suppress(FileNotFoundError):  # a living run has taken it away meanwhile
+                total += one.lstat().st_blocks * 512
+        found[path.name] = total
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def labels_in(run_dir: Path) -> dict[str, str]:
     """The labels that a run's directory bears; none where it bears none."""
     try:

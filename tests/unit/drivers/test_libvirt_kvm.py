@@ -128,8 +128,9 @@ def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     plays(monkeypatch, tmp_path, "echo 0.001")
+    emulator = qemu(tmp_path, LINUX)
     monkeypatch.setattr(Path, "write_text", full)
-    assert ask(tmp_path, qemu(tmp_path, LINUX)).proven
+    assert ask(tmp_path, emulator).proven
     assert not (tmp_path / "kvm-proof.json").exists()
 
 
@@ -166,7 +167,7 @@ def proof(monkeypatch: pytest.MonkeyPatch) -> list[Proof]:
     verdict = [Proof(False, "too slow")]
     emulator = Emulator(path=Path("/qemu"), version="7", machine="pc-q35-7.2", kvm=True)
     monkeypatch.setattr(host, "find_emulator", lambda *_: emulator)
-    monkeypatch.setattr(host, "_proof", lambda *_: verdict[0])
+    monkeypatch.setattr(host, "_proof", lambda *_, **__: verdict[0])
     return verdict
 
 
