@@ -128,6 +128,10 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
 choose_tools() { # what the tests compare the lab's findings with, whatever the engines
   have strace || need tests strace
   have capsh || need tests libcap2-bin
+  # Other builders of images, whose archives are compared.
+  have umoci || need tests umoci
+  have skopeo || need tests skopeo
+  have buildah || need tests buildah
 }
 
 apparmor_on() {

@@ -310,7 +310,9 @@ def export(
     if output is None:
         sys.stdout.write(text)
     else:
-        _write(output, text)
+        from lab.store.place import write_whole
+
+        write_whole(output, text)
 
 
 @app.command()
@@ -463,10 +465,3 @@ def _as_given(value: object) -> str:
 
 def _set(**options: object) -> list[str]:
     return [f"{key.replace('_', '-')}={value}" for key, value in options.items() if value is not None]
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}", resolution="name another file") from error

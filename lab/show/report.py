@@ -8,20 +8,19 @@ from __future__ import annotations
 import contextlib
 import html
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab import units
-from lab.errors import BadInput, LabError, with_remedy
+from lab.errors import LabError, with_remedy
 from lab.figures import density, notes, series, stats
 from lab.figures.evidence import Claims
 from lab.figures.series import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
 from lab.show import charts_memory, report_evidence, table_memory
 from lab.show.charts import distributions, growth, phases
+from lab.store.place import write_whole
 from lab.store.record import Outcome, RunRecord
 
 METHOD = (
@@ -37,21 +36,7 @@ METHOD = (
 
 def write_html(record: RunRecord, path: Path) -> None:
     """Write the report of `record` to `path`, whole or not at all. Raises BadInput where it cannot be written."""
-    text = render(record)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, render(record))
 
 
 def render(record: RunRecord) -> str:
@@ -81,10 +66,6 @@ def render(record: RunRecord) -> str:
     ]
     shown = "\n".join(body)
     return _PAGE.format(title=_text(title), plotly=_plotly(), body=(_NO_CHARTS if _CHART in shown else "") + shown)
-
-
-def _unwritable(path: Path, error: OSError) -> BadInput:
-    return BadInput(f"{path} cannot be written: {error.strerror}", resolution="name a file in a directory of yours")
 
 
 def _plotly() -> str:

@@ -165,7 +165,7 @@ def filling(what: str, place: Path, *, needs_bytes: int = 0) -> Iterator[None]:
 
 def no_room(error: OSError, what: str, place: Path, *, needs_bytes: int = 0) -> PlaceError:
     """The one line for a write of `what` to `place` that met one of FULL."""
-    needs = f"{what} needs {needs_bytes / 1e6:.0f} MB" if needs_bytes else f"{what} does not fit"
+    needs = f"{what} needs {needs_bytes / 1e6:.1f} MB" if needs_bytes else f"{what} does not fit"
     free = ""
     if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):
@@ -175,6 +175,27 @@ def no_room(error: OSError, what: str, place: Path, *, needs_bytes: int = 0) -> 
         details=str(error),
         resolution=_elsewhere(place),
     )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to a user's file, readable by its user only, whole or not at all. Raises BadInput, which names the
+    place, and how much it needs where there is no room."""
+    content = text.encode("utf-8", "replace")
+    try:
+        if path.exists() and not path.is_file():  # a pipe, a terminal
+            path.write_bytes(content)
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        told = no_room(error, path.name, path.parent, needs_bytes=len(content)).brief
+        brief = told if error.errno in FULL else f"{path} cannot be written: {error.strerror}"
+        raise BadInput(brief, resolution="name a file in a directory of yours, on a disk with room") from error
 
 
 def cache_sizes(cache: Path) -> dict[str, int]:

@@ -344,7 +344,7 @@ def test_a_limit_on_files_names_the_place_and_leaves_nothing(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
-        with pytest.raises(PlaceError, match=r"cache cannot be written to: no larger file .* needs 3 MB"):
+        with pytest.raises(PlaceError, match=r"cache cannot be written to: no larger file .* needs 3.0 MB"):
             source.open_source(found, context(tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
