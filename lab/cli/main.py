@@ -171,7 +171,7 @@ def run(
     max_time: Annotated[str | None, typer.Option(metavar="TIME", help="Begin no round after this: 10m.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")] = None,
     cold: Annotated[bool | None, typer.Option("--cold", help="Drop the page cache before each launch (root).")] = None,
-    image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or a tar file.")] = None,
+    image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or an archive.")] = None,
     port: Annotated[
         int | None, typer.Option(help="Where that image's service listens. Default: the port it exposes, or 8080.")
     ] = None,
