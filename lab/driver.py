@@ -116,7 +116,7 @@ class Info:
     qualifiers: Mapping[str, str] = field(default_factory=dict)
 
 
-def _say_nothing(_: str) -> None:
+def say_nothing(_: str) -> None:
     """For whoever has nobody to tell."""
 
 
@@ -132,7 +132,7 @@ class Context:
     run_dir: Path
     cache_dir: Path
     options: Mapping[str, str] = field(default_factory=dict)
-    say: Callable[[str], None] = field(default=_say_nothing, compare=False)
+    say: Callable[[str], None] = field(default=say_nothing, compare=False)
 
 
 def bears(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab import __version__
 from lab.cli.options import DEFAULT_STATUS, ROUNDS, WARMUP, RunOptions
-from lab.driver import ANSWERS_AT, Context, Driver, Info
+from lab.driver import ANSWERS_AT, Context, Driver, Info, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.features import Coldable, Feature
 from lab.host.cold import cold_label, make_cold, require_cold
@@ -99,9 +99,10 @@ class Intent:
             digest = self.image.digest.removeprefix("sha256:")[:12]
             return f"takes the image {self.image.reference} ({digest}) from {self.image.origin}"
         try:
-            return f"takes the image {self.spec.image} from {origin_of(self.spec.image, self.context)}, which pulls it"
+            origin = origin_of(self.spec.image, self.context)
         except LabError as error:
-            return f"takes the image {self.spec.image} from nowhere: {error.brief}"
+            return f"has nowhere to take the image {self.spec.image} from: {error.brief}"
+        return f"asks {origin} for the image {self.spec.image}, and has it pulled if need be"
 
     def _launches_per_round(self) -> int:
         return self.scenario.launches if isinstance(self.scenario, Sized) else 1
@@ -112,7 +113,10 @@ class Intent:
 
 @contextmanager
 def intent(
-    scenario: Scenario, options: RunOptions, driver_options: Mapping[str, str], say: Callable[[str], None] = print
+    scenario: Scenario,
+    options: RunOptions,
+    driver_options: Mapping[str, str],
+    say: Callable[[str], None] = say_nothing,
 ) -> Iterator[Intent]:
     """Resolve the targets and ask their engines; the run's own directory lives as long as this context.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from made_image import docker_archive, layer, member
 
+from lab.cli.main import main
 from lab.cli.options import RunOptions
 from lab.cli.start import Intent, intent
 from lab.driver import ANSWERS_AT, Context, Info
@@ -14,6 +17,7 @@ from lab.errors import BadInput
 from lab.registry import make_scenario
 from lab.run.runner import Entrant
 from lab.spec import Target
+from lab.store.database import Store
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord
 from lab.units import MIB
 
@@ -145,3 +149,31 @@ def test_what_is_waited_for_is_a_condition_of_the_run_and_a_credential_is_kept_n
         assert "secret" not in json.dumps(planned.run.parameters)
     with intent(make_scenario("boot"), RunOptions(targets=["process"]), {}) as usual:
         assert not {"ready", "ready_status", "ready_headers"} & set(usual.run.parameters["spec"])
+
+
+def test_a_file_that_is_no_image_ends_the_command_in_one_line_before_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.tar"
+    bad.write_bytes(b"no image")
+    store = tmp_path / "lab.db"
+    monkeypatch.setattr(
+        sys, "argv", ["lab", "run", "boot", "-t", "process", "--image", str(bad), "--store", str(store)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.splitlines()[0].startswith(f"lab: {bad} is not a readable image archive")
+    with Store.open(str(store)) as opened:
+        assert opened.runs() == []
+
+
+def test_the_plan_names_the_image_and_where_it_is_taken_from(tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive([layer(member("f"))]))
+    options = RunOptions(targets=["process"], image=str(path))
+    with intent(make_scenario("boot"), options, {}) as plan:
+        assert plan.image is not None
+        digest = plan.image.digest.removeprefix("sha256:")
+        assert f"takes the image {path} ({digest[:12]}) from the file {path}" in plan.changes()
