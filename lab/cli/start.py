@@ -47,6 +47,7 @@ class Intent:
     context: Context
     exposed: Sequence[int] = ()
     image: Source | None = None
+    image_problem: str = ""
 
     @property
     def launches(self) -> int:
@@ -98,6 +99,8 @@ class Intent:
         if self.image is not None:
             digest = self.image.digest.removeprefix("sha256:")[:12]
             return f"takes the image {self.image.reference} ({digest}) from {self.image.origin}"
+        if self.image_problem:
+            return f"has no image {self.spec.image}: {self.image_problem}"
         try:
             origin = origin_of(self.spec.image, self.context)
         except LabError as error:
@@ -143,7 +146,7 @@ def intent(
         entrants = [_enter(target, context, scenario) for target in targets]
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         spec = options.spec(labels)
-        image = _image(spec, context, entrants, look)
+        image, problem = _image(spec, context, entrants, look)
         run = Run(
             id=run_id,
             scenario=scenario.name,
@@ -169,6 +172,7 @@ def intent(
                 context=context,
                 exposed=exposed,
                 image=image,
+                image_problem=problem,
             )
     finally:
         RunDir(str(run_dir), labels).delete()
@@ -190,7 +194,9 @@ def execute(intent: Intent, store: Store, progress: Progress, company: Company |
     if intent.options.cold:
         _refuse_cold_among_others(intent.context)
         plan = replace(plan, before_launch=_make_cold, dimensions={"cache": cold_label(facts)})
-    image = intent.image or _image(intent.spec, intent.context, intent.entrants, find)
+    image = intent.image
+    if image is None:
+        image, _ = _image(intent.spec, intent.context, intent.entrants, find)
     runner = Runner(
         run=intent.run,
         scenario=intent.scenario,
@@ -230,18 +236,19 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
 
 def _image(
     spec: Spec, context: Context, entrants: Sequence[Entrant], how: Callable[..., Source | None]
-) -> Source | None:
+) -> tuple[Source | None, str]:
     """Where the user's image is, for all targets of this host; a foreign cluster's nodes pull theirs for themselves.
 
-    Raises BadInput for what no target could run. Where no engine gives it, the targets tell that as they prepare.
+    Where it cannot be had, that is told, and each target tells it as it prepares. Raises BadInput for what no target
+    could run.
     """
     here = any(entrant.running and entrant.info and Feature.HOST_PIDS in entrant.info.features for entrant in entrants)
     if spec.builtin or not here:
-        return None
+        return None, ""
     try:
-        return how(spec.image, context, command=spec.command)
-    except DriverError:
-        return None
+        return how(spec.image, context, command=spec.command), ""
+    except DriverError as error:
+        return None, str(error)
 
 
 def _skipped(target: Target, info: Info | None, error: LabError) -> TargetRecord:

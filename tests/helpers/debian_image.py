@@ -25,8 +25,8 @@ _LEFT_OUT = {
     "mailcap",
 }
 """What packages need to be set up, and no service to run."""
-_USERS = "root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\nredis:x:105:109::/var/lib/redis:/bin/sh\n"
-_GROUPS = "root:x:0:\nadm:x:4:\nwww-data:x:33:\nredis:x:109:\n"
+_USERS = "root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/sh\n"
+_GROUPS = "root:x:0:\nadm:x:4:\nwww-data:x:33:\nnogroup:x:65534:\n"
 
 
 def debian_image(path: Path, packages: Sequence[str], *, cache: Path, files: dict[str, str], **run: object) -> Path:
