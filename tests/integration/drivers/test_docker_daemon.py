@@ -14,12 +14,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_image import docker_archive, layer, member
 
 from drivers.docker import DockerDriver
 from lab.driver import Context, Mark
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
+from lab.image import source
 from lab.launch.session import Session
 from lab.spec import Spec
 from lab.timeline import Phase, Source, SystemClock
@@ -204,3 +207,34 @@ class _Nothing:
         return self
 
     def failed(self, error: Exception) -> None: ...
+
+
+def test_one_engine_gives_the_image_to_every_target_in_whatever_order(
+    daemon: Daemon, make_context: Callable[..., Context], labels: dict[str, str], engine: Any
+) -> None:
+    """Two engines have an image of one name: the run takes that of its own engine, for all its targets."""
+    import docker
+
+    name = f"lab-test/two-engines:{labels['lab.run']}"
+    other = docker.DockerClient(base_url=daemon.host).api
+    try:
+        for api, content in ((engine, b"the host's"), (other, b"the run's")):
+            api.load_image(docker_archive([layer(member("who", content))], tags=[name], Cmd=["/who"]))
+        spec = Spec(image=name, port=8080, labels=labels)
+        context = make_context(**{"docker-host": daemon.host})
+        found = source.find(name, context)
+        assert found.digest == other.inspect_image(name)["Id"] != engine.inspect_image(name)["Id"]
+        assert daemon.host in found.origin and "-o docker-host" in found.origin
+        driver = DockerDriver("none", context)
+        try:
+            driver.prepare(spec)
+            assert driver._images[name] == found.digest
+        finally:
+            driver.close()
+        with source.open_source(found, context) as image:
+            who = image.find("/who")
+            assert who is not None and image.open(who).read() == b"the run's"
+    finally:
+        for api in (engine, other):
+            api.remove_image(name, force=True)
+        other.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.store.place import require_exec
+from lab.store.place import cache_sizes, require_exec
 
 
 def test_a_usual_folder_runs_programs(tmp_path: Path) -> None:
@@ -101,3 +101,13 @@ def _on_a_mount(folder: Path, options: str, code: str) -> subprocess.CompletedPr
         check=False,
         timeout=60,
     )
+
+
+def test_what_the_cache_holds_is_counted_the_largest_first(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.tar").write_bytes(os.urandom(200_000))
+    (tmp_path / "proof.json").write_bytes(os.urandom(5_000))
+    (tmp_path / "link").symlink_to("/")
+    found = cache_sizes(tmp_path)
+    assert list(found)[:2] == ["images", "proof.json"]
+    assert 200_000 <= found["images"] < 300_000 and found["link"] < 10_000
