@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from debian_image import debian_image
 
 from lab.driver import Context
+from lab.errors import DriverError
 from lab.launch.session import Session
 from lab.registry import make_driver
-from lab.spec import Spec, Target
+from lab.spec import Endpoint, Spec, Target
 from lab.store.place import cache_dir
-from lab.timeline import Phase, SystemClock
+from lab.timeline import Phase, Source, SystemClock
 
 NGINX = """daemon off; error_log stderr; pid /run/nginx.pid; worker_processes 1; events {}
 http { access_log off; server { listen 8080; location / { return 200 'hello'; } } }
@@ -36,6 +38,8 @@ SERVICES: dict[str, dict[str, Any]] = {
         "User": "www-data",
     },
 }
+VALKEY = ("valkey-server", "redis-server")
+"""The newer name and, until Debian 12, the older one."""
 TARGETS = ("docker", "oci", "swarm", "libvirt:microvm")
 
 
@@ -50,9 +54,14 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(f"Debian's packages are not to be had here: {error}")
 
 
+ON_EVERY_TARGET = pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.engine(name)) for name in TARGETS]
+)
+
+
 @pytest.mark.beyond_engine
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("target", [pytest.param(name, marks=pytest.mark.engine(name)) for name in TARGETS])
+@ON_EVERY_TARGET
 def test_a_service_of_others_starts_from_one_file_on_every_target(
     service: Path, target: str, make_context: Callable[..., Context], labels: dict[str, str]
 ) -> None:
@@ -73,3 +82,70 @@ def test_a_service_of_others_starts_from_one_file_on_every_target(
             left.delete()
     finally:
         driver.close()
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service that speaks no HTTP."""
+    known = [name for name in VALKEY if _known(name)]
+    if not known:
+        pytest.skip("neither valkey nor redis is known to apt here")
+    path = tmp_path_factory.mktemp("valkey") / "valkey.tar"
+    run = [known[0], "--port", "8080", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""]  # noqa: S104  the container's own
+    try:
+        return debian_image(path, [known[0]], cache=cache_dir() / "debian", files={}, Entrypoint=run)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"Debian's packages are not to be had here: {error}")
+
+
+def _known(name: str) -> bool:
+    try:
+        return subprocess.run(["apt-cache", "show", name], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+class Quiet:
+    """A mark that nobody keeps."""
+
+    def __call__(self, phase: Phase, *, source: Source) -> None: ...
+    def line(self, text: bytes, *, source: Source) -> None: ...
+    def failed(self, error: DriverError) -> None: ...
+
+
+@pytest.mark.beyond_engine
+@pytest.mark.timeout(180)
+@ON_EVERY_TARGET
+def test_a_service_that_speaks_no_http_starts_from_one_file_on_every_target(
+    valkey: Path,
+    target: str,
+    make_context: Callable[..., Context],
+    labels: dict[str, str],
+    until: Callable[..., object],
+) -> None:
+    driver = make_driver(Target.parse(target), make_context())
+    try:
+        spec = Spec(image=str(valkey), port=8080, labels={**labels, "lab.target": target}).for_launch()
+        driver.prepare(spec)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        instance = driver.launch(spec, Endpoint("127.0.0.1", port), Quiet())
+        try:
+            until(lambda: pinged(instance.endpoint), timeout_s=120)
+        finally:
+            instance.delete()
+        for left in driver.leftovers({"lab.run": labels["lab.run"]}):
+            left.delete()
+    finally:
+        driver.close()
+
+
+def pinged(endpoint: Endpoint | None) -> bool:
+    assert endpoint is not None
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), 2) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64) == b"+PONG\r\n"
+    except OSError:
+        return False
