@@ -7,15 +7,16 @@ API: https://docs.docker.com/reference/api/engine/version/v1.41/
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import hashlib
 import io
 import json
 import os
 import posixpath
+import queue
 import ssl
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -214,34 +215,39 @@ class Engine:
     ) -> None:
         """Run `fetch` for as long as it takes and the engine answers other questions meanwhile."""
         done_bytes, begun, silent = [0], time.monotonic(), 0
+        ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
         def seen(count: int) -> None:
             done_bytes[0] += count
 
-        pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="lab-image")
-        try:
-            with self._told(doing):
-                working = pool.submit(fetch, seen)
-                while True:
-                    try:
-                        working.result(timeout=_PATIENCE_S)
-                        return
-                    except concurrent.futures.TimeoutError:
-                        if working.done():  # its own error was a TimeoutError
-                            raise
-                    waited = f"{time.monotonic() - begun:.0f} s"
-                    so_far = f", {done_bytes[0] / 1e6:.0f} MB so far" if done_bytes[0] else ""
-                    say(f"waiting for the Docker engine to {doing}: {waited}{so_far}")
-                    silent = 0 if self._alive() else silent + 1
-                    if silent >= _SILENT_PINGS:
-                        raise DriverUnavailable(
-                            f"the Docker engine at {self.address} stopped answering, asked to {doing}",
-                            resolution="look at its log: journalctl -u docker",
-                        )
-        finally:
-            if not working.done():
-                self.close()  # ends what the thread waits for
-            pool.shutdown(wait=False)
+        def work() -> None:
+            try:
+                fetch(seen)
+            except BaseException as error:
+                ended.put(error)
+            else:
+                ended.put(None)
+
+        # A daemon, since nothing wakes it where a dead engine leaves it waiting: it must not keep the lab from ending.
+        threading.Thread(target=work, name="lab-image", daemon=True).start()
+        while True:
+            try:
+                problem = ended.get(timeout=_PATIENCE_S)
+            except queue.Empty:
+                waited = f"{time.monotonic() - begun:.0f} s"
+                so_far = f", {done_bytes[0] / 1e6:.0f} MB so far" if done_bytes[0] else ""
+                say(f"waiting for the Docker engine to {doing}: {waited}{so_far}")
+                silent = 0 if self._alive() else silent + 1
+                if silent >= _SILENT_PINGS:
+                    raise DriverUnavailable(
+                        f"the Docker engine at {self.address} stopped answering, asked to {doing}",
+                        resolution="look at its log: journalctl -u docker",
+                    ) from None
+            else:
+                if problem is not None:
+                    with self._told(doing):
+                        raise problem
+                return
 
     def _alive(self) -> bool:
         try:
