@@ -137,10 +137,12 @@ def test_the_port_that_an_image_exposes_is_asked_and_of_several_the_plan_names_a
         assert len(told) == bool(named) and all(named in one for one in told)
 
 
-def test_what_is_waited_for_is_a_condition_of_the_run_and_a_credential_is_kept_nowhere() -> None:
+def test_what_is_waited_for_is_a_condition_of_the_run_and_a_credential_is_kept_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive([layer(member("f"))]))
     headers = (("Host", "shop.test"), ("Authorization", "Bearer secret"))
     given = {"ready_status": ((200, 200), (300, 399)), "header": headers}
-    options = RunOptions(targets=["process"], image="/nowhere", **given)
+    options = RunOptions(targets=["process"], image=str(path), **given)
     with intent(make_scenario("boot"), options, {}) as planned:
         assert planned.spec.ready_headers == headers
         spec = planned.run.parameters["spec"]

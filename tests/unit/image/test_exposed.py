@@ -60,7 +60,9 @@ def engine(tmp_path: Path) -> Iterator[Path]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             known = self.path == "/images/some/image:1/json"
-            body = json.dumps({"Config": {"ExposedPorts": {"6379/tcp": {}}}} if known else {"message": "no"}).encode()
+            body = json.dumps(
+                {"Id": "sha256:1", "Config": {"ExposedPorts": {"6379/tcp": {}}}} if known else {"message": "no"}
+            ).encode()
             self.send_response(200 if known else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
