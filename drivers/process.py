@@ -18,8 +18,10 @@ from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, L
 from lab.features import Feature, Role
 from lab.host import cgroup, procs
 from lab.host.pinning import cpu_list
-from lab.host.procfs import read_link
+from lab.host.procfs import read_link, read_text
 from lab.host.procs import Process
+from lab.host.rlimits import granted, numbered
+from lab.image.process import surroundings
 from lab.launch.output import Output
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
@@ -45,6 +47,7 @@ class ProcessDriver:
             raise BadInput(f"'process' has no variant '{variant}'", resolution="write 'process'")
         self._context = context
         self._programs: tuple[Path, Path] | None = None
+        self._rlimits = granted()
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -63,7 +66,14 @@ class ProcessDriver:
             features=_FEATURES,
             facts={
                 "limits": dict(self._places.limits),
-                "scratch": "not limited: a bare process shares the host's /tmp",
+                "surroundings": surroundings(
+                    rlimits=self._rlimits,
+                    seccomp="no filter",
+                    names="the host's",
+                    init="the host's: the service is a child of the lab",
+                    oom_score_adj=read_text(Path("/proc/self/oom_score_adj")) or "not known",
+                    tmp="the host's, not limited",
+                ),
             },
         )
 
@@ -83,6 +93,7 @@ class ProcessDriver:
         entrances = [str(path) for path in group.entrances]
         # By sched_setaffinity(2), which every user may call; the service and all that it starts inherit it.
         held = [f"cpus={cpu_list(spec.cpuset)}"] if spec.cpuset else []
+        held += [f"rlimit={text}" for text in numbered(self._rlimits)]
         environment = spec.service_environment(host=endpoint.host, port=endpoint.port)
         try:
             child = subprocess.Popen(
@@ -171,6 +182,7 @@ class ProcessInstance:
         self._group = group
         self._child = child
         self._ended = False
+        self._killed = False
         self.id = self._launch
 
     def logs(self) -> bytes:
@@ -193,7 +205,7 @@ class ProcessInstance:
         try:
             if main is not None:
                 main.send(signal.SIGTERM)
-                main.wait(timeout_s)
+                self._killed = not main.wait(timeout_s)
             self._kill()
         except PermissionError as error:
             raise DriverError(
@@ -201,6 +213,10 @@ class ProcessInstance:
                 resolution="run the command with sudo",
                 details=str(error),
             ) from error
+
+    def was_killed(self) -> bool:
+        """Whether SIGTERM had not ended it in time."""
+        return self._killed
 
     def delete(self) -> None:
         """Kill what runs, and remove the cgroup."""

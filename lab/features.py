@@ -20,6 +20,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
+| - | TellsKill (instance) | `boot`, every stop: a service that its stop signal did not end, as a fact |
 | - | Settles (instance) | `boot`: engines that tell of a phase after the first answer |
 """  # noqa: E501  a table's rows are not broken
 
@@ -147,6 +148,14 @@ class Reports(Protocol):
 
     def reported(self) -> Mapping[str, str]:
         """What the engine's object says, as it was last told; by the name of the field."""
+
+
+@runtime_checkable
+class TellsKill(Protocol):
+    """Of an instance that can say how its `stop` ended."""
+
+    def was_killed(self) -> bool:
+        """Whether `stop` had to kill it, since it did not end by its stop signal in time. Raises DriverError."""
 
 
 @runtime_checkable

@@ -71,10 +71,10 @@ class Restart(enum.StrEnum):
 class Spec:
     """The service to launch: the same for every target of a run but for `labels` and `nonce`.
 
-    `memory_bytes` allows no swap on top; `scratch_bytes` is what the service may write to /tmp (a tmpfs or the
-    guest's own memory). `command` replaces the image's command; `environment` adds to the image's own. `cpuset` are the
-    host's CPUs that it is held to, all where empty (Feature.PINNING). `guest_panic` lets the guest's kernel be made to
-    panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
+    `memory_bytes` allows no swap on top; `scratch_bytes` is what the service may write to /tmp, a tmpfs wherever the
+    image has nothing there. `command` replaces the image's command; `environment` adds to the image's own. `cpuset` are
+    the host's CPUs that it is held to, all where empty (Feature.PINNING). `guest_panic` lets the guest's kernel be made
+    to panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
     (Feature.OWN_KERNEL).
 
     `ready` says what is waited for. By HTTP it is the answer to GET `ready_path` with `ready_headers`, whose status

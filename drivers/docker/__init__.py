@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drivers.docker.variants import VARIANTS, require_consent, require_runtime
-from drivers.dockerapi import cold, daemon, images, ports
+from drivers.dockerapi import cold, daemon, images, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, is_remote, label_filter, reached
 from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Container, Remnant
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.ports import Ports
 from drivers.dockerapi.streams import Output
+from drivers.dockerapi.surroundings import Tmp
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
 from lab.host.pinning import cpu_list
+from lab.host.rlimits import Rlimits
+from lab.image.process import NO_NAMES, TMP
+from lab.image.process import surroundings as describe
 from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
@@ -31,6 +35,8 @@ _ISOLATION = {
 _SET = "set by the engine"
 _NOT_SET = "not set: the engine's kernel has no such cgroup limit"
 _RESTART = {Restart.DEFAULT: "no", Restart.BEST: "always"}
+_NO_SERVERS = {"Dns": ["127.0.0.1"], "DnsOptions": ["timeout:0", "attempts:1"]}
+"""For a container without a network: see `lab.image.process.RESOLV_CONF`."""
 _LIMITS = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
 
 
@@ -55,6 +61,8 @@ class DockerDriver:
         self._local: bool | None = None
         self._ports = Ports.HERE
         self._images: dict[str, str] = {}
+        self._tmp: dict[str, Tmp] = {}
+        self._rlimits: Rlimits | None = None
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -103,6 +111,11 @@ class DockerDriver:
                 "ports": self._ports.value,
                 "limits": {limit: _SET if told.get(key) else _NOT_SET for limit, key in _LIMITS.items()},
                 "restart": {str(restart): policy for restart, policy in _RESTART.items()},
+                "surroundings": describe(
+                    rlimits=self._limits(),
+                    seccomp="no filter" if self._variant.privileged else surroundings.seccomp(told),
+                    names=NO_NAMES if self._network == "none" else "the host's",
+                ),
                 "images": {image: images.layers(self._api(), ref) for image, ref in self._images.items()},
             },
             qualifiers=({"rootless": "yes"} if rootless else {}) | ({"engine": "podman"} if podman else {}),
@@ -113,6 +126,7 @@ class DockerDriver:
         or else its registry's. Raises Unsupported, BadInput, DriverError."""
         self._require_allowed(spec)
         self._images[spec.image] = images.provide(self._context, spec)
+        self._tmp[spec.image] = surroundings.tmp_of(self._api(), self._images[spec.image], spec)
         if self._ports is Ports.UNPROVEN:
             self._prove_ports(spec)
         self._connection.events().connect()  # here, so that no launch pays for it
@@ -196,6 +210,11 @@ class DockerDriver:
         """Close the event stream and the connections."""
         self._connection.close()
 
+    def _limits(self) -> Rlimits:
+        if self._rlimits is None:
+            self._rlimits = surroundings.rlimits(self._api(), local=bool(self._local))
+        return self._rlimits
+
     def _reference(self, spec: Spec) -> str:
         if spec.image not in self._images:
             self.prepare(spec)
@@ -214,11 +233,16 @@ class DockerDriver:
             mem_limit=spec.memory_bytes,
             memswap_limit=spec.memory_bytes,  # memory and swap together
             pids_limit=spec.pids,
-            tmpfs={"/tmp": f"size={max(spec.scratch_bytes, 4096)},mode=1777"},  # noqa: S108  the container's own; 0 is no limit
+            tmpfs={TMP: _scratch(spec)} if self._tmp.get(spec.image, Tmp.NOTHING) is Tmp.NOTHING else {},
             restart_policy={"Name": _RESTART[spec.restart]},
             runtime=self._runtime,
             **self._variant.settings,
         )
+        host_config["Ulimits"] = surroundings.ulimits(self._limits())
+        if self._tmp.get(spec.image) is Tmp.CLOSED:
+            host_config["Mounts"] = [surroundings.scratch_mount(spec)]
+        if self._network == "none":
+            host_config.update(_NO_SERVERS)
         if self._network == "bridge":
             listen = ("0.0.0.0", spec.port)  # noqa: S104  the container's own addresses, published on 127.0.0.1
         else:
@@ -320,6 +344,12 @@ class DockerDriver:
 
 def _ended(code: int) -> LaunchError:
     return LaunchError(f"the service ended with exit status {code}")
+
+
+def _scratch(spec: Spec) -> str:
+    """The options of the tmpfs on /tmp; `exec` takes back what the engine sets by itself, and a size of 0 would be no
+    limit."""
+    return f"exec,size={max(spec.scratch_bytes, 4096)},mode=1777"
 
 
 def _is_ours(labels: Mapping[str, str]) -> bool:

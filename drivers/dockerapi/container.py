@@ -29,6 +29,7 @@ _LOG_LINES = 1_000
 _HEALTH_INTERVAL_NS = 30_000_000_000  # the engine's own, where the image names none
 _EXEC_BYTES = 16 * 1024 * 1024
 _GONE_TIMEOUT_S = 30.0
+_KILLED = 128 + signal.SIGKILL
 
 
 class Container:
@@ -73,6 +74,12 @@ class Container:
             self.note_processes()
             with contextlib.suppress(docker.errors.NotFound):  # it is gone, which is more than stopped
                 self._api.stop(self.id, timeout=math.ceil(timeout_s))
+
+    def was_killed(self) -> bool:
+        """Whether the engine ended it by SIGKILL, as `stop` does after its time, and not for its memory."""
+        with translated("inspect the container"):
+            state = (self._inspect() or {}).get("State") or {}
+        return state.get("ExitCode") == _KILLED and not state.get("OOMKilled")
 
     def delete(self) -> None:
         """Remove it with its anonymous volumes; returns when the engine knows it no more and its processes ended."""

@@ -27,6 +27,7 @@ from lab.driver import ANSWERS_AT, Context, Info, Instance, Leftover, Mark
 from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.features import Feature
 from lab.host.facts import boot_id
+from lab.image.process import surroundings
 from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Spec
 
@@ -36,6 +37,9 @@ _ISOLATION = {"runsc": "user-space kernel (gVisor)", "kata": "virtual machine (K
 _TICK_S = 1.0
 """The kubelet looks at its pods' containers once a second (`genericPlegRelistPeriod`, and the ticker of its syncLoop:
 k8s.io/kubernetes, pkg/kubelet/kubelet.go), and kube-proxy writes its rules at most as often (`minSyncPeriod`)."""
+_SECCOMP = "the container runtime's default profile"
+_TMP = "a memory volume of the scratch size (mode 0777) where the image has nothing there; else the image's"
+_FOREIGN_TMP = "a memory volume of the scratch size (mode 0777), also over what the image has there"
 _LIMITS = {
     "memory": "set by the engine",
     "swap": "none, as the kubelet gives pods no swap",
@@ -80,6 +84,7 @@ class KubernetesDriver:
         self._watchers: dict[str, Watcher] = {}
         self._images: dict[str, str] = {}
         self._namespaces: dict[str, Namespace] = {}
+        self._own_tmp: dict[str, bool] = {}
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -123,6 +128,13 @@ class KubernetesDriver:
                 "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
                 TICK: _TICK_S,
                 "restart": {"default": _RESTART, "best": _RESTART},
+                "surroundings": surroundings(
+                    rlimits="the node's own: a pod has no limits of this kind",
+                    seccomp=_SECCOMP,
+                    names="the node's",
+                    oom_score_adj="the kubelet's, by requests and limits",
+                    tmp=_TMP if found.cluster else _FOREIGN_TMP,
+                ),
                 "images": dict(self._images),
                 **({ANSWERS_AT: beyond} if (beyond := _beyond_this_host(found)) else {}),
             },
@@ -139,6 +151,7 @@ class KubernetesDriver:
         self._options.level(spec)
         if found.cluster is not None:
             self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
+            self._own_tmp[spec.image] = images.has_own_tmp(spec, self._context)
         else:
             self._images[spec.image] = images.foreign_reference(spec, self._options.text("service-image"))
         namespace = self._choose_namespace(spec)
@@ -161,6 +174,7 @@ class KubernetesDriver:
             security=self._options.security(spec, gives_users=namespace.gives_users),
             requests=self._options.requests(),
             runtime_class=self._runtime_class(),
+            own_tmp=self._own_tmp.get(spec.image, False),
         )
         watcher = self._watcher(namespace.name)
         making = Launch(found.ground, spec, form, mark, watcher, deployed=self._variant == _DEPLOYMENT)

@@ -29,6 +29,8 @@ from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
 from lab.host import procs
+from lab.host.rlimits import granted
+from lab.image.process import NO_NAMES, surroundings
 from lab.spec import Endpoint, Spec
 from lab.store.place import FULL, filling, no_room
 from lab.timeline import Phase, Source
@@ -99,6 +101,13 @@ class LibvirtDriver:
                 "guest_command_line": self._command_line(host, Spec(nonce="NONCE"), disk=False),
                 "kvm_proven": host.proof.proven,
                 "kvm_reason": host.proof.told(),
+                "surroundings": surroundings(
+                    rlimits=granted(),
+                    seccomp="no filter",
+                    names=NO_NAMES,
+                    init="the lab's own: the service is its child, and signals have their default effect on it",
+                ),
+                "entropy": "virtio-rng from the host's /dev/urandom, where the guest's kernel has its driver",
                 "network": "QEMU's user mode, restrict=on, forwarded from loopback",
                 "limits": {
                     "memory": "the guest's own",
@@ -150,6 +159,7 @@ class LibvirtDriver:
                     endpoint=endpoint,
                     disk=disk,
                     backing=media.disk,
+                    entropy=media.entropy,
                     cpu_quota=host.cpu_quota and not spec.cpus.is_integer(),
                 )
             )

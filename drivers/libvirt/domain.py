@@ -25,7 +25,7 @@ GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
 """What QEMU's user-mode network gives its guest (qemu-system(1), -netdev user)."""
 _PERIOD_US = 100_000
 _TB_CACHE_MIB = 32
-_DISK_SLOT, _NETWORK_SLOT = "0x10", "0x11"
+_DISK_SLOT, _NETWORK_SLOT, _ENTROPY_SLOT = "0x10", "0x11", "0x12"
 """Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
 _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB}
@@ -49,6 +49,7 @@ class Plan:
     disk: Path | None = None
     backing: Path | None = None
     cpu_quota: bool = False
+    entropy: bool = True
 
 
 def domain_xml(plan: Plan) -> str:
@@ -99,6 +100,8 @@ def command_line(variant: str, accel: str, spec: Spec, *, disk: bool, tsc_khz: i
         words.append("no_timer_check")  # timers that an emulator delays are not broken
         if variant == "microvm" and tsc_khz:
             words.append(f"tsc_early_khz={tsc_khz}")  # no other timer is there to calibrate it by
+    if launch := spec.labels.get("lab.launch"):
+        words.append(f"lab.hostname={launch[:12]}")
     words += [f"lab.ip={GUEST_ADDRESS}", f"lab.gw={GUEST_GATEWAY}", f"lab.port={spec.port}"]
     if accel == "kvm" and spec.guest_clock_offset_s:
         words.append("no-kvmclock")  # by which the guest would learn the host's time
@@ -220,6 +223,8 @@ def _devices(plan: Plan) -> etree._Element:
         _e("memballoon", model="none"),
         _e("controller", type="usb", index="0", model="none"),  # or libvirt adds one, for which a microvm has no bus
     )
+    if plan.entropy:
+        devices.append(_entropy(plan))
     if plan.disk is not None:
         devices.append(_disk(plan))
     return devices
@@ -235,11 +240,22 @@ def _disk(plan: Plan) -> etree._Element:
         type="file",
         device="disk",
     )
-    if plan.variant == "microvm":
-        disk.append(_e("address", type="virtio-mmio"))
-    else:  # a place of our own on the root bus, or libvirt adds PCI Express ports that nothing else needs
-        disk.append(_e("address", type="pci", domain="0", bus="0", slot=_DISK_SLOT, function="0"))
+    disk.append(_address(plan, _DISK_SLOT))
     return disk
+
+
+def _entropy(plan: Plan) -> etree._Element:
+    """The host's random numbers, as virt-install gives every guest: without them the guest's kernel waits for a second
+    of its own jitter before it gives any to a service."""
+    source = _e("backend", "/dev/urandom", model="random")
+    return _e("rng", source, _address(plan, _ENTROPY_SLOT), model="virtio")
+
+
+def _address(plan: Plan, slot: str) -> etree._Element:
+    if plan.variant == "microvm":
+        return _e("address", type="virtio-mmio")
+    # A place of our own on the root bus, or libvirt adds PCI Express ports that nothing else needs.
+    return _e("address", type="pci", domain="0", bus="0", slot=slot, function="0")
 
 
 def _qemu_arguments(plan: Plan) -> etree._Element:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import threading
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _DESTROY_S = 30.0
 _LOOK_S = 0.1
+_KILLED = b"lab-guest killed after"
+_RANDOM = re.compile(rb"\[ *(\d+\.\d+)\] random: crng init done")  # drivers/char/random.c
 
 
 class Domains:
@@ -157,6 +160,7 @@ class LibvirtInstance:
         self._xml = xml
         self._console_path = console_of(xml)
         self._process: Process | None = None
+        self._killed = False
 
     def logs(self) -> bytes:
         """The end of the guest's console; empty for a domain that another process launched, and once it is gone."""
@@ -174,7 +178,13 @@ class LibvirtInstance:
             else self._console_path is not None and type_into(self._console_path, STOP_LINE)
         )
         if not asked or not self._connected().await_end(self.id, timeout_s):
+            self._killed = bool(asked)
             self._destroy()
+
+    def was_killed(self) -> bool:
+        """Whether the image's stop signal had not ended it in time: the guest was destroyed, or its init, which waits
+        for ten seconds by itself, killed the service."""
+        return self._killed or (self._console is not None and _KILLED in self._console.text())
 
     def delete(self) -> None:
         """Destroy it if it runs; returns when domain, QEMU process, console and root disk are seen to be gone."""
@@ -204,6 +214,12 @@ class LibvirtInstance:
         """What the guest boots from, which a run's launches share, and its own root disk's overlay and console."""
         own = [self._console_path.parent] if self._console_path is not None else []
         return {**boot_files_of(self._xml), "writable": own}
+
+    def reported(self) -> Mapping[str, str]:
+        """When the guest's kernel said that it has random numbers to give, by its own clock; a service that wants one
+        earlier waits for it."""
+        found = _RANDOM.search(self._console.text()) if self._console else None
+        return {"crng init done": f"{found[1].decode()} s after the guest kernel's start"} if found else {}
 
     def guest_memory(self) -> GuestMemory:
         """What the domain was given."""

@@ -20,6 +20,7 @@ from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
 from lab.driver import Context
+from lab.host.rlimits import granted
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
@@ -32,11 +33,14 @@ _BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """Files to boot from; `disk` is a foreign image's root file system (raw ext4), None for the lab's own service."""
+    """Files to boot from; `disk` is a foreign image's root file system (raw ext4), None for the lab's own service.
+    `entropy` says whether the kernel can take the host's random numbers.
+    """
 
     kernel: Path
     initramfs: Path
     disk: Path | None
+    entropy: bool = True
 
 
 def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Context) -> Media:
@@ -48,7 +52,9 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Contex
     fast = fast_kernel(kernel, cache_dir)
     image = _once(folder / f"kernel-{fast.name}", lambda to: shutil.copyfile(fast, to))
     disk, config, files = None, _service_config(spec), [_service_file(cache_dir)]
-    needed = [_BUS[variant], "virtio_net"]
+    entropy = modules.known(kernel.modules, "virtio_rng")
+    # Its random numbers first: they come while the rest is loaded.
+    needed = [_BUS[variant], *(["virtio_rng"] if entropy else []), "virtio_net"]
     if not spec.builtin:
         from drivers.libvirt.rootfs import foreign_root
 
@@ -58,7 +64,7 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Contex
     contents = [*files, file("lab/config", config.encode())]
     packed = initramfs(build_guest_init(cache_dir).read_bytes(), modules.resolve(kernel.modules, needed), contents)
     archive = _once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
-    return Media(kernel=image, initramfs=archive, disk=disk)
+    return Media(kernel=image, initramfs=archive, disk=disk, entropy=entropy)
 
 
 def disk_path(spec: Spec, run_dir: Path) -> Path:
@@ -87,6 +93,7 @@ def _service_config(spec: Spec) -> GuestConfig:
         environment=spec.environment,
         scratch_bytes=spec.scratch_bytes,
         service=True,
+        rlimits=granted(),
     )
 
 

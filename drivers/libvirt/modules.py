@@ -24,8 +24,7 @@ def resolve(root: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     Dependencies are read from the modules themselves (`depends=` in .modinfo), since a package that was unpacked and
     not installed has no modules.dep. Raises Unsupported when one is missing or cannot be unpacked.
     """
-    builtin = {_plain(Path(line).name) for line in _lines(root / "modules.builtin")}
-    files = {_plain(path.name): path for path in (root / "kernel").rglob("*.ko*") if path.name.endswith(_SUFFIXES)}
+    builtin, files = _builtin(root), _files(root)
     ordered: dict[str, bytes] = {}
 
     def visit(name: str) -> None:
@@ -46,12 +45,25 @@ def resolve(root: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     return [(f"{name}.ko", data) for name, data in ordered.items()]
 
 
+def known(root: Path, name: str) -> bool:
+    """Whether the kernel has it, built in or as a module."""
+    return _plain(name) in _builtin(root) | _files(root).keys()
+
+
 def depends(module: bytes) -> list[str]:
     """The names in a module's `depends=` field; the field stands once, as a zero-terminated string in .modinfo."""
     _, found, rest = module.partition(b"\0depends=")
     if not found:
         return []
     return [_plain(name) for name in rest.split(b"\0")[0].decode("ascii", "replace").split(",") if name]
+
+
+def _builtin(root: Path) -> set[str]:
+    return {_plain(Path(line).name) for line in _lines(root / "modules.builtin")}
+
+
+def _files(root: Path) -> dict[str, Path]:
+    return {_plain(path.name): path for path in (root / "kernel").rglob("*.ko*") if path.name.endswith(_SUFFIXES)}
 
 
 def _lines(path: Path) -> list[str]:

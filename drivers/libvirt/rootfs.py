@@ -19,8 +19,10 @@ from pathlib import Path
 
 from lab.driver import Context
 from lab.errors import DriverError, DriverUnavailable, Unsupported
-from lab.image import ImageArchive, process_of, source
+from lab.host.rlimits import granted
+from lab.image import ImageArchive, source
 from lab.image.layers import Entry, Kind
+from lab.image.process import process_of
 from lab.image.tree import Tree
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
@@ -47,7 +49,6 @@ _LONGEST_LINE = 8000
 """debugfs takes what goes beyond its 8,191 bytes, or beyond a line break, as another command, `!` and a shell's
 included (debugfs.c, source_file; libss): no image may write one."""
 _SBIN = "/usr/sbin:/sbin"
-_HOSTS = b"127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 
 
 def foreign_root(spec: Spec, disk: Path, context: Context) -> GuestConfig:
@@ -63,20 +64,11 @@ def foreign_root(spec: Spec, disk: Path, context: Context) -> GuestConfig:
         process = process_of(image, command=spec.command, environment=spec.environment)
         if not disk.exists():
             write_disk(image, disk)
-    return GuestConfig(
-        argv=process.argv,
-        environment=process.environment,
-        cwd=process.cwd,
-        uid=process.uid,
-        gid=process.gid,
-        groups=process.groups,
-        scratch_bytes=spec.scratch_bytes,
-    )
+    return GuestConfig.of(process, scratch_bytes=spec.scratch_bytes, rlimits=granted())
 
 
 def write_disk(image: ImageArchive, disk: Path) -> None:
-    """Write `image`'s files as a raw ext4 disk, with the lab's own /etc/hosts. Raises as `foreign_root` does."""
-    image.add_file("/etc/hosts", _HOSTS)  # every engine gives a container its own
+    """Write `image`'s files as a raw ext4 disk. Raises as `foreign_root` does."""
     entries = list(image.entries())
     needs = sum(entry.size for entry in entries)
     with (

@@ -24,17 +24,20 @@ from drivers.oci.instance import (
     remove_folders,
 )
 from drivers.oci.overlay import Overlay
-from drivers.oci.relay import Relay
+from drivers.oci.relay import ADDRESS, Relay
 from drivers.oci.rootfs import unpack
 from drivers.oci.runtime import Container, Runtime
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
-from lab.errors import DriverError, DriverUnavailable, LabError, LaunchError
+from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError
 from lab.features import Feature
 from lab.host import cgroup
 from lab.host.ownership import Owner
-from lab.image import ImageArchive, Process, open_image, process_of, service_archive, source
+from lab.host.rlimits import granted
+from lab.image import ImageArchive, open_image, service_archive, source
+from lab.image.process import NO_NAMES, RESOLV_CONF, TMP, Process, hosts_file, process_of, surroundings
+from lab.image.tree import Tree
 from lab.launch.output import Output
-from lab.service.build import build_service
+from lab.service.build import build_enter, build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
 from lab.store.place import filling, require_exec
 from lab.timeline import Phase, Source
@@ -53,7 +56,6 @@ class _Image:
 
     files: Path
     process: Process
-    stop_signal: str
 
 
 class OciDriver:
@@ -70,6 +72,8 @@ class OciDriver:
         self._variant = variant
         self._images: dict[tuple[object, ...], _Image] = {}
         self._kernel: bundles.Kernel | None = None
+        self._rlimits = granted()
+        self._enter: Path | None = None
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -95,10 +99,14 @@ class OciDriver:
                 "program": str(runtime.path),
                 "network": "the host's for the lab's own service; for other images their own, through a relay",
                 "capabilities_missing": missing,
-                "seccomp": "no filter, where Docker has one by default",
                 "mandatory_access_control": "no profile, where Docker has one by default",
                 "storage": "overlay over one copy of the image's files for each run",
                 "limits": dict(limits),
+                "surroundings": surroundings(
+                    rlimits=self._rlimits,
+                    seccomp="no filter",
+                    names=NO_NAMES,
+                ),
             },
             qualifiers={"network": "no bridge"},
         )
@@ -119,7 +127,7 @@ class OciDriver:
             scratch=str(self._folder() / container_id(spec.labels)),
             host=endpoint.host,
             port=endpoint.port,
-            stop_signal=image.stop_signal,
+            stop_signal=image.process.stop_signal,
         )
         instance = OciContainer(bundle, record)
         try:
@@ -177,11 +185,12 @@ class OciDriver:
         bundle = _make_bundle(spec)
         instance = OciContainer(bundle, record)
         try:
-            for name in ("rootfs", "upper", "work"):
-                (files / name).mkdir(parents=True)
+            for directory in (files, files / "rootfs", files / "upper", files / "work"):
+                _directory(directory)
             (files / "rootfs" / "probe").touch(mode=0o755)
             record.write(bundle)
             process = Process(argv=("/probe",), environment={}, cwd="/", uid=0, gid=0, groups=(0,))
+            _write_names(bundle, _hostname(spec), own_network=False)
             self._write_config(spec, process, bundle, own_network=False)
             Overlay(lower=files / "rootfs", upper=files / "upper", work=files / "work").mount(bundle / "rootfs")
             runtime.create(Container(instance.id, bundle), subprocess.DEVNULL)
@@ -201,6 +210,8 @@ class OciDriver:
             instance.delete()
 
     def _image(self, spec: Spec) -> _Image:
+        if self._enter is None:
+            self._enter = build_enter(self._context.cache_dir)
         asked = (spec.image, spec.command, tuple(spec.environment.items()))  # all that its process is made of
         if asked not in self._images:
             self._images[asked] = self._provide(spec)
@@ -215,14 +226,15 @@ class OciDriver:
                 unpacked = files.with_name(f".{files.name}-{new_nonce()}")
                 try:
                     with filling(f"the image '{spec.image}', unpacked,", self._context.run_dir):
-                        unpacked.mkdir(mode=0o755)
+                        _directory(unpacked)
                         unpack(image, unpacked)
+                        _make_places(process, unpacked)
                         unpacked.rename(files)
                 except OSError as error:
                     raise DriverError(f"the image '{spec.image}' cannot be unpacked: {error}") from error
                 finally:
                     shutil.rmtree(unpacked, ignore_errors=True)
-            return _Image(files=files, process=process, stop_signal=image.config.stop_signal)
+            return _Image(files=files, process=process)
 
     def _opened(self, spec: Spec) -> ImageArchive:
         if not spec.builtin:
@@ -244,10 +256,11 @@ class OciDriver:
     def _write(self, spec: Spec, endpoint: Endpoint, image: _Image, bundle: Path, record: Record) -> None:
         scratch = Path(record.scratch)
         for directory in (scratch, scratch / "upper", scratch / "work"):
-            directory.mkdir(mode=0o755)
+            _directory(directory)
         record.write(bundle)
         own = spec.service_environment(host=endpoint.host, port=endpoint.port)
         process = replace(image.process, environment={**image.process.environment, **own})
+        _write_names(bundle, _hostname(spec), own_network=not spec.builtin)
         self._write_config(spec, process, bundle, own_network=not spec.builtin)
         Overlay(lower=image.files, upper=scratch / "upper", work=scratch / "work").mount(bundle / "rootfs")
 
@@ -264,7 +277,9 @@ class OciDriver:
             spec,
             process,
             self._kernel,
-            hostname=spec.labels["lab.launch"][:12],
+            bundle=bundle,
+            hostname=_hostname(spec),
+            rlimits=self._rlimits,
             cgroups_path=f"/{CGROUPS}/{bundle.name}",
             own_network=own_network,
         )
@@ -281,7 +296,7 @@ class OciDriver:
         relay: Relay | None = None
         try:
             with os.fdopen(writing, "wb") as pipe:
-                runtime.create(container, pipe)
+                runtime.create(container, pipe, enter=self._enter)
             mark(Phase.CREATED, source=Source.RETURN)
             if not spec.builtin:
                 relay = Relay(endpoint, int(container.pid_file.read_text()), spec.port)
@@ -309,6 +324,44 @@ def _make_bundle(spec: Spec) -> Path:
     except OSError as error:
         raise LaunchError(f"a bundle cannot be made in {BUNDLES}: {error.strerror}", details=str(error)) from error
     return bundle
+
+
+def _hostname(spec: Spec) -> str:
+    return spec.labels["lab.launch"][:12]
+
+
+def _directory(path: Path) -> None:
+    """A new directory that everybody may pass through, whatever the umask says: a service need not be root's."""
+    path.mkdir()
+    path.chmod(0o755)
+
+
+def _make_places(process: Process, root: Path) -> None:
+    """The image's VOLUMEs and working directory, where they are missing, as Docker makes them. Raises BadInput."""
+    with Tree(root) as tree:
+        for what, path in (*(("volume", path) for path in process.volumes), ("working directory", process.cwd)):
+            try:
+                tree.make_directory(path)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise BadInput(f"the image's {what} '{path}' is no directory in it") from error
+        if not process.own_tmp:
+            # The runtime gives the tmpfs the mode of the directory that it lies on.
+            tree.make_directory(TMP)
+            there = tree.open(TMP, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fchmod(there, 0o1777)
+            finally:
+                os.close(there)
+
+
+def _write_names(bundle: Path, hostname: str, *, own_network: bool) -> None:
+    """The container's own /etc/hosts and the like, to be mounted over the image's. Raises OSError."""
+    files = {"hosts": hosts_file(hostname, ADDRESS if own_network else "127.0.0.1"), "hostname": f"{hostname}\n"}
+    if own_network:
+        files["resolv.conf"] = RESOLV_CONF
+    for name, text in files.items():
+        (bundle / name).write_text(text)
+        (bundle / name).chmod(0o644)  # whatever the umask says
 
 
 def _bundles() -> list[Path]:

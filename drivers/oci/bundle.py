@@ -9,7 +9,8 @@ from typing import Any
 
 from lab.host.pinning import cpu_list
 from lab.host.procfs import read_fields
-from lab.image import Process
+from lab.host.rlimits import Rlimits
+from lab.image.process import TMP, Process
 from lab.spec import Spec
 
 CPU_PERIOD_US = 100_000
@@ -53,6 +54,8 @@ _MASKED = (
     "/proc/scsi",
     "/sys/firmware",
 )
+_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+"""What Docker sets in a network that is the container's own (moby, daemon/oci_linux.go)."""
 _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 # Source: linux/capability.h.
@@ -88,36 +91,46 @@ def config(
     process: Process,
     kernel: Kernel,
     *,
+    bundle: Path,
     hostname: str,
+    rlimits: Rlimits,
     cgroups_path: str,
     own_network: bool,
 ) -> dict[str, Any]:
     """The config.json of one launch; `spec.labels` are its annotations, and so known from the creating call on."""
     namespaces = [*_NAMESPACES, *(["network"] if own_network else []), *(["cgroup"] if kernel.unified else [])]
-    environment = {"HOSTNAME": hostname, **process.environment}
-    scratch = ["nosuid", "noexec", "nodev", "mode=1777", f"size={max(spec.scratch_bytes, 4096)}"]  # 0 is no limit
+    scratch = ["nosuid", "nodev", "mode=1777", f"size={max(spec.scratch_bytes, 4096)}"]  # 0 is no limit
+    own_files = ("hosts", "hostname", *(("resolv.conf",) if own_network else ()))
     return {
         "ociVersion": "1.0.2",
         "process": {
             "terminal": False,
             "user": {"uid": process.uid, "gid": process.gid, "additionalGids": list(process.groups)},
             "args": list(process.argv),
-            "env": [f"{key}={value}" for key, value in environment.items()],
+            "env": [f"{key}={value}" for key, value in process.environment_on(hostname).items()],
             "cwd": process.cwd,
             "capabilities": _capability_sets(kernel.capabilities, root=process.uid == 0),
             "noNewPrivileges": False,
+            "oomScoreAdj": 0,
+            "rlimits": [
+                {"type": f"RLIMIT_{name.upper()}", "soft": soft % 2**64, "hard": hard % 2**64}
+                for name, (soft, hard) in rlimits.items()
+            ],
         },
         "root": {"path": "rootfs", "readonly": False},
         "hostname": hostname,
         "mounts": [
             *(_mount(*mount) for mount in _MOUNTS),
-            _mount("/tmp", "tmpfs", "tmpfs", scratch),  # noqa: S108  the container's
+            *([] if process.own_tmp else [_mount(TMP, "tmpfs", "tmpfs", scratch)]),
+            # The runtime finds where a link of the image's ends inside its root; what is mounted lies in the bundle.
+            *(_mount(f"/etc/{name}", "bind", str(bundle / name), ("rbind", "rprivate")) for name in own_files),
         ],
         "annotations": dict(spec.labels),
         "linux": {
             "namespaces": [{"type": name} for name in namespaces],
             "cgroupsPath": cgroups_path,
             "resources": _resources(spec, kernel.limits),
+            **({"sysctl": dict(_SYSCTLS)} if own_network else {}),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READONLY),
         },

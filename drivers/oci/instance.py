@@ -42,7 +42,7 @@ class Record:
     scratch: str
     host: str
     port: int
-    stop_signal: str = "SIGTERM"
+    stop_signal: int = 15
 
     def write(self, bundle: Path) -> None:
         """Keep it in `bundle`. Raises OSError."""
@@ -78,6 +78,7 @@ class OciContainer:
         self._relay = relay
         self._end = end
         self._group = group_of(bundle.name)
+        self._killed = False
 
     def logs(self) -> bytes:
         """What the service wrote; empty where another lab launched it, whose pipe it was."""
@@ -110,12 +111,16 @@ class OciContainer:
         if main is not None and main.alive():
             if runtime is not None:
                 try:
-                    runtime.kill(self._container, self._record.stop_signal)
+                    runtime.kill(self._container, str(self._record.stop_signal))
                 except DriverError:
                     if main.alive():  # else it has ended by itself just now
                         raise
-            main.wait(timeout_s)
+            self._killed = not main.wait(timeout_s)
         self._kill()
+
+    def was_killed(self) -> bool:
+        """Whether the image's stop signal had not ended it in time."""
+        return self._killed
 
     def delete(self) -> None:
         """Have the runtime remove it, then see that processes, cgroups and files are gone, and remove what is not."""

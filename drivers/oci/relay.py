@@ -45,8 +45,10 @@ class Relay:
         self._wake_in, self._wake_out = socket.socketpair()
         # Opened here, so that the process may not be gone before the thread looks.
         self._namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._inside = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"relay to {pid}", daemon=True)
         self._thread.start()
+        self._inside.wait(_JOIN_TIMEOUT_S)  # the service may listen at its own name, whose address must be there
 
     def close(self) -> None:
         """End the thread and its connections. Idempotent."""
@@ -65,6 +67,7 @@ class Relay:
                     raise OSError(ctypes.get_errno(), "setns")
                 _give_address()
             finally:
+                self._inside.set()
                 os.close(self._namespace)
             selector = open_until_end.enter_context(selectors.DefaultSelector())
             selector.register(self._listener, selectors.EVENT_READ)

@@ -47,10 +47,11 @@ class Runtime:
             raise DriverUnavailable(f"{self.path} is not an OCI runtime with runc's command line", details=text)
         return found[1]
 
-    def create(self, container: Container, output: IO[bytes] | int) -> None:
-        """Make the container up to its program, which inherits `output`. Raises DriverError."""
+    def create(self, container: Container, output: IO[bytes] | int, *, enter: Path | None = None) -> None:
+        """Make the container up to its program, which inherits `output`, and the signals that the caller ignores, as
+        under nohup, unless the lab's `enter` comes between. Raises DriverError."""
         paths = ["--bundle", str(container.bundle), "--pid-file", str(container.pid_file)]
-        self._run(container, ["create", *paths, container.id], output)
+        self._run(container, ["create", *paths, container.id], output, through=[str(enter), "--"] if enter else [])
 
     def start(self, container: Container) -> None:
         """Let its program begin. Raises DriverError."""
@@ -76,9 +77,16 @@ class Runtime:
             raise DriverError(f"{self.name} could not {doing}: {problem}")
         return ran
 
-    def _run(self, container: Container, arguments: Sequence[str], output: IO[bytes] | int | None = None) -> None:
+    def _run(
+        self,
+        container: Container,
+        arguments: Sequence[str],
+        output: IO[bytes] | int | None = None,
+        *,
+        through: Sequence[str] = (),
+    ) -> None:
         container.log.unlink(missing_ok=True)
-        command, doing = self._command(container, arguments), f"{arguments[0]} the container"
+        command, doing = [*through, *self._command(container, arguments)], f"{arguments[0]} the container"
         ran = programs.run(command, doing=doing, timeout_s=_TIMEOUT_S, check=False, output=output, cwd=container.bundle)
         if ran.code != 0:
             text = (ran.stderr + ran.stdout).decode(errors="replace")

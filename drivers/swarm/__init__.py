@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers.dockerapi import cold, daemon, images, ports
+from drivers.dockerapi import cold, daemon, images, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, label_filter, reached
 from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Remnant
 from drivers.dockerapi.errors import translated
+from drivers.dockerapi.surroundings import Tmp
 from drivers.swarm import cluster
 from drivers.swarm.service import UPDATE, Service, undo
 from drivers.swarm.task import FirstTask
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
 from lab.features import Feature
+from lab.host.rlimits import Rlimits
+from lab.image.process import surroundings as describe
 from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
@@ -51,6 +54,8 @@ class SwarmDriver:
         self._connection = Connection(context)
         self._api: Callable[[], Any] = self._connection.api  # the SDK has no types for a swarm's calls
         self._images: dict[str, str] = {}
+        self._tmp: dict[str, Tmp] = {}
+        self._rlimits: Rlimits | None = None
         self._publishes: bool | None = None
 
     @classmethod
@@ -95,6 +100,9 @@ class SwarmDriver:
                     "cpus": "set by the engine",
                     "pids": "set by the engine",
                 },
+                "surroundings": describe(
+                    rlimits=self._limits(), seccomp=surroundings.seccomp(told), names="the host's"
+                ),
                 "restart": {
                     "default": "condition any, delay 5 s (Swarm's own)",
                     "best": "condition any, delay 0 s",
@@ -118,6 +126,7 @@ class SwarmDriver:
         reference = images.provide(self._context, spec)
         with translated(f"inspect the image '{reference}'"):
             self._images[spec.image] = str(api.inspect_image(reference)["Id"])
+        self._tmp[spec.image] = surroundings.tmp_of(api, self._images[spec.image], spec)
         run_labels = images.run_labels(spec.labels)
         cluster.provide(api, {**run_labels, "lab.target": self.name})
         self._connection.events().connect()  # here, so that no launch pays for it
@@ -172,16 +181,22 @@ class SwarmDriver:
         """Containers whose service is gone, images, the swarm that the lab began, and its bridge."""
         api, wanted = self._api(), {"label": label_filter(labels)}
         services = {service.id for service in self._listed({})}
-        with translated("list containers and networks"):
+        with translated("list containers, networks and volumes"):
             listed = [
                 ("container", one["Id"], one["Labels"], self._remove_container)
                 for one in api.containers(all=True, filters=wanted)
                 if _is_ours(one["Labels"]) and one["Labels"].get("com.docker.swarm.service.id") not in services
             ]
+            volumes = [one for one in api.volumes(filters=wanted)["Volumes"] or () if _is_ours(one["Labels"])]
             networks = [one for one in api.networks(filters=wanted) if _is_ours(one["Labels"])]
         return [
             *(Remnant(kind, identity, own, remove) for kind, identity, own, remove in listed if bears(own, labels)),
             *images.remnants(api, labels),
+            *(
+                Remnant("volume", one["Name"], one["Labels"], self._remove_volume)
+                for one in volumes
+                if bears(one["Labels"], labels)
+            ),
             *cluster.found(api, labels),
             *(
                 Remnant("network", one["Id"], one["Labels"], api.remove_network)
@@ -235,13 +250,8 @@ class SwarmDriver:
             "Image": self._image(spec),
             "Labels": dict(spec.labels) | {_PORT: str(spec.port)},
             "Env": [f"{key}={value}" for key, value in environment.items()],
-            "Mounts": [
-                {
-                    "Type": "tmpfs",
-                    "Target": "/tmp",  # noqa: S108  the container's own
-                    "TmpfsOptions": {"SizeBytes": max(spec.scratch_bytes, 4096), "Mode": 0o1777},  # 0 is no limit
-                }
-            ],
+            "Mounts": [] if self._tmp[spec.image] is Tmp.OWN else [surroundings.scratch_mount(spec)],
+            "Ulimits": surroundings.ulimits(self._limits()),
             **({"Args": list(spec.command)} if spec.command is not None else {}),
         }
         limits = {"NanoCPUs": round(spec.cpus * 1e9), "MemoryBytes": spec.memory_bytes, "Pids": spec.pids}
@@ -252,6 +262,11 @@ class SwarmDriver:
             "Placement": {"Constraints": [f"node.id=={cluster.node_id(self._api())}"]},
             **({"RestartPolicy": restart} if restart else {}),
         }
+
+    def _limits(self) -> Rlimits:
+        if self._rlimits is None:
+            self._rlimits = surroundings.rlimits(self._api(), local=True)
+        return self._rlimits
 
     def _address_of(self, inspected: Mapping[str, Any]) -> Endpoint | None:
         """Where the task in a container answers; None when it runs no more, or does not yet."""
@@ -292,6 +307,9 @@ class SwarmDriver:
 
     def _remove_container(self, identity: str) -> object:
         return self._api().remove_container(identity, v=True, force=True)
+
+    def _remove_volume(self, name: str) -> object:
+        return self._api().remove_volume(name, force=True)
 
 
 def _is_ours(labels: Mapping[str, str] | None) -> bool:

@@ -47,6 +47,7 @@ class Service:
         self._template = template
         self._address_of = address_of
         self._on_delete = on_delete
+        self._killed = False
 
     def logs(self) -> bytes:
         """What its tasks wrote, the oldest's first."""
@@ -103,6 +104,7 @@ class Service:
             return
         self.scale(0)
         if not self._none_runs_within(timeout_s):
+            self._killed = True
             with translated("kill the task"):
                 for container in self._containers(running=True):
                     try:
@@ -112,6 +114,11 @@ class Service:
                             raise
             if not self._none_runs_within(_GONE_TIMEOUT_S):
                 raise DriverError(f"tasks of service {self.id} still run", resolution=f"docker service rm {self.id}")
+
+    def was_killed(self) -> bool:
+        """Whether the stop signal had not ended it in time. Swarm kills by itself after ten seconds, so that a longer
+        time tells less."""
+        return self._killed
 
     def delete(self) -> None:
         """Remove the service; Swarm then removes its tasks' containers, and this what it has left after a while."""

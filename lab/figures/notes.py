@@ -14,7 +14,7 @@ from lab.figures import density, series, stats
 from lab.figures.compared import RunComparison
 from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
-from lab.store.record import Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.record import KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.timeline import Phase
 
 TCG = (
@@ -56,6 +56,8 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
     told = [
         *_ending(record.run),
         *_unequal(record),
+        *_different(record),
+        *_killed(record),
         *_absent(record, rows),
         *_unmeasured(record),
         *_censored(rows),
@@ -178,6 +180,38 @@ def _had_by(limit: str, limits: Mapping[str, Mapping[str, str]]) -> str:
     """Who had `limit`; empty where nobody did."""
     having = [label for label, own in limits.items() if limit in own and not own[limit].startswith("not set")]
     return f"which {', '.join(having)} had" if having else ""
+
+
+def _different(record: RunRecord) -> Iterator[str]:
+    """What a started service finds around it, where that is not the same on all targets (docs/method.md, rule 11)."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for target in record.targets:
+        for name, text in ((target.info.get("facts") or {}).get("surroundings") or {}).items():
+            found.setdefault(name, {}).setdefault(str(text), []).append(target.target)
+    told = [
+        f"{name} ({'; '.join(', '.join(labels) + ': ' + text for text, labels in values.items())})"
+        for name, values in found.items()
+        if len(values) > 1
+    ]
+    if told:
+        yield f"The service did not find the same around it on all targets: {', '.join(told)}."
+
+
+def _killed(record: RunRecord) -> Iterator[str]:
+    """Launches that no stop signal ended: their time to stop is the time that was given."""
+    launches: dict[str, list[LaunchRecord]] = {}
+    for launch in record.launches:
+        launches.setdefault(launch.target, []).append(launch)
+    told: dict[float, list[str]] = {}
+    for target, own in launches.items():
+        seconds = [after_s for one in own if isinstance(after_s := one.facts.get(KILLED_AFTER_S), int | float)]
+        if seconds:
+            told.setdefault(max(seconds), []).append(f"{target} ({len(seconds)} of {len(own)} launches)")
+    for after_s, targets in told.items():
+        yield (
+            f"Killed after {after_s:g} s, since the stop signal did not end the service: {', '.join(targets)}. "
+            "Their time to stop is the one that was given."
+        )
 
 
 def _absent(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:

@@ -23,12 +23,13 @@ from lab.errors import (
     ReadyTimeout,
     Unsupported,
 )
-from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Settles
+from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Settles, TellsKill
 from lab.host.facts import boot_id, time_namespace
 from lab.launch import listeners
 from lab.launch.ticks import begin_at_random, tick_s
 from lab.launch.waiter import Answer, Waiter, reserve_port
 from lab.spec import Endpoint, Ready, Spec
+from lab.store.record import KILLED_AFTER_S
 from lab.timeline import Clock, HostClock, MarkRecord, Phase, Source, Timeline
 
 _LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|workload|main|listening) (\d{1,19})")
@@ -161,6 +162,8 @@ class Session:
         self._marks(Phase.STOP_REQUESTED, source=Source.LAB)
         self.instance.stop(timeout_s=timeout_s)
         self._marks(Phase.STOPPED, source=Source.RETURN)
+        if isinstance(self.instance, TellsKill) and self.instance.was_killed():
+            self.beside[KILLED_AFTER_S] = timeout_s
 
     def delete(self) -> None:
         """Remove the instance, verified, marking `deleted`. Idempotent. Raises CleanupError."""

@@ -10,6 +10,9 @@ from typing import Any
 from lab.store.sample import Sample
 from lab.timeline import Timeline
 
+KILLED_AFTER_S = "stop_killed_after_s"
+"""The launch's fact that its stop signal did not end it in so many seconds, and SIGKILL did."""
+
 
 class RunStatus(enum.StrEnum):
     """`running` is shown as `interrupted` once its owner is dead."""

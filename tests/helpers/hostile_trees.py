@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from drivers.libvirt.rootfs import lay_out
 from drivers.oci.rootfs import unpack
 from lab.errors import BadInput
-from lab.image import ImageArchive, open_image, process_of
+from lab.image import ImageArchive, open_image
 from lab.image.archive import machine_architecture
+from lab.image.process import process_of
 from lab.image.tree import Tree
 
 SECRET = b"canary: what no image may read or change"

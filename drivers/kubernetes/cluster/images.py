@@ -17,7 +17,7 @@ from typing import Any
 from drivers.kubernetes.cluster.kind import Kind
 from lab.driver import Context
 from lab.errors import BadInput, DriverError, Unsupported
-from lab.image import service_archive, source
+from lab.image import process, service_archive, source
 from lab.service.build import build_service
 from lab.spec import Spec
 from lab.store.place import filling
@@ -53,6 +53,15 @@ def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
     finally:
         path.unlink(missing_ok=True)
     return reference
+
+
+def has_own_tmp(spec: Spec, context: Context) -> bool:
+    """Whether the image of `spec`, which the lab brings to its own cluster, has something at /tmp. Raises LabError."""
+    if spec.builtin:
+        return False
+    found = source.find(spec.image, context, command=spec.command)
+    with source.open_source(found, context) as image:
+        return process.has_own_tmp(image.config.volumes, image.entries())
 
 
 def foreign_reference(spec: Spec, service: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drivers.kubernetes.objects import labels
+from lab.image.process import TMP
 from lab.spec import Spec
 from lab.units import MIB
 
@@ -27,7 +28,8 @@ _FEWEST_SCRATCH_BYTES = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """How a target's pods differ from another's. `host_port` is the node's; `security` is the container's
-    `securityContext`; `requests` are what the user gave, by resource, instead of `REQUESTS`."""
+    `securityContext`; `requests` are what the user gave, by resource, instead of `REQUESTS`; with `own_tmp` the image's
+    /tmp stays."""
 
     image: str
     pull_policy: str
@@ -35,6 +37,7 @@ class Form:
     requests: Mapping[str, str] = field(default_factory=dict)
     runtime_class: str = ""
     host_port: int | None = None
+    own_tmp: bool = False
 
 
 def name_of(spec: Spec) -> str:
@@ -113,7 +116,7 @@ def container(spec: Spec, form: Form) -> dict[str, Any]:
         "resources": {"limits": _limits(spec), "requests": requests(spec, form.requests)},
         "securityContext": dict(form.security),
         "readinessProbe": readiness(spec),
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  the container's own
+        "volumeMounts": [] if form.own_tmp else [{"name": "tmp", "mountPath": TMP}],
     }
     if spec.command is not None:
         made["args"] = [
@@ -154,8 +157,9 @@ def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
         "enableServiceLinks": False,
         "dnsPolicy": "Default",  # the node's own: the cluster's DNS may not be there
         "containers": [container(spec, form)],
-        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(scratch_bytes)}}],
     }
+    if not form.own_tmp:
+        made["volumes"] = [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(scratch_bytes)}}]
     if form.runtime_class:
         made["runtimeClassName"] = form.runtime_class
     if form.host_port is not None:

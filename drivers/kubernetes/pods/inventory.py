@@ -44,6 +44,7 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
                 pull_policy=container["imagePullPolicy"],
                 security=container.get("securityContext") or {},
                 requests=(container.get("resources") or {}).get("requests") or {},
+                own_tmp=not container.get("volumeMounts"),
             )
             found.append(Deployment(place, labels=own, endpoint=endpoint, form=form))
     return found

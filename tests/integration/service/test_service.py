@@ -486,9 +486,47 @@ def test_guest_init_honours_user_groups_directory_and_environment(
         assert set(workload.gids()) == {56}
         assert "Groups:\t56 789 \n" in Path(f"/proc/{workload.pid}/status").read_text()
         assert workload.cwd().endswith("/var/made")
-        own = {"LAB_NONCE": "", "LAB_PORT": "81", "LAB_NETWORK": "none"}
+        own = {"LAB_NONCE": "", "LAB_PORT": "81", "LAB_NETWORK": "none", "HOSTNAME": "lab"}
         assert workload.environ() == environment | own
         psutil.Process(process.pid).children()[0].terminate()
+        process.wait(WAIT_S)
+    finally:
+        process.kill()
+        process.wait(WAIT_S)
+        process.stdout.close()
+
+
+def test_guest_init_makes_the_surroundings_that_engines_make(guest_init: Path, binary: Path, tmp_path: Path) -> None:
+    need_namespaces()
+    (tmp_path / "etc").mkdir()
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.write_text("the host's")
+    (tmp_path / "etc/resolv.conf").symlink_to(outside)
+    config = GuestConfig(
+        argv=["service"],
+        environment={"PATH": "::/absent:/"},
+        service=True,
+        volumes=["/data/deep"],
+        stop_signal=signal.SIGINT,
+        rlimits={"nofile": (99, 199), "core": (0, 0)},
+        told_hostname=False,
+    )
+    command = guest(tmp_path, guest_init, binary, config, "lab.hostname=box lab.nonce=n")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
+    try:
+        assert [process.stdout.readline().split()[2] for _ in range(3)] == [b"init", b"main", b"listening"]
+        workload = psutil.Process(process.pid).children(recursive=True)[1]
+        assert (tmp_path / "etc/hostname").read_text() == "box\n"
+        assert "127.0.0.1\tbox\n" in (tmp_path / "etc/hosts").read_text()
+        assert (tmp_path / "etc/resolv.conf").read_text().startswith("nameserver 127.0.0.1\n")
+        assert outside.read_text() == "the host's"
+        assert (tmp_path / "data/deep").is_dir()
+        assert "HOSTNAME" not in workload.environ()
+        assert workload.rlimit(psutil.RLIMIT_NOFILE) == (99, 199)
+        assert workload.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+        psutil.Process(process.pid).children()[0].terminate()
+        assert process.stdout.read() == b"lab-guest exit 0\n"
         process.wait(WAIT_S)
     finally:
         process.kill()
@@ -500,6 +538,7 @@ def test_guest_init_honours_user_groups_directory_and_environment(
     ("config", "said"),
     [
         (b"argv\0/service", b"cut short"),
+        (b"rlimit\x007:1\0argv\0/service\0", b"7:1 is no limit"),
         (b"argv\0", b"has no value"),
         (b"uid\0x\0argv\0/service\0", b"uid is not a number"),
         (b"what\0x\0", b"unknown key what"),
@@ -548,6 +587,15 @@ def test_enter_writes_to_each_file_and_becomes_the_program(cache_dir: Path, tmp_
     assert [file.read_text() for file in files] == ["0", "0"]
 
 
+def test_enter_gives_the_program_its_limits_and_nothing_of_its_caller(cache_dir: Path) -> None:
+    command = [build_enter(cache_dir), "rlimit=7:64:99", "rlimit=4:0:0", "--", "/bin/cat"]
+    of_self = ["/proc/self/limits", "/proc/self/status"]
+    shell = ["/bin/sh", "-c", 'trap "" HUP INT QUIT USR1; umask 077; exec "$@"', "sh", *command, *of_self]
+    told = subprocess.run(shell, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout
+    assert re.search(r"Max open files +64 +99 ", told) and re.search(r"Max core file size +0 +0 ", told)
+    assert re.search(r"SigIgn:\t0+\n", told) and "Umask:\t0022\n" in told
+
+
 def test_enter_holds_the_program_to_cpus(cache_dir: Path) -> None:
     allowed = sorted(os.sched_getaffinity(0))
     for wanted in (allowed[-1:], allowed[:2]):
@@ -566,6 +614,8 @@ def test_enter_holds_the_program_to_cpus(cache_dir: Path) -> None:
         (["cpus=-1", "--", "/bin/true"], 125),
         (["cpus=0,8191", "--", "/bin/true"], 125),  # the kernel grants the first of them
         (["cpus=8192", "--", "/bin/true"], 125),
+        (["rlimit=7:1", "--", "/bin/true"], 125),
+        (["rlimit=7:2:1", "--", "/bin/true"], 125),  # the kernel takes no soft limit above the hard one
         (["--"], 125),
         ([], 125),
         (["--", "/absent"], 127),

@@ -145,6 +145,21 @@ def test_each_machine_has_the_devices_of_its_bus(variant: str, device: str, addr
     assert tree.find("devices/memballoon[@model='none']") is not None
 
 
+@pytest.mark.parametrize(("variant", "address"), [("microvm", "virtio-mmio"), ("q35", "pci"), ("pc", "pci")])
+def test_a_guest_has_the_hosts_random_numbers_where_its_kernel_takes_them(variant: str, address: str) -> None:
+    tree = root(plan(variant))
+    assert tree.findtext("devices/rng[@model='virtio']/backend[@model='random']") == "/dev/urandom"
+    where = tree.find("devices/rng/address")
+    assert where is not None and where.get("type") == address
+    assert root(plan(variant, entropy=False)).find("devices/rng") is None
+
+
+def test_a_guest_is_called_as_a_bare_container_of_its_launch_is() -> None:
+    spec = Spec(nonce="n", labels={"lab.launch": "0123456789abcdef"})
+    assert "lab.hostname=0123456789ab" in command_line("q35", "tcg", spec, disk=False).split()
+    assert "lab.hostname" not in command_line("q35", "tcg", Spec(nonce="n"), disk=False)
+
+
 def test_emulation_is_bounded_and_kvm_gives_the_hosts_cpu() -> None:
     emulated, virtual = root(plan()), root(plan(accel="kvm"))
     assert emulated.get("type") == "qemu" and emulated.findtext("features/tcg/tb-cache") == "32"

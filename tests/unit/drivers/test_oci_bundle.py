@@ -13,7 +13,8 @@ from drivers.oci.instance import Record
 from drivers.oci.runtime import Container, find
 from lab.errors import DriverUnavailable
 from lab.host import cgroup
-from lab.image import Process
+from lab.host.rlimits import UNLIMITED
+from lab.image.process import Process
 from lab.spec import Spec
 from lab.units import MIB
 
@@ -28,11 +29,31 @@ def _config(
     unified: bool = False,
     own: bool = False,
     cpuset: tuple[int, ...] = (),
+    own_tmp: bool = False,
+    told_hostname: bool = True,
 ) -> dict[str, Any]:
     spec = Spec(labels=LABELS, cpus=0.5, memory_bytes=64 * MIB, pids=9, scratch_bytes=0, cpuset=cpuset)
-    process = Process(argv=("/x", "y"), environment={"A": "b=c"}, cwd="/w", uid=uid, gid=7, groups=(7, 8))
+    process = Process(
+        argv=("/x", "y"),
+        environment={"A": "b=c"},
+        cwd="/w",
+        uid=uid,
+        gid=7,
+        groups=(7, 8),
+        own_tmp=own_tmp,
+        told_hostname=told_hostname,
+    )
     kernel = Kernel(unified=unified, limits=limits, capabilities=list(CAPABILITIES))
-    return config(spec, process, kernel, hostname="h", cgroups_path="/p", own_network=own)
+    return config(
+        spec,
+        process,
+        kernel,
+        bundle=Path("/b"),
+        hostname="h",
+        rlimits={"nofile": (1024, 4096), "core": (0, UNLIMITED)},
+        cgroups_path="/p",
+        own_network=own,
+    )
 
 
 def test_the_labels_are_annotations_of_the_creating_call() -> None:
@@ -44,6 +65,29 @@ def test_the_process_is_the_images() -> None:
     assert process["args"] == ["/x", "y"] and process["cwd"] == "/w"
     assert process["user"] == {"uid": 5, "gid": 7, "additionalGids": [7, 8]}
     assert {"A=b=c", "HOSTNAME=h"} <= set(process["env"])
+
+
+def test_the_host_name_is_kept_from_an_image_that_does_not_want_it() -> None:
+    assert not [entry for entry in _config(told_hostname=False)["process"]["env"] if entry.startswith("HOSTNAME")]
+
+
+def test_limits_and_the_oom_score_are_never_the_calling_shells() -> None:
+    process = _config()["process"]
+    assert process["oomScoreAdj"] == 0
+    assert process["rlimits"] == [
+        {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1},
+    ]
+
+
+def test_names_are_the_containers_own_and_the_hosts_are_asked_only_in_its_network() -> None:
+    def names(told: dict[str, Any]) -> dict[str, str]:
+        return {one["destination"]: one["source"] for one in told["mounts"] if one["destination"].startswith("/etc/")}
+
+    assert names(_config()) == {"/etc/hosts": "/b/hosts", "/etc/hostname": "/b/hostname"}
+    assert names(_config(own=True)) == {**names(_config()), "/etc/resolv.conf": "/b/resolv.conf"}
+    assert "sysctl" not in _config()["linux"]  # it would be the host's
+    assert _config(own=True)["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] == "0"
 
 
 def test_root_has_dockers_capabilities_and_another_user_none_of_them_at_first() -> None:
@@ -80,6 +124,11 @@ def test_namespaces_are_dockers_but_for_the_network() -> None:
 def test_scratch_is_limited_also_where_none_is_wanted() -> None:
     (scratch,) = [mount for mount in _config()["mounts"] if mount["destination"] == "/tmp"]
     assert "size=4096" in scratch["options"]  # size=0 would be no limit
+    assert "noexec" not in scratch["options"]
+
+
+def test_scratch_never_hides_what_the_image_has() -> None:
+    assert "/tmp" not in {mount["destination"] for mount in _config(own_tmp=True)["mounts"]}
 
 
 @pytest.mark.parametrize(

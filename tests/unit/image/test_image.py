@@ -14,15 +14,11 @@ from typing import Any
 import pytest
 
 from lab.errors import BadInput
-from lab.image import (
-    DEFAULT_PATH,
-    open_image,
-    process_of,
-    resolve_user,
-    service_archive,
-)
+from lab.image import open_image, service_archive
 from lab.image.archive import machine_architecture
+from lab.image.config import DEFAULT_PATH
 from lab.image.layers import Kind
+from lab.image.process import process_of, resolve_user
 
 CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff"
 
@@ -178,7 +174,7 @@ def test_every_form_gives_config_and_files(tar: Path, form: str) -> None:
         assert image.config.environment == {"PATH": "/bin", "X": "a=b"}
         assert (image.config.user, image.config.working_dir) == ("web", "/srv")
         assert image.config.exposed_ports == ("80/tcp",)
-        assert image.config.stop_signal == "SIGQUIT"
+        assert image.config.stop_signal == 3
         assert [(entry.path, entry.mode) for entry in image.entries()] == [
             ("bin", 0o755),
             ("bin/e", 0o4755),
@@ -371,7 +367,7 @@ def test_an_absent_file_is_bad_input(tar: Path) -> None:
 
 PASSWD = (
     b"root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/var/www:/bin/sh\n"
-    b"# comment\nbroken\nbad:x:a:b::/:\n77:x:5:6::/seven:\n"
+    b"# comment\nbroken\nbad:x:a:b::/:\n77:x:5:6::/seven:\nalias:x:101:7::/home/alias:\n"
 )
 GROUP = b"root:x:0:\nweb:x:102:\nlogs:x:200:web,root\nmore:x:300:other,web\n"
 
@@ -393,6 +389,11 @@ def with_users(tar: Path, user: str, **run: Any) -> Path:
         ("4321", (4321, 0, (0,), "/")),
         ("4321:logs", (4321, 200, (200,), "/")),
         ("77", (77, 0, (0,), "/")),
+        ("alias", (101, 7, (7,), "/var/www")),  # the home is the uid's first entry's: runtimes look it up by number
+        ("bad", (0, 0, (0,), "/root")),  # what is no number is 0
+        (":200", (0, 200, (200,), "/root")),
+        ("web:0", (101, 0, (0,), "/var/www")),
+        ("+101", (101, 102, (102, 200, 300), "/var/www")),
     ],
 )
 def test_users_are_resolved_as_docker_does(tar: Path, user: str, expected: tuple[Any, ...]) -> None:
@@ -400,7 +401,13 @@ def test_users_are_resolved_as_docker_does(tar: Path, user: str, expected: tuple
         assert resolve_user(image) == expected
 
 
-@pytest.mark.parametrize("user", ["nobody", "web:nogroup", "bad"])
+@pytest.mark.parametrize("user", ["-1", "web:-5", "2147483648"])
+def test_ids_that_no_process_can_have_are_refused(tar: Path, user: str) -> None:
+    with open_image(with_users(tar, user)) as image, pytest.raises(BadInput, match="no id that a process"):
+        resolve_user(image)
+
+
+@pytest.mark.parametrize("user", ["nobody", "web:nogroup"])
 def test_unknown_users_and_groups_are_refused(tar: Path, user: str) -> None:
     with open_image(with_users(tar, user)) as image, pytest.raises(BadInput, match="is not in its"):
         resolve_user(image)
@@ -427,7 +434,7 @@ def test_the_process_joins_entrypoint_command_and_environment(tar: Path) -> None
         assert process.cwd == "/srv"
         assert process.environment == {"PATH": DEFAULT_PATH, "A": "given", "B": "image", "HOME": "/var/www"}
         assert process_of(image, command=["x", "y"]).argv == ("/e", "x", "y")
-        assert process_of(image, command=[]).argv == ("/e",)
+        assert process_of(image, command=[]).argv == ("/e", "c")  # as Docker takes an empty list
 
 
 def test_no_program_is_bad_input(tar: Path) -> None:

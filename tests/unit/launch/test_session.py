@@ -19,6 +19,7 @@ from lab.features import Feature, Role
 from lab.launch.session import Session
 from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Ready, Spec
+from lab.store.record import KILLED_AFTER_S
 from lab.testing import FakeDriver, FakeEngine, FakeInstance, engine_of
 from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source
 
@@ -316,3 +317,14 @@ def test_a_strangers_answer_is_not_the_instances(
         for server in servers:
             server.kill()
             server.wait()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_that_a_stop_had_to_kill_is_a_fact_of_the_launch(
+    driver: FakeDriver, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    monkeypatch.setattr(FakeInstance, "was_killed", lambda _: killed, raising=False)
+    with session_of(driver) as session:
+        session.launch()
+        session.stop(timeout_s=3)
+        assert session.facts().get(KILLED_AFTER_S) == (3 if killed else None)

@@ -1,18 +1,24 @@
-/* enter [cpus=LIST] CGROUP_PROCS... -- PROGRAM ARGS...
+/* enter [cpus=LIST] [rlimit=NUMBER:SOFT:HARD]... CGROUP_PROCS... -- PROGRAM ARGS...
  *
- * Holds this process to the CPUs of LIST (numbers by comma), writes "0" (this process) to each cgroup.procs file, then
- * becomes PROGRAM, so that a service is held and inside its cgroups before its first instruction. Exit status 125 for a
- * bad call, CPUs that it cannot have or a cgroup that refuses, 127 when PROGRAM cannot run.
+ * Holds this process to the CPUs of LIST (numbers by comma) and to the limits (in the kernel's numbers), writes "0"
+ * (this process) to each cgroup.procs file, gives every signal its default effect, then becomes PROGRAM, so that a
+ * service is held and inside its cgroups before its first instruction, and finds nothing of the shell that started the
+ * lab. Exit status 125 for a bad call, CPUs or a limit that it cannot have or a cgroup that refuses, 127 when PROGRAM
+ * cannot run.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CPUS "cpus="
 #define CPUS_MAX 8192
+#define RLIMIT "rlimit="
 
 static int fail(int status, const char *what, const char *why)
 {
@@ -49,6 +55,34 @@ static const char *hold_to(const char *list)
     return CPU_EQUAL_S(sizeof wanted, wanted, held) ? NULL : "not all of these CPUs are granted";
 }
 
+/* NULL, or why not. */
+static const char *limit_to(const char *text)
+{
+    unsigned long long parts[3];
+    char *end = NULL;
+    for (size_t i = 0; i < 3; i++) {
+        errno = 0;
+        parts[i] = strtoull(text, &end, 10);
+        if (errno || end == text || *end != (i < 2 ? ':' : '\0')) {
+            return "no limit";
+        }
+        text = end + 1;
+    }
+    struct rlimit limit = {.rlim_cur = parts[1], .rlim_max = parts[2]};
+    return setrlimit((int)parts[0], &limit) == 0 ? NULL : strerror(errno);
+}
+
+/* What the lab's own caller ignores or holds back, as under nohup, would be so for the service as well. */
+static void default_signals(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        signal(number, SIG_DFL); /* two cannot be had otherwise, and the C library keeps two */
+    }
+}
+
 int main(int argc, char **argv, char **environment)
 {
     int i = 1;
@@ -59,6 +93,12 @@ int main(int argc, char **argv, char **environment)
         }
         i++;
     }
+    for (; i < argc && strncmp(argv[i], RLIMIT, strlen(RLIMIT)) == 0; i++) {
+        const char *why = limit_to(argv[i] + strlen(RLIMIT));
+        if (why) {
+            return fail(125, argv[i], why);
+        }
+    }
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
         int fd = open(argv[i], O_WRONLY | O_CLOEXEC);
         if (fd < 0 || write(fd, "0", 1) != 1) {
@@ -67,8 +107,10 @@ int main(int argc, char **argv, char **environment)
         close(fd);
     }
     if (i + 1 >= argc) {
-        return fail(125, "usage", "enter [cpus=LIST] CGROUP_PROCS... -- PROGRAM ARGS...");
+        return fail(125, "usage", "enter [cpus=LIST] [rlimit=NUMBER:SOFT:HARD]... CGROUP_PROCS... -- PROGRAM ARGS...");
     }
+    default_signals();
+    umask(022);
     execve(argv[i + 1], argv + i + 1, environment);
     return fail(127, argv[i + 1], strerror(errno));
 }

@@ -68,7 +68,7 @@ void mount_scratch(const char *scratch)
 {
     char data[64];
     mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5");
-    mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+    mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k"); /* as Docker has it */
     if (scratch) {
         snprintf(data, sizeof data, "mode=1777,size=%s", scratch);
         mount_at("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, data);

@@ -55,19 +55,26 @@ static void set_address(int fd, const char *name, unsigned long what, struct in_
     }
 }
 
+static void allow(const char *path, const char *value)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || (write(fd, value, strlen(value)) < 0 && errno != EINVAL)) { /* as for groups that a namespace lacks */
+        dprintf(STDOUT_FILENO, "lab-guest error: %s: %s\n", path, strerror(errno));
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 void bring_up_loopback(void)
 {
     int fd = control_socket();
     set_up(fd, "lo");
     close(fd);
-    /* As Docker's containers have it (since 20.10): an image's user who is not root may listen on port 80. */
-    fd = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "0", 1) != 1) {
-        dprintf(STDOUT_FILENO, "lab-guest error: unprivileged ports: %s\n", strerror(errno));
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
+    /* As Docker's containers have them (since 20.10): an image's user who is not root may listen on port 80, and
+     * ping. */
+    allow("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    allow("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
 }
 
 /* The first Ethernet interface in the order of its index; true when there is one. */

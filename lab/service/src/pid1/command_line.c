@@ -19,13 +19,13 @@ void read_command_line(void)
 
 const char *option(const char *name)
 {
-    static char values[8][256];
+    static char values[16][256];
     static size_t used;
     size_t length = strlen(name);
     for (const char *at = command_line; *at;) {
         size_t word = strcspn(at, " \t\n");
         if (word > length && strncmp(at, name, length) == 0 && at[length] == '=') {
-            char *value = values[used++ % 8];
+            char *value = values[used++ % 16];
             size_t size = word - length - 1;
             if (size >= sizeof values[0]) {
                 die("%s is too long", name);

@@ -3,7 +3,7 @@
 #define LAB_COMMAND_LINE_H
 
 void read_command_line(void);
-/* The value of `name=` on it, or NULL; good until seven more were asked for. */
+/* The value of `name=` on it, or NULL; good until fifteen more were asked for. */
 const char *option(const char *name);
 
 #endif

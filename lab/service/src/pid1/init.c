@@ -5,6 +5,7 @@
  *
  *     lab.nonce=HEX                                  the launch's nonce
  *     lab.ip=10.0.2.15/24 lab.gw=10.0.2.2            address of the first Ethernet interface; absent: no network
+ *     lab.hostname=NAME                              what the guest is called, instead of what /lab/config says
  *     lab.port=8080                                  where the lab's own service listens
  *     lab.root=/dev/vda lab.rootfstype=ext4          root file system; absent: the initramfs itself
  *     lab.off=reboot                                 end by a reset, where the machine has no way to power off
@@ -13,11 +14,13 @@
  * A line `lab-guest stop` on the console asks it to end: every machine has one, unlike a power button or a keyboard.
  * It writes `lab <nonce> init <CLOCK_MONOTONIC ns>` first, `lab <nonce> workload <ns>` once the network is up and a
  * workload that is not the lab's own is begun, `lab-guest error: ...` for what it cannot mend, and
- * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it).
+ * `lab-guest exit <status>` when the workload has ended (128 + signal, as shells have it), with `lab-guest killed ...`
+ * before that where it did not end by the stop signal in time.
  */
 #include "guest/ending.h"
 #include "guest/files.h"
 #include "guest/mounts.h"
+#include "guest/names.h"
 #include "guest/network.h"
 #include "guest/waiting.h"
 #include "pid1/command_line.h"
@@ -124,9 +127,10 @@ static void panic_kernel(void)
 }
 
 /* Reaps whatever ends until the workload has, passing the request to stop on; returns its exit status. */
-static int supervise(pid_t workload, const sigset_t *signals, int console)
+static int supervise(pid_t workload, const sigset_t *signals, int console, int stop_signal)
 {
     uint64_t kill_at = 0;
+    bool killed = false;
     for (;;) {
         int status;
         pid_t ended;
@@ -142,10 +146,14 @@ static int supervise(pid_t workload, const sigset_t *signals, int console)
             panic_kernel();
         }
         if (signal == SIGTERM || signal == SIGINT || (signal == SIGIO && asked_to_stop(console))) {
-            kill(workload, SIGTERM);
+            kill(workload, stop_signal);
             kill_at = kill_at ? kill_at : monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
         }
         if (kill_at && monotonic_ns() > kill_at) {
+            if (!killed) {
+                dprintf(STDOUT_FILENO, "lab-guest killed after %d s\n", STOP_GRACE_S);
+                killed = true;
+            }
             kill(workload, SIGKILL);
         }
     }
@@ -190,13 +198,16 @@ int main(void)
     if (address) {
         bring_up_ethernet(address, gateway);
     }
+    const char *hostname = option("lab.hostname");
+    config.hostname = hostname ? hostname : config.hostname;
     add_environment(&config, address != NULL);
-    if (sethostname(config.hostname, strlen(config.hostname)) < 0) {
-        dprintf(STDOUT_FILENO, "lab-guest error: hostname: %s\n", strerror(errno));
-    }
     const char *root = option("lab.root"), *type = option("lab.rootfstype");
     if (root) {
         enter_root(root, type ? type : "ext4");
+    }
+    tell_names(config.hostname, address, config.resolv_conf);
+    for (size_t i = 0; i < config.volumes; i++) {
+        make_directories(config.volume[i], 0755);
     }
     mount_scratch(config.scratch);
 
@@ -210,7 +221,7 @@ int main(void)
     if (workload == 0) {
         become_workload(&config);
     }
-    int status = supervise(workload, &signals, watch_console());
+    int status = supervise(workload, &signals, watch_console(), config.stop_signal);
     dprintf(STDOUT_FILENO, "lab-guest exit %d\n", status);
     end_guest();
 }

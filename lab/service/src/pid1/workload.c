@@ -1,7 +1,7 @@
 /* What the guest runs: its environment, its directory, its user. */
 #include "pid1/workload.h"
 
-#include "guest/ending.h"
+#include "guest/files.h"
 #include "pid1/command_line.h"
 
 #include <errno.h>
@@ -14,26 +14,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void make_directories(const char *path, mode_t mode)
-{
-    char part[4096];
-    size_t length = strlen(path);
-    if (length >= sizeof part) {
-        die("the path %s is too long", path);
-    }
-    for (size_t i = 1; i <= length; i++) {
-        if (path[i] == '/' || path[i] == '\0') {
-            memcpy(part, path, i);
-            part[i] = '\0';
-            mkdir(part, mode); /* it may be there; what needs it says when it is not */
-        }
-    }
-}
-
 void add_environment(struct config *config, bool network)
 {
-    static char words[3][300];
+    static char words[4][300];
     const char *nonce = option("lab.nonce"), *port = option("lab.port");
+    if (config->told_hostname) {
+        snprintf(words[3], sizeof words[3], "HOSTNAME=%s", config->hostname);
+        config->env[config->envc++] = words[3];
+    }
     if (!config->service) {
         return;
     }
@@ -43,6 +31,34 @@ void add_environment(struct config *config, bool network)
     for (size_t i = 0; i < 3; i++) {
         config->env[config->envc++] = words[i];
     }
+}
+
+/* As container engines find a program: by PATH, an empty part of which is the working directory, unless its name holds
+ * a slash. Never by a shell, as execvp does with what is no program. Returns the errno that it fails with. */
+static int become(char *const *argv)
+{
+    const char *rest = getenv("PATH");
+    int problem = ENOENT;
+    if (strchr(argv[0], '/')) {
+        execv(argv[0], argv);
+        return errno;
+    }
+    while (rest && *rest) {
+        char path[4096];
+        size_t length = strcspn(rest, ":");
+        if (length + strlen(argv[0]) + 2 < sizeof path) {
+            snprintf(path, sizeof path, "%.*s/%s", length ? (int)length : 1, length ? rest : ".", argv[0]);
+            execv(path, argv);
+            if (errno != ENOENT && errno != ENOTDIR) {
+                problem = errno;
+            }
+            if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) {
+                return problem;
+            }
+        }
+        rest += length + (rest[length] == ':');
+    }
+    return problem;
 }
 
 void become_workload(struct config *config)
@@ -64,6 +80,11 @@ void become_workload(struct config *config)
         /* It can write all the same; only opening /dev/stdout anew would fail. */
         dprintf(STDOUT_FILENO, "lab-guest error: console's owner: %s\n", strerror(errno));
     }
+    for (size_t i = 0; i < config->limits; i++) {
+        if (setrlimit(config->limit[i].which, &config->limit[i].values) < 0) {
+            dprintf(STDOUT_FILENO, "lab-guest error: limit %d: %s\n", config->limit[i].which, strerror(errno));
+        }
+    }
     if (setgroups(config->groups, config->group) < 0 || setgid(config->gid) < 0 || setuid(config->uid) < 0) {
         dprintf(STDOUT_FILENO, "lab-guest error: user: %s\n", strerror(errno));
         _exit(126);
@@ -72,8 +93,7 @@ void become_workload(struct config *config)
     for (size_t i = 0; i < config->envc; i++) {
         putenv(config->env[i]);
     }
-    execvp(config->argv[0], config->argv);
-    int problem = errno;
+    int problem = become(config->argv);
     dprintf(STDOUT_FILENO, "lab-guest error: %s: %s\n", config->argv[0], strerror(problem));
     _exit(problem == ENOENT ? 127 : 126);
 }
