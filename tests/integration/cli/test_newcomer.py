@@ -42,13 +42,14 @@ def test_a_new_driver_is_one_file_and_one_line(newcomer: dict[str, str]) -> None
 
 
 def test_the_contract_tests_run_on_it_untouched(newcomer: dict[str, str]) -> None:
-    """All of them: none is skipped, and none fails."""
+    """All of them: none fails, and what is skipped the driver does not promise."""
     contract = Path(__file__).parents[2] / "contract"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "newcomer", str(contract)]
     ran = subprocess.run(command, env=newcomer, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    last = ran.stdout.strip().splitlines()[-1]
-    assert "passed" in last and "skipped" not in last and int(last.split(" passed")[0].split()[-1]) >= 10
+    lines = ran.stdout.strip().splitlines()
+    assert int(lines[-1].split(" passed")[0].split()[-1]) >= 40
+    assert all(": not promised: " in line for line in lines if line.startswith("SKIPPED"))
 
 
 def test_an_unknown_name_is_answered_by_the_nearest() -> None:
