@@ -104,15 +104,16 @@ class Timeline:
 
     def __init__(self, marks: Iterable[MarkRecord] = ()) -> None:
         self._marks: dict[tuple[Phase, Source], MarkRecord] = {}
+        self._unread: Iterable[MarkRecord] = ()
         for mark in marks:
             self.add(mark)
 
     def add(self, mark: MarkRecord) -> None:
         """Keep `mark`; the first of a phase and source stands (an instant happens once)."""
-        self._marks.setdefault((mark.phase, mark.source), mark)
+        self._read().setdefault((mark.phase, mark.source), mark)
 
     def __iter__(self) -> Iterator[MarkRecord]:
-        return iter(list(self._marks.values()))
+        return iter(list(self._read().values()))
 
     def __contains__(self, phase: object) -> bool:
         return any(mark.phase == phase for mark in self)
@@ -157,6 +158,20 @@ class Timeline:
     def to_json(self) -> list[dict[str, Any]]:
         """The marks in order of time, each as a mapping of its fields."""
         return [asdict(mark) for mark in sorted(self, key=lambda m: (m.clock is Clock.GUEST, m.ns))]
+
+    @classmethod
+    def unread(cls, marks: Iterable[MarkRecord]) -> Timeline:
+        """A timeline whose marks are read from `marks` when one is first asked for: most of a long run's never are."""
+        found = cls()
+        found._unread = marks
+        return found
+
+    def _read(self) -> dict[tuple[Phase, Source], MarkRecord]:
+        if self._unread:
+            marks, self._unread = self._unread, ()
+            for mark in marks:
+                self._marks.setdefault((mark.phase, mark.source), mark)
+        return self._marks
 
     @classmethod
     def from_json(cls, marks: Iterable[Mapping[str, Any]]) -> Timeline:

@@ -18,13 +18,15 @@ _FAILURES = frozenset({"requests_failed", "failed_replicas"})
 
 
 class Verdict(enum.StrEnum):
-    """What B is against A. `HIGHER` and `LOWER` stand for slower and faster where the unit is no time."""
+    """What B is against A. `HIGHER` and `LOWER` stand for slower and faster where the unit is no time; `SHAPE` is said
+    where the values differ and their medians do not."""
 
     SLOWER = "slower"
     FASTER = "faster"
     HIGHER = "higher"
     LOWER = "lower"
     SAME = "no difference seen"
+    SHAPE = "differs in shape"
     FAILS = "fails in B"
     NOT_COMPARED = "not compared"
 
@@ -34,7 +36,8 @@ _DIFFERENT = frozenset({Verdict.SLOWER, Verdict.FASTER, Verdict.HIGHER, Verdict.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of both runs. `p` is the test's own, `p_corrected` Holm's; `reason` says why nothing was compared.
+    """One row of both runs. `p` is the test's own, `p_corrected` Holm's; `p_shape`, corrected as well, is the
+    test of shapes'; `reason` says why nothing was compared.
 
     The shares are of a COUNTED metric, which is compared by them: of 0s and 1s, a median tells little.
     """
@@ -47,13 +50,14 @@ class Row:
     can_alarm: bool
     a: stats.Estimate | None
     b: stats.Estimate | None
-    failed_a: int
-    failed_b: int
+    failed_a: int = 0
+    failed_b: int = 0
     share_a: float | None = None
     share_b: float | None = None
     ratio: stats.Ratio | None = None
     p: float | None = None
     p_corrected: float | None = None
+    p_shape: float | None = None
     verdict: Verdict = Verdict.NOT_COMPARED
     reason: str = ""
 
@@ -87,8 +91,19 @@ class RunComparison:
 
     @property
     def alarms(self) -> list[Row]:
-        """The totals that differ, either way."""
-        return [row for row in self.rows if row.can_alarm and row.verdict in _DIFFERENT]
+        """The totals that differ, either way. Where their values differ and their medians do not, that is one as well;
+        a difference that only the test of shapes sees alarms nobody, or alarms would come twice as often as stated."""
+        return [
+            row
+            for row in self.rows
+            if row.can_alarm
+            and (row.verdict in _DIFFERENT or (row.verdict is Verdict.SHAPE and _by_the_test(row, self.alpha)))
+        ]
+
+    @property
+    def shapes(self) -> list[Row]:
+        """The totals that differ in shape and alarm nobody."""
+        return [row for row in self.rows if row.verdict is Verdict.SHAPE and not _by_the_test(row, self.alpha)]
 
     @property
     def regressions(self) -> list[Row]:
@@ -115,6 +130,10 @@ class RunComparison:
             "company": self.company,
             "missing": dict(self.missing),
         }
+
+
+def _by_the_test(row: Row, alpha: float) -> bool:
+    return row.p_corrected is not None and row.p_corrected <= alpha
 
 
 def _worse(row: Row) -> bool:

@@ -8,14 +8,14 @@ totals they would only hide what is there.
 
 from __future__ import annotations
 
-import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lab.errors import IncomparableRuns
-from lab.figures import notes, series, stats
+from lab.figures import notes, rank_test, series, shapes, stats
 from lab.figures.compared import Difference, Row, RunComparison, Verdict
 from lab.figures.series import COUNTED, EXPLAINING, Series
 from lab.store.record import Outcome, RunRecord, TargetRecord
@@ -48,15 +48,21 @@ def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComp
     _check(a, b)
     rows_a = {row.key: row for row in series.series_of(a)}
     rows_b = {row.key: row for row in series.series_of(b)}
+    failed = [Counter(launch.target for launch in series.all_failures(record)) for record in (a, b)]
     rows = [
-        _tested(_row(row, rows_a.get(key), rows_b.get(key), a, b), rows_a.get(key), rows_b.get(key), alpha)
+        replace(
+            _tested(_row(row, rows_a.get(key), rows_b.get(key), a, b), rows_a.get(key), rows_b.get(key), alpha),
+            failed_a=failed[0][row.target],
+            failed_b=failed[1][row.target],
+        )
         for key, row in {**rows_a, **rows_b}.items()
     ]
     if not set(rows_a) & set(rows_b):
         why = next((f"{row.target}: {row.reason}" for row in rows if row.can_alarm), "they measured different things")
         raise IncomparableRuns(f"runs {a.run.id} and {b.run.id} have no row in common: {why}")
-    rows += [row for target in a.targets for row in _lost(target, a, b)]
-    rows = _corrected(rows, alpha)
+    measured = {sample.target for record in (a, b) for sample in record.samples if not sample.warmup}
+    rows += [row for target in a.targets if target.target not in measured for row in _lost(target, a, b)]
+    rows = _shaped(_corrected(rows, alpha), rows_a, rows_b, alpha)
     return RunComparison(
         a=a.run.id,
         b=b.run.id,
@@ -116,8 +122,6 @@ def _row(known: Series, in_a: Series | None, in_b: Series | None, a: RunRecord, 
         can_alarm=known.metric not in EXPLAINING,
         a=stats.estimate(in_a.values) if in_a else None,
         b=stats.estimate(in_b.values) if in_b else None,
-        failed_a=len(series.failures(a, known.target)),
-        failed_b=len(series.failures(b, known.target)),
         share_a=_share(in_a),
         share_b=_share(in_b),
     )
@@ -138,16 +142,15 @@ def _tested(row: Row, in_a: Series | None, in_b: Series | None, alpha: float) ->
     if in_a is None or in_b is None:
         return row
     n_a, n_b = len(in_a.values), len(in_b.values)
-    if 2 / math.comb(n_a + n_b, n_a) > alpha:
+    if 2 / rank_test.ways(n_a + n_b, n_a) > alpha:
         return replace(row, reason=f"no test of {n_a} and {n_b} values can reach {alpha:.0%}")
-    return replace(row, p=stats.permutation_test(in_a.values, in_b.values))
+    return replace(row, p=rank_test.permutation_test(in_a.values, in_b.values))
 
 
 def _lost(target: TargetRecord, a: RunRecord, b: RunRecord) -> Iterator[Row]:
     """A target that both runs tried and neither measured still has its row."""
-    measured = {sample.target for record in (a, b) for sample in record.samples if not sample.warmup}
     there = next((other for other in b.targets if other.target == target.target), None)
-    if target.target not in measured and there is not None:
+    if there is not None:
         yield Row(
             target=target.target,
             metric="",
@@ -173,10 +176,35 @@ def _corrected(rows: Sequence[Row], alpha: float) -> list[Row]:
     return done
 
 
+def _shaped(
+    rows: Sequence[Row],
+    rows_a: Mapping[series.Key, Series],
+    rows_b: Mapping[series.Key, Series],
+    alpha: float,
+) -> list[Row]:
+    """Of the totals whose medians do not differ, those whose shapes do: a family of its own."""
+    done = list(rows)
+    found: dict[int, float] = {}
+    for place, row in enumerate(rows):
+        key = (row.target, row.metric, tuple(sorted(row.dimensions.items())))
+        if row.can_alarm and row.p is not None and row.metric not in COUNTED:
+            p = shapes.shape_p(rows_a[key].values, rows_b[key].values)
+            if p is not None:
+                found[place] = p
+    for place, p in zip(found, stats.holm(list(found.values())), strict=True):
+        same = rows[place].verdict is Verdict.SAME
+        done[place] = replace(
+            rows[place], p_shape=p, verdict=Verdict.SHAPE if same and p <= alpha else rows[place].verdict
+        )
+    return done
+
+
 def _verdict(row: Row, p: float, alpha: float) -> Verdict:
     change = _change(row)
-    if p > alpha or change == 0:
+    if p > alpha:
         return Verdict.SAME
+    if change == 0:
+        return Verdict.SHAPE
     larger = change > 0
     if row.unit == "s":
         return Verdict.SLOWER if larger else Verdict.FASTER

@@ -8,7 +8,6 @@ figure's (docs/method.md, rules 8 and 15). The lab's own memory at each level is
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +103,7 @@ def on_this_machine(samples: Iterable[Sample], target: str, slope: stats.Estimat
     floors = [one.value for one in mine if one.dimensions["of"] == FLOOR]
     if not available or not floors:
         return None
-    return _fitting(max(0.0, statistics.median(available) - max(floors)), slope)
+    return _fitting(max(0.0, stats.estimate(available).median - max(floors)), slope)
 
 
 def default_floor_bytes(total_bytes: int) -> int:
@@ -127,6 +126,8 @@ def _used(sums: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
 def _slope(levels: Mapping[int, float]) -> float | None:
     if len(levels) < 2:
         return None
+    import statistics  # with its fractions and decimals, which only a walk needs
+
     return statistics.linear_regression(list(levels.keys()), list(levels.values())).slope
 
 

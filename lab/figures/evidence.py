@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lab.figures import series
 from lab.figures.series import FACT, SEEN
-from lab.scenario import Bench
 from lab.store.record import RunRecord
+
+if TYPE_CHECKING:
+    from lab.scenario import Bench  # which launches, where this only reads
 
 
 class Seen(StrEnum):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab import units
 from lab.errors import with_remedy
 from lab.features import Feature
-from lab.figures import density, series, stats
-from lab.figures.compared import RunComparison
+from lab.figures import density, series, shape_notes, stats
 from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
 from lab.store.record import KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.timeline import Phase
+
+if TYPE_CHECKING:
+    from lab.figures.compared import RunComparison
 
 TCG = (
     "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
@@ -61,6 +62,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_absent(record, rows),
         *_unmeasured(record),
         *_censored(rows),
+        *shape_notes.of_rows(rows),
         *_figures(rows),
         *_memory(rows),
         *_guests(rows),
@@ -111,6 +113,9 @@ def conclusion(comparison: RunComparison) -> str:
     """The comparison's outcome in one line."""
     beside = [f"{side} lacks {told}" for side, told in comparison.missing.items() if told]
     after = [comparison.company] if comparison.company else []
+    shapes = ", ".join(comparison.title(row) for row in comparison.shapes)
+    if shapes:
+        after.insert(0, f"Their values differ in shape though their medians do not: {shapes}.")
     return " ".join([_found(comparison), *after, *([f"Asked for: {'; '.join(beside)}."] if beside else [])])
 
 
@@ -128,7 +133,7 @@ def _found(comparison: RunComparison) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value with the digits that resampling can tell."""
+    """A p-value with the digits that a reader has use for."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -320,8 +325,12 @@ def _waiting(rows: Sequence[Series]) -> Iterator[str]:
 
 def _health(record: RunRecord) -> Iterator[str]:
     """What an image's own health check had said when the service was ready: no part of any figure."""
+    reported: dict[str, list[Mapping[str, Any]]] = {}
+    for launch in record.launches:
+        if told := launch.facts.get("reported"):
+            reported.setdefault(launch.target, []).append(told)
     for target in record.targets:
-        told = [launch.facts.get("reported") or {} for launch in record.launches if launch.target == target.target]
+        told = reported.get(target.target, [])
         said = Counter(one["health"] for one in told if one.get("health"))
         if said:
             interval = next(one["health_interval_s"] for one in told if one.get("health"))
@@ -334,13 +343,15 @@ def _health(record: RunRecord) -> Iterator[str]:
 
 def _slow(record: RunRecord) -> Iterator[str]:
     for target in record.targets:
+        if not (target.info.get("facts") or {}).get("slow_launch"):
+            continue  # before any launch's marks are read
         taken = [
             launch.timeline.duration_s(Phase.REQUESTED, Phase.STARTED)
             for launch in record.launches
             if launch.target == target.target and not launch.warmup and Phase.STARTED in launch.timeline
         ]
-        if taken and (told := slow_launch(target, statistics.median(taken))):
-            yield told
+        if taken:
+            yield slow_launch(target, stats.estimate(taken).median)
 
 
 def _ticks(record: RunRecord) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ FACT = "fact"
 """The metric of what is told in words: its dimension `probe` is what was looked at, `said` what was found (see
 lab/figures/evidence.py)."""
 
+_IN_NO_ROW = RAW | {density.LEVEL, ABSENT, FACT}
+
 SEEN = "seen"
 """The dimension that tells from which side something was read: `inside` an instance, or `outside` it on its host."""
 
@@ -66,11 +69,15 @@ SERVICE = "service"
 ENGINE = "engine"
 
 
+Key = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """The values of one row, warm-up left out: one target and metric, and nothing else that must be kept apart.
 
-    `label` is the target with its qualifiers, `libvirt:q35 (tcg)`; `dimensions` are without them.
+    `label` is the target with its qualifiers, `libvirt:q35 (tcg)`; `dimensions` are without them; `rounds` tells of
+    each value in which round it was measured, warm-up counted with.
     """
 
     target: str
@@ -79,9 +86,10 @@ class Series:
     unit: str
     dimensions: Mapping[str, str]
     values: Sequence[float]
+    rounds: Sequence[int] = ()
 
     @property
-    def key(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    def key(self) -> Key:
         """What makes it the same row in another run."""
         return self.label, self.metric, tuple(sorted(self.dimensions.items()))
 
@@ -119,19 +127,28 @@ def label(record: TargetRecord) -> str:
 def series_of(record: RunRecord) -> list[Series]:
     """All rows with at least one value, by target as the run lists them, then in the order first measured. Slopes take
     the place of the readings that they are of."""
-    found: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[float]] = {}
+    found: dict[tuple[str, str, tuple[tuple[str, str], ...]], tuple[list[float], list[int]]] = {}
     units: dict[str, str] = {}
-    for sample in [*record.samples, *density.derived(record.samples)]:
-        if not sample.warmup and sample.metric not in (density.LEVEL, ABSENT, FACT, *RAW):
-            key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
-            found.setdefault(key, []).append(sample.value)
-            units.setdefault(sample.metric, sample.unit)
+    # Of 100,000 samples most share their mapping of dimensions, which is then taken apart once.
+    same: dict[tuple[str, str, int], tuple[list[float], list[int]]] = {}
+    derived = density.derived(record.samples)
+    for sample in itertools.chain(record.samples, derived):
+        if not sample.warmup and sample.metric not in _IN_NO_ROW:
+            row = same.get((sample.target, sample.metric, id(sample.dimensions)))
+            if row is None:
+                key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
+                row = found.setdefault(key, ([], []))
+                same[sample.target, sample.metric, id(sample.dimensions)] = row
+                units.setdefault(sample.metric, sample.unit)
+            row[0].append(sample.value)
+            row[1].append(sample.iteration)
     known = {target.target: target for target in record.targets}
     places = {name: place for place, name in enumerate(known)}
     rows = []
     for target, metric, dimensions in sorted(found, key=lambda key: places.get(key[0], len(places))):
         about = known.get(target)
         qualifiers = (about.info.get("qualifiers") or {}) if about else {}
+        values, rounds = found[target, metric, dimensions]
         rows.append(
             Series(
                 target=target,
@@ -139,7 +156,8 @@ def series_of(record: RunRecord) -> list[Series]:
                 metric=metric,
                 unit=units[metric],
                 dimensions={key: value for key, value in dimensions if qualifiers.get(key) != value},
-                values=tuple(found[target, metric, dimensions]),
+                values=tuple(values),
+                rounds=tuple(rounds),
             )
         )
     return rows
@@ -156,11 +174,12 @@ def absences(record: RunRecord) -> dict[tuple[str, str], str]:
 
 def failures(record: RunRecord, target: str) -> list[LaunchRecord]:
     """The failed launches of `target`, warm-up left out."""
-    return [
-        launch
-        for launch in record.launches
-        if launch.target == target and launch.outcome is Outcome.FAILED and not launch.warmup
-    ]
+    return [launch for launch in all_failures(record) if launch.target == target]
+
+
+def all_failures(record: RunRecord) -> list[LaunchRecord]:
+    """The failed launches of every target, warm-up left out."""
+    return [launch for launch in record.launches if launch.outcome is Outcome.FAILED and not launch.warmup]
 
 
 def chain(rows: Iterable[Series], target: str, name: str) -> list[Step]:

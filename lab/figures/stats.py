@@ -3,28 +3,21 @@
 Intervals of a median and of any quantile are by order statistics at every n: they hold for any continuous
 distribution, need no seed and cover at least what they claim (David and Nagaraja, Order Statistics, 3rd ed., 7.1;
 Le Boudec, Performance Evaluation, 2.2.2). Each tail holds at most half of what is left, hence n >= 6 for a median,
-and 72, 368 and 3,688 for p95, p99 and p99.9. SciPy is imported on use.
+and 72, 368 and 3,688 for p95, p99 and p99.9. How two groups of values differ is in lab/figures/rank_test.py and, of
+their medians, in lab/figures/median_bootstrap.py. SciPy is imported on use.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from lab.figures import median_bootstrap
 
 CONFIDENCE = 0.95
-RESAMPLES = 9999
-"""Of a bootstrap or a permutation test: the p-value's own standard error at 0.05 is then 0.002."""
-SEED = 20_240_229
-"""Of all resampling, so that the same values always give the same figures."""
-_BATCH_VALUES = 2_000_000  # a bootstrap's working memory: 16 MB
+_FAR = 12.0  # standard deviations of a binomial, beyond which is 1e-30 of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +75,19 @@ class Difference:
     interval_method: str = "percentile bootstrap of the difference of medians"
 
 
+def in_order(values: Sequence[float]) -> Sequence[float]:
+    """`values` from the least to the greatest; of a tuple, as rows have, they are sorted once for all figures of it."""
+    return _sorted(values) if isinstance(values, tuple) else sorted(values)
+
+
+@lru_cache(maxsize=256)
+def _sorted(values: tuple[float, ...]) -> Sequence[float]:
+    return sorted(values)
+
+
 def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
     """The median of `values` with its interval and range. Raises ValueError without values."""
-    ordered = sorted(values)
+    ordered = in_order(values)
     if not ordered:
         raise ValueError("there are no values to estimate from")
     n = len(ordered)
@@ -97,7 +100,7 @@ def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Esti
         high=ordered[last] if found else None,
         minimum=ordered[0],
         maximum=ordered[-1],
-        coverage=_binomial_cdf(last, n, 0.5) - _binomial_cdf(first, n, 0.5),
+        coverage=_coverage(n, first, last),
     )
 
 
@@ -106,7 +109,7 @@ def quantile(values: Sequence[float], q: float, *, confidence: float = CONFIDENC
     found = order_interval(len(values), q, confidence=confidence)
     if found is None:
         return None
-    ordered = sorted(values)
+    ordered = in_order(values)
     return Quantile(q=q, value=_interpolated(ordered, q), low=ordered[found[0]], high=ordered[found[1]])
 
 
@@ -122,7 +125,8 @@ def order_interval(n: int, q: float, *, confidence: float = CONFIDENCE) -> tuple
     tail = (1 - confidence) / 2
     below = 0.0
     first = last = None
-    for count in range(n):
+    likely = max(0, math.floor(n * q - _FAR * math.sqrt(n * q * (1 - q))) - 1)
+    for count in range(likely, n):
         below += _binomial_pmf(count, n, q)  # P(at most `count` values lie below the quantile)
         if below <= tail:
             first = count
@@ -132,67 +136,32 @@ def order_interval(n: int, q: float, *, confidence: float = CONFIDENCE) -> tuple
     return None if first is None or last is None else (first, last)
 
 
-def ratio(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = SEED) -> Ratio:
+def ratio(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE) -> Ratio:
     """The median of `b` over the median of `a`, with a bootstrap interval (Efron and Tibshirani, An Introduction to the
     Bootstrap, 13.3; the percentile one, because the acceleration of BCa is undefined for a median).
 
     Raises ValueError without values, or where the median of `a` is not positive.
     """
-    import numpy as np
-
-    if not a or not b:
-        raise ValueError("there are no values to compare")
-    base = float(np.median(a))
+    first, second = _two(a, b)
+    base = _interpolated(first, 0.5)
     if base <= 0:
         raise ValueError("a ratio needs a positive median to divide by")
-    value = float(np.median(b)) / base
-    if min(len(a), len(b)) < 6 or min(a) <= 0:
+    value = _interpolated(second, 0.5) / base
+    if min(len(a), len(b)) < 6 or first[0] <= 0:
         return Ratio(value=value, low=None, high=None)
-    low, high = _bootstrap(a, b, lambda first, second: second / first, confidence, seed)
+    low, high = median_bootstrap.of_ratio(first, second, confidence)
     return Ratio(value=value, low=low, high=high)
 
 
-def difference(a: Sequence[float], b: Sequence[float], *, seed: int = SEED) -> Difference:
+def difference(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE) -> Difference:
     """The median of `b` less the median of `a`, with a bootstrap interval like `ratio`'s. Raises ValueError without
     values."""
-    import numpy as np
-
-    if not a or not b:
-        raise ValueError("there are no values to compare")
-    value = float(np.median(b)) - float(np.median(a))
+    first, second = _two(a, b)
+    value = _interpolated(second, 0.5) - _interpolated(first, 0.5)
     if min(len(a), len(b)) < 6:
         return Difference(value=value, low=None, high=None)
-    low, high = _bootstrap(a, b, lambda first, second: second - first, CONFIDENCE, seed)
+    low, high = median_bootstrap.of_difference(first, second, confidence)
     return Difference(value=value, low=low, high=high)
-
-
-def permutation_test(a: Sequence[float], b: Sequence[float], *, seed: int = SEED) -> float:
-    """The two-sided p-value of `a` and `b` being from one distribution; exact where there are at most 9,999 ways to
-    divide them, and else from as many random ones, seeded (each p-value then counts the observed division as one more,
-    Phipson and Smyth 2010, so that it is never 0 and the test keeps its level).
-
-    The statistic is the sum of B's normal scores (van der Waerden: the normal quantiles of the pooled ranks). It has
-    the power of a t test under normal noise, and one launch that took ten times as long counts as the last rank and no
-    more (Hajek, Sidak and Sen, Theory of Rank Tests, 4.1). Raises ValueError without values.
-    """
-    import numpy as np
-    from scipy import special, stats
-
-    if not a or not b:
-        raise ValueError("there are no values to compare")
-    ranks = stats.rankdata(np.concatenate([a, b]))
-    scores = special.ndtri(ranks / (len(ranks) + 1))
-    observed = scores[len(a) :].sum()
-    if math.comb(len(scores), len(b)) <= RESAMPLES:
-        divided = np.array(list(itertools.combinations(scores, len(b)))).sum(axis=1)
-        extra = 0
-    else:
-        divided = _random_divisions(scores, len(b), seed)
-        extra = 1
-    rounding = 1e-9  # equal sums, added in another order
-    lower = int((divided <= observed + rounding).sum())
-    upper = int((divided >= observed - rounding).sum())
-    return min(1.0, 2 * (min(lower, upper) + extra) / (len(divided) + extra))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -214,45 +183,15 @@ def binomial_interval(successes: int, n: int, *, confidence: float = CONFIDENCE)
     return float(found.low), float(found.high)
 
 
-def _bootstrap(
-    a: Sequence[float],
-    b: Sequence[float],
-    relation: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
-    confidence: float,
-    seed: int,
-) -> tuple[float, float]:
-    """The percentile interval of `relation` between the medians of `a` and `b`."""
-    import numpy as np
-    from scipy import stats
-
-    def of_medians(first: NDArray[np.float64], second: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        return np.asarray(relation(np.median(first, axis=axis), np.median(second, axis=axis)))
-
-    found = stats.bootstrap(
-        (np.asarray(a, dtype=float), np.asarray(b, dtype=float)),
-        of_medians,
-        n_resamples=RESAMPLES,
-        batch=max(1, _BATCH_VALUES // max(len(a), len(b))),
-        vectorized=True,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+def _two(a: Sequence[float], b: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    if not a or not b:
+        raise ValueError("there are no values to compare")
+    return in_order(a), in_order(b)
 
 
-def _random_divisions(scores: NDArray[np.float64], size: int, seed: int) -> NDArray[np.float64]:
-    """The sums of `size` of the scores, drawn anew each time. SciPy's own `permutation_test` draws each permutation in
-    Python, which takes twenty times as long."""
-    import numpy as np
-
-    chance = np.random.default_rng(seed)
-    batch = max(1, _BATCH_VALUES // len(scores))
-    sums = []
-    for start in range(0, RESAMPLES, batch):
-        rows = np.tile(scores, (min(batch, RESAMPLES - start), 1))
-        sums.append(chance.permuted(rows, axis=1)[:, :size].sum(axis=1))
-    return np.concatenate(sums)
+@lru_cache(maxsize=1024)
+def _coverage(n: int, first: int, last: int) -> float:
+    return math.fsum(_binomial_pmf(count, n, 0.5) for count in range(first + 1, last + 1))
 
 
 def _interpolated(ordered: Sequence[float], q: float) -> float:
@@ -261,10 +200,6 @@ def _interpolated(ordered: Sequence[float], q: float) -> float:
     below = math.floor(place)
     part = place - below
     return ordered[below] if part == 0 else ordered[below] * (1 - part) + ordered[below + 1] * part
-
-
-def _binomial_cdf(most: int, n: int, q: float) -> float:
-    return math.fsum(_binomial_pmf(count, n, q) for count in range(most + 1))
 
 
 def _binomial_pmf(count: int, n: int, q: float) -> float:

@@ -33,6 +33,8 @@ _PLAIN = str.maketrans(
 
 def printable(text: str) -> str:
     """`text` with nothing in it that a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else " " if c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

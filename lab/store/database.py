@@ -10,15 +10,16 @@ launches, which disturbs what is measured. Statistics are never stored (docs/met
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, Text, cast, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from lab.errors import BadInput, MeasurementError, StoreError
@@ -27,14 +28,16 @@ from lab.store import schema
 from lab.store.digest import without_values
 from lab.store.place import state_dir
 from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
-from lab.store.sample import Sample
+from lab.store.sample import Sample, maker
 from lab.store.schema import launches, rounds, runs, samples, targets
-from lab.timeline import Timeline
+from lab.timeline import MarkRecord, Timeline
 
 LAST = "last"
 """Names the newest run, wherever a run's id is asked for."""
 
 _NEAREST = 5
+_STATUS = {status.value: status for status in RunStatus}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
 class Store:
@@ -149,9 +152,24 @@ class Store:
             connection.execute(update(runs).where(runs.c.id == run_id).values(values))
 
     def runs(self, limit: int | None = None) -> list[Run]:
-        """The runs, newest first, `limit` of them at most. Raises StoreError."""
+        """The runs, newest first, `limit` of them at most, without their parameters and the order of their rounds,
+        which `load` tells. Raises StoreError.
+        """
+        columns = [runs.c[name] for name in ("id", "scenario", "started_at", "ended_at", "status", "owner")]
         with self._reading() as connection:
-            return self._runs(connection, _newest_first().limit(limit))
+            found = connection.execute(_newest_first(*columns, runs.c.lab_version).limit(limit)).all()
+        return [
+            Run(
+                id=run_id,
+                scenario=scenario,
+                started_at=started_at,
+                ended_at=ended_at,
+                status=self._status(status, owner),
+                owner=owner,
+                lab_version=lab_version,
+            )
+            for run_id, scenario, started_at, ended_at, status, owner, lab_version in found
+        ]
 
     def load(self, wanted: str) -> RunRecord:
         """Everything of the run whose id is or begins with `wanted`, or of the newest for `last`, as one consistent
@@ -159,28 +177,32 @@ class Store:
         """
         with self._reading() as connection:
             run_id = _resolve(connection, wanted)
-            (run,) = self._runs(connection, select(runs).where(runs.c.id == run_id))
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).one()
+            order = select(rounds.c.visited).where(rounds.c.run_id == run_id).order_by(rounds.c.round)
             return RunRecord(
-                run=run,
-                host=connection.execute(select(runs.c.host).where(runs.c.id == run_id)).scalar_one(),
+                run=Run(
+                    id=row.id,
+                    scenario=row.scenario,
+                    started_at=row.started_at,
+                    ended_at=row.ended_at,
+                    status=self._status(row.status, row.owner),
+                    owner=row.owner,
+                    lab_version=row.lab_version,
+                    parameters=without_values(row.parameters),
+                    order=list(connection.execute(order).scalars()),
+                ),
+                host=row.host,
                 targets=[_target(row) for row in connection.execute(_of(targets, run_id))],
-                samples=[_sample(row) for row in connection.execute(_of(samples, run_id))],
-                launches=[_launch(row) for row in connection.execute(_of(launches, run_id))],
+                samples=_samples(connection, run_id),
+                launches=_launches(connection, run_id),
             )
 
-    def _runs(self, connection: Connection, query: Select[Any]) -> list[Run]:
-        found = [_run(row) for row in connection.execute(query)]
-        orders: dict[str, list[list[str]]] = {run.id: [] for run in found}
-        query = select(rounds).where(rounds.c.run_id.in_(orders)).order_by(rounds.c.round)
-        for row in connection.execute(query):
-            orders[row.run_id].append(row.visited)
-        return [replace(run, order=orders[run.id], status=self._status(run)) for run in found]
-
-    def _status(self, run: Run) -> RunStatus:
+    def _status(self, stored: str, owner: str) -> RunStatus:
         """A run that nobody works on any more is interrupted; on a machine out of sight it may yet be running."""
-        if run.status is RunStatus.RUNNING and self._is_alive(run.owner) is False:
+        status = _STATUS[stored]
+        if status is RunStatus.RUNNING and self._is_alive(owner) is False:
             return RunStatus.INTERRUPTED
-        return run.status
+        return status
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -211,8 +233,8 @@ def _told(name: str) -> Iterator[None]:
         raise schema.explain(error, name) from error
 
 
-def _newest_first() -> Select[Any]:
-    return select(runs).order_by(runs.c.started_at.desc(), runs.c.number.desc())
+def _newest_first(*columns: Any) -> Select[Any]:
+    return select(*columns).order_by(runs.c.started_at.desc(), runs.c.number.desc())
 
 
 def _of(table: Any, run_id: str) -> Select[Any]:
@@ -221,11 +243,11 @@ def _of(table: Any, run_id: str) -> Select[Any]:
 
 def _resolve(connection: Connection, wanted: str) -> str:
     if wanted == LAST:
-        newest = connection.execute(_newest_first().limit(1)).first()
+        newest = connection.execute(_newest_first(runs.c.id).limit(1)).scalar()
         if newest is None:
             raise BadInput("the store has no runs yet", resolution="lab run boot")
-        return str(newest.id)
-    ids = [str(row.id) for row in connection.execute(_newest_first())]
+        return str(newest)
+    ids = [str(run_id) for run_id in connection.execute(_newest_first(runs.c.id)).scalars()]
     found = [wanted] if wanted in ids else [run_id for run_id in ids if wanted and run_id.startswith(wanted)]
     if len(found) == 1:
         return found[0]
@@ -261,45 +283,62 @@ def _text(value: str) -> str:
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
-def _run(row: Row[Any]) -> Run:
-    return Run(
-        id=row.id,
-        scenario=row.scenario,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        status=RunStatus(row.status),
-        owner=row.owner,
-        lab_version=row.lab_version,
-        parameters=without_values(row.parameters),
-    )
-
-
 def _target(row: Row[Any]) -> TargetRecord:
     return TargetRecord(
         target=row.target, outcome=Outcome(row.outcome), reason=row.reason, remedy=row.remedy, info=row.info
     )
 
 
-def _sample(row: Row[Any]) -> Sample:
-    return Sample(
-        target=row.target,
-        metric=row.metric,
-        value=row.value,
-        unit=row.unit,
-        iteration=row.iteration,
-        warmup=row.warmup,
-        dimensions=row.dimensions,
-    )
+def _samples(connection: Connection, run_id: str) -> list[Sample]:
+    """In the order in which they were stored. There may be 100,000 of some dozen kinds, so that what tells a kind is
+    read once."""
+    table = samples.c
+    # JSON by its text, which tells a kind as well as what it says does.
+    columns = (table.target, table.metric, table.unit, cast(table.dimensions, Text))
+    query = select(*columns, table.value, table.iteration, table.warmup)
+    makers: dict[tuple[str, str, str, str], Callable[[float, int, bool], Sample]] = {}
+    found = []
+    for target, metric, unit, dimensions, value, iteration, warmup in _plainly(connection, query, table, run_id):
+        kind = (target, metric, unit, dimensions)
+        make = makers.get(kind)
+        if make is None:
+            make = makers[kind] = maker(target, metric, unit, json.loads(dimensions))
+        found.append(make(value, iteration, bool(warmup)))
+    return found
 
 
-def _launch(row: Row[Any]) -> LaunchRecord:
-    return LaunchRecord(
-        target=row.target,
-        iteration=row.iteration,
-        warmup=row.warmup,
-        outcome=Outcome(row.outcome),
-        timeline=Timeline.from_json(row.marks),
-        error=row.error,
-        logs=row.logs,
-        facts=row.facts,
-    )
+def _launches(connection: Connection, run_id: str) -> list[LaunchRecord]:
+    """In the order in which they were stored; their marks are read when asked for."""
+    table = launches.c
+    told = (table.target, table.iteration, table.warmup, table.outcome, table.error, table.logs)
+    query = select(*told, cast(table.marks, Text), cast(table.facts, Text))
+    return [
+        LaunchRecord(
+            target=target,
+            iteration=iteration,
+            warmup=bool(warmup),
+            outcome=_OUTCOMES[outcome],
+            timeline=Timeline.unread(_Marks(marks)),
+            error=error,
+            logs=logs,
+            facts=json.loads(facts),
+        )
+        for target, iteration, warmup, outcome, error, logs, marks, facts in _plainly(connection, query, table, run_id)
+    ]
+
+
+def _plainly(connection: Connection, query: Select[Any], table: Any, run_id: str) -> Iterator[Any]:
+    """The rows as the database's own driver has them, which for a long run is twice as fast; true is 1 in SQLite."""
+    result = connection.execute(query.where(table.run_id == run_id).order_by(table.number))
+    cursor: Any = result.cursor
+    yield from cursor
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """A launch's marks as they are stored."""
+
+    text: str
+
+    def __iter__(self) -> Iterator[MarkRecord]:
+        return iter(Timeline.from_json(json.loads(self.text)))

@@ -17,11 +17,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lab.driver import Leftover, bears
 from lab.errors import BadInput, CleanupError, DriverUnavailable, LabError, PlaceError
 from lab.host.ownership import Owner, owner_alive, start_ticks
 from lab.host.procfs import mount_of, read_mounts
+
+if TYPE_CHECKING:
+    from lab.driver import Leftover
 
 BEAT_S = 60.0
 """How often an owner touches the file in its run's directory that tells that it lives."""
@@ -239,6 +242,8 @@ class RunDir:
 def run_dirs(labels: Mapping[str, str]) -> Sequence[Leftover]:
     """The run directories of this user that bear `labels`; with no `labels`, also what dead processes left half-made:
     run directories, and partial files in the cache."""
+    from lab.driver import bears  # not on import: who only reads a store needs nothing of drivers
+
     found: list[Leftover] = []
     for path in sorted(_runs_root().iterdir()):
         if path.name.startswith("."):

@@ -65,7 +65,7 @@ class StorePromises:
         with Store.open(url) as store:
             assert store.load(record.run.id).to_json() == record.to_json()
             assert [run.id for run in store.runs()] == [record.run.id]
-            assert [list(order) for order in store.runs()[0].order] == record.run.order
+            assert [list(order) for order in store.load(record.run.id).run.order] == record.run.order
 
     def test_lists_newest_first_and_finds_by_prefix(self, url: str, make_record: Any) -> None:
         with Store.open(url) as store:

@@ -10,9 +10,3 @@ def _no_wait_between_listings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fakes finish what they were asked for at once; the two listings of `sweep` need not be seconds apart."""
     monkeypatch.setattr("lab.run.clean.QUIET_S", 0.01)
     monkeypatch.setattr("lab.run.runner.QUIET_S", 0.01)
-
-
-@pytest.fixture
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is not about the p-values themselves."""
-    monkeypatch.setattr("lab.figures.stats.RESAMPLES", 999)

@@ -1,6 +1,7 @@
 """Timeline refuses what would make a figure a lie."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -117,3 +118,19 @@ def test_json_keeps_every_mark() -> None:
     timeline = Timeline([mark(Phase.REQUESTED, 1), mark(Phase.MAIN, 9, Clock.GUEST, Source.SERVICE)])
     again = Timeline.from_json(json.loads(json.dumps(timeline.to_json())))
     assert list(again) == list(timeline)
+
+
+def test_marks_that_are_not_asked_for_are_not_read() -> None:
+    read: list[int] = []
+
+    class Kept:
+        def __iter__(self) -> Iterator[MarkRecord]:
+            read.append(1)
+            return iter([mark(Phase.REQUESTED, 1), mark(Phase.READY, 3)])
+
+    timeline = Timeline.unread(Kept())
+    assert not read
+    assert timeline.duration_s(Phase.REQUESTED, Phase.READY) == 2e-9
+    timeline.add(mark(Phase.MAIN, 2))
+    assert [one.phase for one in timeline] == [Phase.REQUESTED, Phase.READY, Phase.MAIN]
+    assert read == [1]

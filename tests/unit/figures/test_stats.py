@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from lab.figures import stats
+from lab.figures import rank_test, stats
 
 values = st.lists(st.floats(min_value=1e-6, max_value=1e6), min_size=1, max_size=60)
 
@@ -105,9 +105,9 @@ def test_a_ratio_without_ground() -> None:
 
 def test_the_permutation_test_is_exact_for_few() -> None:
     a, b = [1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]
-    assert stats.permutation_test(a, b) == pytest.approx(2 / math.comb(8, 4))
-    assert stats.permutation_test(b, a) == pytest.approx(2 / math.comb(8, 4))
-    assert stats.permutation_test([1.0] * 4, [1.0] * 4) == 1.0
+    assert rank_test.permutation_test(a, b) == pytest.approx(2 / math.comb(8, 4))
+    assert rank_test.permutation_test(b, a) == pytest.approx(2 / math.comb(8, 4))
+    assert rank_test.permutation_test([1.0] * 4, [1.0] * 4) == 1.0
 
 
 @pytest.mark.parametrize("n", [4, 6, 12])
@@ -118,13 +118,13 @@ def test_the_permutation_test_agrees_with_scipys(n: int) -> None:
     expected = scipy_stats.permutation_test(
         (scores[:n], scores[n:]), lambda _, y, axis: np.sum(y, axis=axis), vectorized=True, rng=1
     ).pvalue
-    assert stats.permutation_test(a, b) == pytest.approx(float(expected), abs=0.0 if n < 8 else 0.015)
+    assert rank_test.permutation_test(a, b) == pytest.approx(float(expected), abs=0.0 if n < 8 else 0.015)
 
 
 def test_the_permutation_test_keeps_its_level_and_needs_no_symmetry() -> None:
     chance = random.Random(11)
     p_values = [
-        stats.permutation_test(
+        rank_test.permutation_test(
             [chance.lognormvariate(0, 1) for _ in range(8)], [chance.lognormvariate(0, 1) for _ in range(12)]
         )
         for _ in range(150)
@@ -135,7 +135,7 @@ def test_the_permutation_test_keeps_its_level_and_needs_no_symmetry() -> None:
 
 @given(values, values)
 def test_a_p_value_is_one(a: list[float], b: list[float]) -> None:
-    assert 0 < stats.permutation_test(a, b) <= 1
+    assert 0 < rank_test.permutation_test(a, b) <= 1
 
 
 def test_holm_against_the_worked_example() -> None:
@@ -155,11 +155,18 @@ def test_holm_keeps_the_order_and_only_raises(p_values: list[float]) -> None:
 
 def test_many_values_take_bounded_memory() -> None:
     a = [float(i) for i in range(1500)]
-    assert stats.permutation_test(a, [x + 200 for x in a]) < 0.001
+    assert rank_test.permutation_test(a, [x + 200 for x in a]) < 0.001
     assert stats.estimate(a).low is not None
 
 
 def test_scipy_and_numpy_are_imported_on_use_only() -> None:
-    code = "import sys; from lab.figures import series, stats; print({'scipy', 'numpy'} & set(sys.modules))"
+    code = """
+import random, sys
+from lab.figures import comparison, notes, rank_test, series, shapes, stats
+from lab.show import table
+a, b = ([random.lognormvariate(0, 0.1) for _ in range(10)] for _ in range(2))
+stats.ratio(a, b), rank_test.permutation_test(a, b), shapes.shapes(a, range(10), "s", rows=1)
+print({'scipy', 'numpy', 'plotly', 'lab.scenario', 'lab.driver'} & set(sys.modules))
+"""
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout == "set()\n"

@@ -311,7 +311,6 @@ def run_with(make: Make, name: str, metric: str, unit: str, value: float, *, see
 
 
 @pytest.mark.parametrize(("unit", "worse"), [("bytes/s", 0.5), ("requests/s", 0.5), ("s", 2.0), ("bytes", 2.0)])
-@pytest.mark.usefixtures("few_resamples")
 def test_compare_knows_which_way_is_worse(make_record: Make, unit: str, worse: float) -> None:
     a = run_with(make_record, "a", "some", unit, 1000.0, seed=1)
     b = run_with(make_record, "b", "some", unit, 1000.0 * worse, seed=1)
@@ -321,7 +320,6 @@ def test_compare_knows_which_way_is_worse(make_record: Make, unit: str, worse: f
     assert there.alarms[0].verdict in ({Verdict.LOWER} if worse < 1 else {Verdict.SLOWER, Verdict.HIGHER})
 
 
-@pytest.mark.usefixtures("few_resamples")
 def test_a_comparison_of_several_metrics_names_each(make_record: Make) -> None:
     a, b = (run_with(make_record, name, "some", "bytes/s", value, seed=1) for name, value in (("a", 9e9), ("b", 3e9)))
     found = compare_runs(a, b)

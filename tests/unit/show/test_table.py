@@ -8,6 +8,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from lab.figures import series
@@ -20,7 +21,6 @@ from lab.store.sample import Sample
 from lab.timeline import Timeline
 from lab.units import quantity, share, span
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
 Make = Callable[..., RunRecord]
 
 
@@ -248,6 +248,20 @@ def test_a_target_of_one_run_has_one_line(make_record: Make) -> None:
 
 def test_no_runs_yet() -> None:
     assert "no runs yet" in shown(render_runs([]))
+
+
+@pytest.mark.parametrize("width", [120, 40])
+def test_any_number_of_runs_is_listed_in_columns(make_record: Make, width: int) -> None:
+    run = make_record().run
+    many = [replace(run, id=f"2026-{i:04}", scenario=("boot", "überall", "日本")[i % 3]) for i in range(3000)]
+    text = shown(render_runs(many), width)
+    lines = text.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert all(one.id in text for one in many) or width == 40
+    if width == 120:
+        assert len(lines) == 2 + 3000
+        assert {cell_len(one[: one.index("2026-01-01 10:00:00")]) for one in lines[2:]} == {21}
+        assert line(text, "2026-0001") == "2026-0001 überall 2026-01-01 10:00:00 done 0.1.0"
 
 
 def test_what_was_counted_inside_is_one_table_of_targets_and_facts(make_record: Make) -> None:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from store_promises import StorePromises
+from store_promises import StorePromises, save
 
 from lab.errors import StoreError
 from lab.store import schema
@@ -140,3 +141,15 @@ def test_a_full_disk_is_named_and_what_was_kept_stays(tmp_path: Path, make_recor
     finally:
         if mounted:
             subprocess.run(["umount", tmp_path], check=True, timeout=30)
+
+
+def test_samples_of_one_kind_share_their_dimensions(tmp_path: Path, make_record: Callable[..., RunRecord]) -> None:
+    record = make_record()
+    with Store.open(str(tmp_path / "lab.db")) as store:
+        save(store, record)
+        again = store.load(record.run.id)
+    assert list(again.samples) == list(record.samples)
+    kinds = {(one.target, one.metric, tuple(one.dimensions.items())) for one in again.samples}
+    assert len({id(one.dimensions) for one in again.samples}) == len(kinds)
+    with pytest.raises(AttributeError):
+        again.samples[0].value = 1.0  # type: ignore[misc]
