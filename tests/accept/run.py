@@ -1,8 +1,8 @@
 """Checks the lab's figures against separate programs and made-up data; prints each with n, interval and verdict.
 
-    python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full]
+    python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
-The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, trees, alarms.
+The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, trees, figures, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from docker_pairs import docker_pairs
+from figures_accept import figures
 from hostkernel_accept import ROUNDS as HOSTKERNEL_ROUNDS
 from hostkernel_accept import hostkernel
 from memory_accept import PAIRS as MEMORY_PAIRS
@@ -57,6 +58,7 @@ TITLES = {
     "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
     "neighbour": "A busy neighbour on the same CPU, and none",
     "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
+    "figures": "Figures from many values: time and memory against pyperf, and against an earlier lab (--earlier)",
     "trees": "Images made to break out of their tree, and what lies outside of it",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
 }
@@ -67,6 +69,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(TITLES), help="parts, by comma")
     parser.add_argument("--pairs", type=int, help="rounds, pairs or images of each part")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of every order")
+    parser.add_argument("--earlier", type=Path, help="another build's command `lab`, for the part figures")
     parser.add_argument("--full", action="store_true", help="the whole grid of `readiness`")
     options = parser.parse_args()
     parts = options.only.split(",")
@@ -86,6 +89,7 @@ def main() -> int:
         "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
         "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),
         "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
+        "figures": lambda: figures(options.earlier),
         "trees": lambda: trees(options.pairs or IMAGES),
         "alarms": _alarms,
     }
