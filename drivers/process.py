@@ -17,11 +17,13 @@ from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature, Role
 from lab.host import cgroup, procs
+from lab.host.cgroup_memory import killed_in
 from lab.host.pinning import cpu_list
 from lab.host.procfs import read_link, read_text
 from lab.host.procs import Process
 from lab.host.rlimits import granted, numbered
 from lab.image.process import surroundings
+from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
@@ -113,7 +115,9 @@ class ProcessDriver:
                 raise LaunchError(f"the service cannot be started: {error.strerror}", details=str(error)) from error
             raise
         mark(Phase.STARTED, source=Source.RETURN)
-        return ProcessInstance(labels=spec.labels, endpoint=endpoint, group=group, child=_Child(child, mark))
+        return ProcessInstance(
+            labels=spec.labels, endpoint=endpoint, group=group, child=_Child(child, mark, group, spec)
+        )
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
         """Those whose processes say so in their environment, where this user may read it, or by their cgroup."""
@@ -266,45 +270,37 @@ class ProcessInstance:
 
 
 class _Child:
-    """A child of this lab, and the thread that hands on its lines as they come."""
+    """A child of this lab: its lines are handed on as they come, and its end is told."""
 
-    def __init__(self, child: subprocess.Popen[bytes], mark: Mark) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], mark: Mark, group: cgroup.Group, spec: Spec) -> None:
         # One that has ended already is a zombie, which no signal is sent to.
         self.process = Process.of(child.pid) or Process(0, child.pid)
         self._child = child
-        self._mark = mark
-        self._end_expected = False
         assert child.stdout is not None  # noqa: S101  it was asked for
         descriptor = os.dup(child.stdout.fileno())
         child.stdout.close()
-        self._output = Output(descriptor, mark, name=str(child.pid), on_end=self._tell_end)
+        self._output = Output(descriptor, mark, name=str(child.pid))
+        self._watch = ChildWatch(
+            child.pid,
+            mark,
+            output=self._output,
+            memory_bytes=spec.memory_bytes,
+            killed_for_memory=lambda: killed_in(group),
+            reap=False,  # until `reap` its number is its own (see `ProcessInstance._kill`)
+        )
 
     def tail(self) -> bytes:
         return self._output.tail()
 
     def expect_end(self) -> None:
         """From here on its end is no failure of the launch."""
-        self._end_expected = True
+        self._watch.expect()
 
     def reap(self) -> None:
         self._child.wait(timeout=_KILL_TIMEOUT_S)
 
     def close(self) -> None:
         self._output.close()  # the writers are dead, so that the pipe has an end, and the thread with it
-
-    def _tell_end(self) -> None:
-        """Wait for its end, without reaping it: until `reap` its number is its own (see `ProcessInstance._kill`)."""
-        try:
-            ended = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            return  # reaped already, and so its end was asked for
-        if ended is not None and not self._end_expected:
-            how = (
-                f"with exit status {ended.si_status}"
-                if ended.si_code == os.CLD_EXITED
-                else f"by signal {ended.si_status}"
-            )
-            self._mark.failed(LaunchError(f"the service ended {how}"))
 
 
 class EmptyGroup:

@@ -36,8 +36,8 @@ class Mark(Protocol):
         of the lab's own making is between them."""
 
     def failed(self, error: DriverError) -> None:
-        """The engine tells that the accepted launch cannot succeed: who waits for it gets `error` at once. Never for an
-        end that was asked for."""
+        """The engine tells that the accepted launch cannot succeed, or that its service has ended (`lab.launch.ends`
+        words that): who waits for it gets the first `error` at once. Never for an end that was asked for."""
 
 
 class Driver(Protocol):

@@ -67,7 +67,8 @@ class Bench(Protocol):
         """Chance for the order within this target's round, the same each time for the run's seed."""
 
     def emit(self, metric: str, value: float, unit: str, **dimensions: str) -> None:
-        """Keep a sample of this target and round. An error that leaves `measure` discards what is not committed."""
+        """Keep a sample of this target and round. An error that leaves `measure` discards what is not committed;
+        one of a launch's ending does not, and is recorded beside what was measured before the stop."""
 
 
 class Scenario(Protocol):

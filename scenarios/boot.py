@@ -10,7 +10,8 @@
 | `wait_cpu_s` | the waiter starts, just before `requested` | `ready`: CPU time of the lab's threads other than the one that launches | s |
 
 The phases are those of docs/method.md, rule 1; each is an instant that the engine or the service showed. A phase that
-was not seen is absent. A target without a network has no `ready`, and so no `boot_s`.
+was not seen is absent. A target without a network has no `ready`, and so no `boot_s`. Where the stop or the removal
+fails, what was measured before it stays, and the launch is listed among the failed ones.
 
 With `--ready tcp` (`wait_method`=`tcp`) `ready` is the instant at which a connection stood that was still open 250 ms
 later, or on which the service spoke first. Behind a forwarder, which takes connections by itself, that is one that was
@@ -37,6 +38,7 @@ class Boot:
     def measure(self, bench: Bench) -> None:
         with bench.session() as session:
             _emit_boot(bench, session)
+            session.require_alive()
             session.stop()
             session.delete()
             _emit_end(bench, session)

@@ -11,6 +11,7 @@ from drivers.dockerapi import cold, daemon, images, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, is_remote, label_filter, reached
 from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Container, Remnant
+from drivers.dockerapi.ends import tell_end
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.ports import Ports
 from drivers.dockerapi.streams import Output
@@ -141,12 +142,16 @@ class DockerDriver:
         events = self._connection.events()
         made: str | None = None
         output: Output | None = None
+
+        def ended(container: str, code: int) -> None:
+            tell_end(self._api(), container, code, mark.failed, memory_bytes=spec.memory_bytes)
+
         try:
             events.watch(
                 launch,
                 lambda action, _: mark(_PHASES[action], source=Source.EVENT),
                 # One that the engine starts again may still become ready.
-                None if spec.restart is Restart.BEST else lambda code: mark.failed(_ended(code)),
+                None if spec.restart is Restart.BEST else ended,
             )
             with translated("create the container", LaunchError):
                 made = self._create(spec, image, endpoint)
@@ -340,10 +345,6 @@ class DockerDriver:
                 f"'{spec.image}' in the host's network would listen on every address of this host",
                 resolution="leave out docker:host, or leave out --image",
             )
-
-
-def _ended(code: int) -> LaunchError:
-    return LaunchError(f"the service ended with exit status {code}")
 
 
 def _scratch(spec: Spec) -> str:

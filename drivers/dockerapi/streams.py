@@ -27,8 +27,8 @@ _END = "die"
 
 Listener = Callable[[str, str], None]
 """Told of a container's event as it arrives: 'create' or 'start', and the container's id."""
-EndListener = Callable[[int], None]
-"""Told that a container ended, with its exit code."""
+EndListener = Callable[[str, int], None]
+"""Told that a container ended: its id, and its exit code."""
 
 
 class Frames:
@@ -178,7 +178,7 @@ class Events:
                 launch = attributes.get("lab.launch", "")
                 if event["Action"] == _END:
                     if (on_end := self._end_listeners.get(launch)) is not None:
-                        on_end(int(attributes.get("exitCode") or attributes["containerExitCode"]))
+                        on_end(event["Actor"]["ID"], int(attributes.get("exitCode") or attributes["containerExitCode"]))
                 elif event["Action"] in _ACTIONS and (listener := self._listeners.get(launch)) is not None:
                     listener(event["Action"], event["Actor"]["ID"])
         except Exception as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from drivers.libvirt import cold, kernel
-from drivers.libvirt.console import Console
+from drivers.libvirt.console import Console, GuestEnd
 from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.domain import Plan, command_line, domain_xml
 from drivers.libvirt.engine import connect, dotted, translated
@@ -133,12 +133,18 @@ class LibvirtDriver:
         identity = str(uuid.uuid4())
         name = f"lab-{self.variant}-{identity[:13]}"
         folder = self._context.run_dir / name
+        end = GuestEnd(
+            mark.failed,
+            console=lambda: console.text(),  # noqa: PLW0108  it is made below, with this
+            unasked=lambda: domains.watched(identity),
+            memory_bytes=spec.memory_bytes,
+        )
         with contextlib.ExitStack() as undo:
             try:
                 folder.mkdir()
                 undo.callback(shutil.rmtree, folder, ignore_errors=True)
                 folder.chmod(0o711)
-                console = Console(folder / "console", mark)
+                console = Console(folder / "console", mark, end.line, end.gone)
                 undo.callback(console.close)
                 disk = write_overlay(media.disk, folder / "root.qcow2") if media.disk else None
             except OSError as error:
@@ -166,7 +172,7 @@ class LibvirtDriver:
             domains.watch(
                 identity,
                 lambda: mark(Phase.STARTED, source=Source.EVENT),
-                lambda: mark.failed(LaunchError(_ended(console.text()))),
+                end.gone,
             )
             undo.callback(domains.unwatch, identity)
             undo.callback(domains.abandon, identity)
@@ -250,13 +256,6 @@ class LibvirtDriver:
 
     def _option(self, name: str) -> str:
         return self._context.options.get(name, "")
-
-
-def _ended(console: bytes) -> str:
-    """What a guest that ended unasked said last: its init tells the workload's exit, the kernel why it panicked."""
-    lines = [line.strip() for line in console.decode(errors="replace").splitlines()]
-    told = [line for line in lines if line.startswith("lab-guest ") or "Kernel panic" in line]
-    return f"the guest ended by itself: {told[-1][:200] if told else 'it did not say why'}"
 
 
 def _without_launch(spec: Spec) -> Spec:

@@ -2,7 +2,7 @@
 
 A FIFO keeps what QEMU writes until it is read (a pty or a listening socket drops what comes before the reader), it
 needs no virtlogd in between, and libvirt's AppArmor profile grants it. The lab opens both ends before QEMU does, so
-that it keeps them where libvirt then gives the files to QEMU's user.
+that it keeps them where libvirt then gives the files to QEMU's user. Why the guest's service ended is read off it too.
 """
 
 from __future__ import annotations
@@ -12,24 +12,47 @@ import os
 import re
 import select
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from lab.driver import Mark
+from lab.errors import LaunchError
+from lab.launch.ends import LINES, Ending, last_lines
 from lab.timeline import Phase, Source
 
 KEPT_BYTES = 64 * 1024
 STOP_LINE = b"lab-guest stop\n"
 """What the guest's init reads from its console as the request to end."""
 _KERNEL_OUTPUT = re.compile(rb"\[ *\d+\.\d{6}\] ")
+_EXIT = re.compile(rb"lab-guest exit (\d{1,3})$")
+_REFUSED = re.compile(rb"lab-guest error: (.+)")
+_OUT_OF_MEMORY = re.compile(
+    rb"Out of memory: Killed process|Kernel panic - not syncing: .*(?:deadlocked on|out of) memory"
+)
+"""What Linux says (mm/oom_kill.c), on the console at any of its levels: `loglevel=6` leaves errors and panics there."""
+_REFUSED_MEMORY = re.compile(rb"__vm_enough_memory: .*no enough memory for the allocation")
+"""Also of Linux (mm/util.c): more at once than the whole guest has, where a container's limit lets it try."""
+_NOT_RUN = (126, 127)
 
 
 class Console:
     """Reads the console at `path` until `close`, hands each line to `mark`, and keeps the last 64 KiB."""
 
-    def __init__(self, path: Path, mark: Mark) -> None:
-        """Make `path.in` and `path.out`, and start to read. Raises OSError."""
+    def __init__(
+        self,
+        path: Path,
+        mark: Mark,
+        heard: Callable[[bytes], None] = lambda _: None,
+        hung_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make `path.in` and `path.out`, and start to read. After `mark`, `heard` gets each line; `hung_up` is called
+        once QEMU, having written something, has ended and all that it wrote was read. Raises OSError."""
         self.path = path
         self._mark = mark
+        self._heard = heard
+        self._hung_up = hung_up
+        self._guarded = False
         self._kept = bytearray()
         self._pending = b""
         self._kernel_seen = False
@@ -56,7 +79,7 @@ class Console:
                 return False
             try:
                 return os.write(self._input, data) == len(data)
-            except BlockingIOError:
+            except (BlockingIOError, BrokenPipeError):
                 return False
 
     def close(self) -> None:
@@ -78,10 +101,28 @@ class Console:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._output in ready:
                 self._take(os.read(self._output, 65536))
+                if not self._guarded:
+                    self._guard(poll)
             elif self._wake_read in ready:
                 break
+            else:
+                poll.unregister(self._input)
+                self._hung_up()
         if self._pending:
-            self._mark.line(self._pending, source=Source.CONSOLE)
+            self._line(self._pending, self._mark)
+
+    def _guard(self, poll: select.poll) -> None:
+        """From here on QEMU alone reads what is typed, so that the kernel tells of its end: nobody reads any more."""
+        # Never waited for: who closes holds it, and waits for this thread.
+        if self._closing.acquire(blocking=False):
+            try:
+                typing = os.open(fifos(self.path)[1], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                os.close(self._input)
+                self._input = typing
+                poll.register(typing, 0)  # errors are told unasked
+                self._guarded = True
+            finally:
+                self._closing.release()
 
     def _take(self, data: bytes) -> None:
         mark = self._mark.moment()
@@ -89,11 +130,69 @@ class Console:
             self._kernel_seen = True
             mark(Phase.KERNEL, source=Source.CONSOLE)
         *lines, self._pending = (self._pending + data).split(b"\n")
-        for line in lines:
-            mark.line(line.rstrip(b"\r"), source=Source.CONSOLE)
         with self._lock:
             self._kept += data
             del self._kept[:-KEPT_BYTES]
+        for line in lines:
+            self._line(line.rstrip(b"\r"), mark)
+
+    def _line(self, line: bytes, mark: Mark) -> None:
+        mark.line(line, source=Source.CONSOLE)
+        self._heard(line)
+
+
+class GuestEnd:
+    """Takes the console's lines; tells `failed` once the guest's init says that its workload has ended, which is a
+    second or more before the machine is off. `console` gives the end of what the guest wrote, `unasked` says whether
+    nobody here asked for the end."""
+
+    def __init__(
+        self,
+        failed: Callable[[LaunchError], None],
+        *,
+        console: Callable[[], bytes],
+        unasked: Callable[[], bool],
+        memory_bytes: int,
+    ) -> None:
+        self._failed = failed
+        self._unasked = unasked
+        self._memory_bytes = memory_bytes
+        self._console = console
+        self._out_of_memory = False
+        self._refused_memory = False
+        self._refusal = b""
+        self._told = False
+
+    def line(self, text: bytes) -> None:
+        """The guest wrote this line just now; from the console's thread."""
+        if found := _EXIT.search(text):
+            self._tell(self._error(int(found[1])))
+            return
+        if found := _REFUSED.search(text):
+            self._refusal = found[1]
+        self._out_of_memory |= _OUT_OF_MEMORY.search(text) is not None
+        self._refused_memory |= _REFUSED_MEMORY.search(text) is not None
+
+    def gone(self) -> None:
+        """QEMU or its domain ended though nobody asked it to."""
+        if self._out_of_memory:
+            self._tell(self._error(128 + 9))
+        lines = [line.strip() for line in self._console().decode(errors="replace").splitlines()]
+        told = [line for line in lines if line.startswith("lab-guest ") or "Kernel panic" in line]
+        why = told[-1][:200] if told else "it did not say why, as where QEMU is killed"
+        self._tell(LaunchError(f"the guest ended by itself: {why}", details="\n".join(lines[-LINES:])))
+
+    def _error(self, code: int) -> LaunchError:
+        if code in _NOT_RUN and self._refusal:
+            why = " ".join(self._refusal.decode(errors="replace").split())
+            return LaunchError(f"the service could not be started: {why}", details=last_lines(self._console()))
+        ending = replace(Ending.by_code(code, out_of_memory=self._out_of_memory), refused_memory=self._refused_memory)
+        return ending.error(memory_bytes=self._memory_bytes, output=self._console())
+
+    def _tell(self, error: LaunchError) -> None:
+        if not self._told and self._unasked():
+            self._told = True
+            self._failed(error)
 
 
 def fifos(path: Path) -> tuple[Path, Path]:

@@ -57,6 +57,10 @@ class Domains:
         self._ended[identity] = threading.Event()
         self._resumed[identity], self._gone[identity] = resumed, gone
 
+    def watched(self, identity: str) -> bool:
+        """Whether the domain's end would be one that nobody here asked for."""
+        return identity in self._gone
+
     def expect_end(self, identity: str) -> None:
         """The domain is being ended on purpose. Idempotent."""
         self._gone.pop(identity, None)
@@ -130,8 +134,9 @@ class Domains:
             self._resumed[identity]()
         elif event == self._stopped and identity in self._ended:
             self._ended[identity].set()
-            if gone := self._gone.pop(identity, None):
+            if gone := self._gone.get(identity):
                 gone()
+            self._gone.pop(identity, None)
 
 
 Connected = Callable[[], Domains]

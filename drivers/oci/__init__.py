@@ -13,14 +13,15 @@ from pathlib import Path
 
 from drivers.oci import bundle as bundles
 from drivers.oci import runtime as runtimes
+from drivers.oci.adopted import adopting
 from drivers.oci.instance import (
     CGROUPS,
     EmptyGroup,
-    End,
     OciContainer,
     Record,
     container_id,
     group_names,
+    group_of,
     remove_folders,
 )
 from drivers.oci.overlay import Overlay
@@ -31,11 +32,13 @@ from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError
 from lab.features import Feature
 from lab.host import cgroup
+from lab.host.cgroup_memory import killed_in
 from lab.host.ownership import Owner
 from lab.host.rlimits import granted
 from lab.image import ImageArchive, open_image, service_archive, source
 from lab.image.process import NO_NAMES, RESOLV_CONF, TMP, Process, hosts_file, process_of, surroundings
 from lab.image.tree import Tree
+from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
 from lab.service.build import build_enter, build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
@@ -44,6 +47,8 @@ from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
 """Where bundles and the runtimes' own state lie: known to every later lab of this boot, after which they are void."""
+_SANDBOXES = ("runsc", "kata")
+"""Runtimes whose first process on this host is a kernel or VMM of the container's own."""
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE}
@@ -291,27 +296,36 @@ class OciDriver:
         container = Container(container_id(spec.labels), bundle)
         endpoint = Endpoint(record.host, record.port)
         reading, writing = os.pipe()
-        end = End(container, bundle.name, mark)
-        output = Output(reading, mark, name="a container", on_end=end.output_ended)
+        output = Output(reading, mark, name="a container")
         relay: Relay | None = None
+        watch: ChildWatch | None = None
         try:
-            with os.fdopen(writing, "wb") as pipe:
+            with os.fdopen(writing, "wb") as pipe, adopting():
                 runtime.create(container, pipe, enter=self._enter)
+            pid, group = int(container.pid_file.read_text()), group_of(bundle.name)
+            watch = ChildWatch(
+                pid,
+                mark,
+                output=output,
+                memory_bytes=spec.memory_bytes,
+                killed_for_memory=lambda: killed_in(group),
+                itself=not runtime.name.startswith(_SANDBOXES),
+                reap=True,  # what a later process with its number is, the container's cgroup tells
+            )
             mark(Phase.CREATED, source=Source.RETURN)
             if not spec.builtin:
-                relay = Relay(endpoint, int(container.pid_file.read_text()), spec.port)
+                relay = Relay(endpoint, pid, spec.port)
             runtime.start(container)
             mark(Phase.STARTED, source=Source.RETURN)
-            end.watch()
         except BaseException as error:
-            end.expected = True
-            end.watch()
+            if watch is not None:
+                watch.expect()
             if relay is not None:
                 relay.close()
             if isinstance(error, DriverError):
                 error.details = "\n".join(filter(None, [error.details, output.tail().decode(errors="replace")]))
             raise
-        return OciContainer(bundle, record, output=output, relay=relay, end=end)
+        return OciContainer(bundle, record, output=output, relay=relay, watch=watch)
 
 
 def _make_bundle(spec: Spec) -> Path:

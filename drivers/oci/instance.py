@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,12 +13,12 @@ from pathlib import Path
 from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
-from lab.driver import Mark
-from lab.errors import CleanupError, DriverError, LaunchError
+from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Role
 from lab.host import cgroup, procs
 from lab.host.procfs import read_mounts, read_text
 from lab.host.procs import Process
+from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
 from lab.spec import Endpoint
 from lab.store.place import remove_tree
@@ -29,7 +28,6 @@ CGROUPS = "stratalab-oci"
 
 _RECORD = "lab.json"
 _GONE_TIMEOUT_S = 10.0
-_LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,7 @@ class OciContainer:
         *,
         output: Output | None = None,
         relay: Relay | None = None,
-        end: End | None = None,
+        watch: ChildWatch | None = None,
     ) -> None:
         self.labels = record.labels
         self.endpoint = Endpoint(record.host, record.port) if record.host else None
@@ -76,7 +74,7 @@ class OciContainer:
         self._record = record
         self._output = output
         self._relay = relay
-        self._end = end
+        self._watch = watch
         self._group = group_of(bundle.name)
         self._killed = False
 
@@ -153,8 +151,8 @@ class OciContainer:
                 raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
 
     def _expect_end(self) -> None:
-        if self._end is not None:
-            self._end.expected = True
+        if self._watch is not None:
+            self._watch.expect()
 
     def _own_files(self) -> list[Path]:
         """What lies in the bundle but for the mounted root file system."""
@@ -180,29 +178,6 @@ class OciContainer:
 
     def _members(self) -> set[Process]:
         return {process for pid in self._group.pids() if (process := Process.of(pid)) is not None}
-
-
-class End:
-    """Tells that the service of a started container ended though nobody asked it to (`expected`)."""
-
-    def __init__(self, container: Container, group: str, mark: Mark) -> None:
-        self.expected = False
-        self._container = container
-        self._group = group_of(group)
-        self._mark = mark
-        self._started = threading.Event()
-
-    def watch(self) -> None:
-        """The container has started: from here on its end counts."""
-        self._started.set()
-
-    def output_ended(self) -> None:
-        """Nobody writes any more: its process has ended, or will, and only then is it over."""
-        main = _process_in(self._container.pid_file, self._group)
-        while main is not None and not main.wait(_LOOK_S):
-            pass
-        if self._started.wait(_LOOK_S) and not self.expected:
-            self._mark.failed(LaunchError("the service ended by itself"))
 
 
 class EmptyGroup:

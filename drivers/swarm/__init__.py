@@ -11,6 +11,7 @@ from drivers.dockerapi import cold, daemon, images, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, label_filter, reached
 from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Remnant
+from drivers.dockerapi.ends import tell_end
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.surroundings import Tmp
 from drivers.swarm import cluster
@@ -143,8 +144,18 @@ class SwarmDriver:
                 mark(Phase.STARTED, source=Source.EVENT)
             seen.put((action, container))
 
-        self._connection.events().watch(launch, listen)
-        task = FirstTask(self._api(), mark)
+        first_end: queue.SimpleQueue[LaunchError] = queue.SimpleQueue()
+
+        def tell(error: LaunchError) -> None:
+            first_end.put(error)
+            mark.failed(error)
+
+        def ended(container: str, code: int) -> None:
+            tell_end(self._api(), container, code, tell, memory_bytes=spec.memory_bytes)
+
+        # Swarm begins another task for one that ended, with either policy; only who asked for the best waits for that.
+        self._connection.events().watch(launch, listen, None if spec.restart is Restart.BEST else ended)
+        task = FirstTask(self._api(), mark, first_end)
         service: Service | None = None
 
         def forget() -> None:
@@ -162,7 +173,7 @@ class SwarmDriver:
                 with translated("inspect the task's container", LaunchError):
                     address = self._address_of(self._api().inspect_container(container))
             if address is None:
-                raise LaunchError("the task ended before it had an address")
+                raise task.end() or LaunchError("the task ended before it had an address")
         except BaseException as error:
             forget()
             # A request without an answer may have been carried out, so that the label is asked as well.
@@ -171,7 +182,13 @@ class SwarmDriver:
             if isinstance(error, DriverError):
                 error.details = "\n".join(filter(None, [error.details, *problems]))
             raise
-        return self._service(service.id, spec.labels, address, on_delete=forget)
+        return self._service(
+            service.id,
+            spec.labels,
+            address,
+            before_end=lambda: self._connection.events().expect_end(launch),
+            on_delete=forget,
+        )
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
         """Every service of the lab's."""

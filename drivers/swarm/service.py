@@ -27,7 +27,7 @@ _ATTEMPTS = 10
 
 class Service:
     """A service of the lab's; `template` makes the task template of a spec, and `address_of` tells where the task in
-    an inspected container answers."""
+    an inspected container answers; `before_end` is called before tasks are ended on purpose."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Service:
         endpoint: Endpoint | None,
         template: Callable[[Spec], dict[str, Any]],
         address_of: Callable[[Mapping[str, Any]], Endpoint | None],
+        before_end: Callable[[], None] = lambda: None,
         on_delete: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = identity
@@ -46,6 +47,7 @@ class Service:
         self._api = api
         self._template = template
         self._address_of = address_of
+        self._before_end = before_end
         self._on_delete = on_delete
         self._killed = False
 
@@ -124,6 +126,7 @@ class Service:
         """Remove the service; Swarm then removes its tasks' containers, and this what it has left after a while."""
         import docker.errors
 
+        self._before_end()
         with translated("remove the service", CleanupError):
             containers = self._containers()
             for container in containers:
@@ -176,6 +179,7 @@ class Service:
         """
         import docker.errors
 
+        self._before_end()  # of tasks that are more than asked for, or of the version before
         for attempt in range(_ATTEMPTS):
             with translated(doing):
                 told = self._api.inspect_service(self.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Mapping
@@ -16,16 +17,19 @@ _START_TIMEOUT_S = 60.0
 _UNSCHEDULED_S = 10.0
 _LOOK_EVERY_S = 0.5
 _ADDRESS_EVERY_S = 0.02
+_END_S = 2.0
 _ENDED = ("failed", "rejected", "complete", "shutdown", "orphaned", "remove")
 
 
 class FirstTask:
     """`bridge_address` is what the default bridge has given to the task's container, empty until it is known."""
 
-    def __init__(self, api: Any, mark: Mark) -> None:
+    def __init__(self, api: Any, mark: Mark, first_end: queue.SimpleQueue[LaunchError]) -> None:
+        """`first_end` gets the error that tells how the service ended, where it did."""
         self.bridge_address = ""
         self._api = api
         self._mark = mark
+        self._first_end = first_end
         self._log: Log | None = None
 
     def await_start(self, service: str, seen: queue.SimpleQueue[tuple[str, str]]) -> str:
@@ -50,6 +54,12 @@ class FirstTask:
                 return container
             created = container
         raise LaunchError(f"Swarm did not start the task within {_START_TIMEOUT_S:g} s", details=self._told(service))
+
+    def end(self) -> LaunchError | None:
+        """How the service ended, now that its container is seen to have ended; None where that is not told."""
+        with contextlib.suppress(queue.Empty):
+            return self._first_end.get(timeout=_END_S)
+        return None
 
     def close(self) -> None:
         """Follow the log no more. Idempotent."""

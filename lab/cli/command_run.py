@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lab.cli.options import RunOptions, read_options
 from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
+from lab.launch.ends import last_lines
 from lab.registry import make_scenario
 from lab.run.company import Company, Other
 from lab.run.lock import host_lock
@@ -186,6 +187,8 @@ class _Lines:
         text = f"failed: {launch.error}" if launch.outcome is Outcome.FAILED else " ".join(totals)
         if self._bar is None or launch.outcome is Outcome.FAILED:
             self._print(f"committed {launch.target} round {launch.iteration} samples {len(samples)} {text}".rstrip())
+        for line in last_lines(launch.logs.encode()).splitlines() if launch.outcome is Outcome.FAILED else ():
+            self._print(f"  | {line}")
 
     def target_changed(self, record: TargetRecord) -> None:
         self._print(f"{record.target} {record.outcome}: {with_remedy(record.reason, record.remedy)}")

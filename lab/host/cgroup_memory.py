@@ -102,6 +102,15 @@ def read(path: Path, version: int) -> CgroupMemory | None:
     )
 
 
+def killed_in(group: cgroup.Group) -> bool:
+    """Whether the kernel has killed a process of `group` for its limit of memory; False where it counts no such thing,
+    or the group is gone."""
+    found = (
+        _stat(one.path / ("memory.oom_control" if one.version == 1 else "memory.events")) for one in group.directories
+    )
+    return any(told.get("oom_kill", 0) > 0 for told in found)
+
+
 def _outer(group: cgroup.Group) -> cgroup.Directory | None:
     """The directory of `group` that counts memory, without what libvirt makes inside it; None for a hierarchy's root,
     which counts the whole machine."""

@@ -37,12 +37,17 @@ class Output:
         self._source = source
         self._on_end = on_end
         self._tail = b""
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
         self._thread.start()
 
     def tail(self) -> bytes:
         """The last 64 KiB so far."""
         return self._tail
+
+    def await_end(self, timeout_s: float) -> None:
+        """Return when the stream has ended and every line of it was handed on, or after `timeout_s`."""
+        self._ended.wait(timeout_s)
 
     def close(self) -> None:
         """Wait for the end, which is there once every writer is dead. Idempotent."""
@@ -58,4 +63,5 @@ class Output:
                 self._tail = (self._tail + data)[-KEPT_BYTES:]
         for line in lines.end():
             self._mark.line(line, source=self._source)
+        self._ended.set()
         self._on_end()

@@ -26,6 +26,7 @@ from lab.errors import (
 from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Settles, TellsKill
 from lab.host.facts import boot_id, time_namespace
 from lab.launch import listeners
+from lab.launch.ends import last_lines
 from lab.launch.ticks import begin_at_random, tick_s
 from lab.launch.waiter import Answer, Waiter, reserve_port
 from lab.spec import Endpoint, Ready, Spec
@@ -36,6 +37,9 @@ _LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|workload|main|listening) (\d{1,19
 _WORKLOAD = b"workload"
 _SLEPT_NS = 1_000_000_000
 _SETTLE_S = 10.0
+_STEADY_S = 0.25
+"""A user's service that ends within this time of its first answer, as one that crashes again and again does, was not
+ready. The engine's word of an end takes some tens of ms; nothing of it is in any figure."""
 
 
 class Session:
@@ -43,8 +47,9 @@ class Session:
 
     After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
     instance, `asked_at` where it was asked to answer. `beside` takes JSON values to keep with the launch's record, by
-    name. `spec` must be a launch's own (`Spec.for_launch`). With `chance`, a launch and a stop on an engine that ticks
-    begin a random part of its tick later.
+    name. Once `ending`, the stop was begun, and an error takes back nothing that was measured before. `spec` must be a
+    launch's own (`Spec.for_launch`). With `chance`, a launch and a stop on an engine that ticks begin a random part of
+    its tick later.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Session:
         self.answer: Answer | None = None
         self.asked_at: Endpoint | None = None
         self.beside: dict[str, Any] = {}
+        self.ending = False
         self._driver = driver
         self._clock = clock
         self._timeout_s = timeout_s
@@ -151,11 +157,17 @@ class Session:
         self._read_service_clock()
         self._keep_reported()
 
+    def require_alive(self) -> None:
+        """Raise how the service ended, where its engine has told that it did: what comes would be no stop of it."""
+        if self._marks.failure is not None:
+            raise self._marks.failure
+
     def stop(self, *, timeout_s: float = 10.0, at_once: bool = False) -> None:
         """Stop the instance, marking `stop_requested` and `stopped`; `at_once` where the caller times it, and has
         waited for a random instant itself. Raises DriverError."""
         if self.instance is None:
             return
+        self.ending = True
         self._keep_logs()
         if not at_once:
             self._begin_at_random("stop")
@@ -228,7 +240,11 @@ class Session:
             yield
         except LabError as error:
             self._keep_logs()
-            error.details = "\n".join(part for part in (error.details, self.logs().decode(errors="replace")) if part)
+            written = self.logs().decode(errors="replace")
+            parts = (error.details, written)
+            if error is self._marks.failure:  # the service's last lines stand last, and once
+                parts = (written, error.details if error.details != last_lines(written.encode()) else "")
+            error.details = "\n".join(part for part in parts if part)
             self._cancel_waiter()
             raise
         except BaseException:
@@ -245,6 +261,7 @@ class Session:
             if why := listeners.inside(self.instance, self.spec.port):
                 raise ReadyTimeout(f"{error.brief}; {why}", details=error.details) from error
             raise
+        self._require_steady(answer)
         if not self.spec.builtin and self.asked_at is not None and (other := self._stranger(self.asked_at)):
             raise LaunchError(
                 f"{other} answers at {self.asked_at}, and not the instance",
@@ -264,6 +281,13 @@ class Session:
             return ""
         engine = driver.engine_pids() if isinstance(driver, EngineOnThisHost) else {}
         return listeners.stranger(endpoint, instance.host_pids().keys(), engine)
+
+    def _require_steady(self, answer: Answer) -> None:
+        """Raise how the service ended, if that is what answered and it ended at once."""
+        if not self.spec.builtin:
+            left_s = _STEADY_S - (self._clock.now_ns() - answer.received_ns) / 1e9
+            self._marks.failed_already.wait(max(0.0, left_s))
+        self.require_alive()
 
     def _cancel_waiter(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -309,6 +333,7 @@ class _Marks:
         self.listening = threading.Event()
         self.heard: dict[Phase, Callable[[], None]] = {}
         self.failure: DriverError | None = None
+        self.failed_already = threading.Event()
         self.on_failed: Callable[[DriverError], None] = lambda _: None
         self.on_workload: Callable[[], None] = lambda: None
         self._timeline = timeline
@@ -339,9 +364,11 @@ class _Marks:
             self.listening.set()
 
     def failed(self, error: DriverError) -> None:
-        self.failure = error
-        self.on_failed(error)
-        self.listening.set()
+        if self.failure is None:  # what follows, such as the end of its machine, is the first one's effect
+            self.failure = error
+            self.failed_already.set()
+            self.on_failed(error)
+            self.listening.set()
 
     def hear(self, phase: Phase, ns: int, source: Source) -> None:
         """Keep an instant, and tell whoever waits for its phase."""

@@ -204,6 +204,8 @@ class Runner:
         except (DriverError, MeasurementError, OSError) as problem:
             error = _driver_error(problem) if isinstance(problem, OSError) else problem
             bench.record(error)
+            if bench.kept:
+                self._learn_values(entrant, bench, warmup)
             entrant.failures_in_a_row += 1
             hopeless = isinstance(error, DriverUnavailable | Unsupported)
             hopeless |= isinstance(error, ReadyRefused) and not entrant.served  # the next launch's answer is the same
@@ -213,8 +215,11 @@ class Runner:
             entrant.failures_in_a_row = 0
             entrant.served = True
             bench.commit_rest()
-            if not warmup:
-                self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)
+            self._learn_values(entrant, bench, warmup)
+
+    def _learn_values(self, entrant: Entrant, bench: _Bench, warmup: bool) -> None:
+        if not warmup:
+            self._values.setdefault(str(entrant.target), []).extend(bench.headline_values)
 
     def _precise_enough(self, measured: int) -> bool:
         if self.plan.until_ci is None or not _is_look(measured):
@@ -253,11 +258,12 @@ class Runner:
 
 
 class _Bench:
-    """The `Bench` of one target in one round."""
+    """The `Bench` of one target in one round. `kept`: a launch failed in its ending, and what was measured stands."""
 
     def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool) -> None:
         assert entrant.info is not None and entrant.driver is not None  # noqa: S101  running entrants have both
         self.headline_values: list[float] = []
+        self.kept = False
         self.driver = entrant.driver
         self.spec = replace(runner.spec, labels=runner._labels(entrant))
         self.info = entrant.info
@@ -370,18 +376,18 @@ class _Bench:
     def _commit(self, session: Session, facts: Mapping[str, Any], error: LabError | None) -> None:
         with self._lock:
             samples: list[Sample] = []
-            if error is None:
+            blamed = error if error is not self._recorded_error else None  # else it passes by on its way out
+            if blamed is not None:
+                self._recorded_error = blamed
+                self.kept = session.ending
+            if error is None or (blamed is not None and self.kept):
                 samples, self._samples = self._samples, []
-            elif error is self._recorded_error:  # on its way out it passes sessions that are not to blame for it
-                error = None
-            else:
-                self._recorded_error = error
             launch = LaunchRecord(
                 **self._place(),
-                outcome=Outcome.FAILED if error else Outcome.OK,
+                outcome=Outcome.FAILED if blamed else Outcome.OK,
                 timeline=session.timeline,
                 facts={**session.facts(), **facts},
-                **(_said(error, self.spec, session.logs()) if error else {}),
+                **(_said(blamed, self.spec, session.logs()) if blamed else {}),
             )
             self._add(launch, samples)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from drivers.kubernetes.connection.refusals import explain
 from lab.errors import LaunchError
+from lab.launch.ends import Ending
 from lab.timeline import Phase
+from lab.units import parse_bytes
 
 _IMAGE_REASONS = frozenset({"ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"})
 _OTHER_REASONS = frozenset(
@@ -16,6 +18,10 @@ _OTHER_REASONS = frozenset(
 )
 """Source: k8s.io/kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/kuberuntime: waiting reasons of a container
 that the kubelet could not start, or not again."""
+
+
+_NEVER_RAN = frozenset({"ContainerCannotRun", "StartError", "ContainerStatusUnknown"})
+"""Reasons of an end of what had not begun, or of which the kubelet knows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,8 @@ def condition(thing: Mapping[str, Any], kind: str) -> str:
 
 def pod_verdict(pod: Mapping[str, Any]) -> Verdict | None:
     """Why `pod` will not serve; None while nothing speaks against it."""
-    status = pod.get("status") or {}
-    if status.get("phase") in ("Failed", "Succeeded"):
-        why = " ".join(filter(None, [status.get("reason"), status.get("message")])) or _ending(pod)
-        return Verdict(f"the pod ended: {_line(why)}", "see its log, and `kubectl describe pod`")
+    if ended := _ended(pod):
+        return ended
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         said = _line(scheduled.get("message") or "the scheduler gives no reason")
@@ -113,6 +117,29 @@ def _condition(thing: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
             found: Mapping[str, Any] = one
             return found
     return {}
+
+
+def _ended(pod: Mapping[str, Any]) -> Verdict | None:
+    """How `pod` ended, or its service did while it was not ready, though the kubelet starts it again."""
+    status = pod.get("status") or {}
+    if status.get("phase") in ("Failed", "Succeeded"):
+        why = " ".join(filter(None, [status.get("reason"), status.get("message")])) or _ending(pod)
+        return Verdict(f"the pod ended: {_line(why)}", "see its log, and `kubectl describe pod`")
+    container = _container(pod)
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    ended = next((state["terminated"] for state in states if state.get("terminated")), None)
+    if ended is None or ended.get("reason") in _NEVER_RAN or condition(pod, "Ready") == "True":
+        return None
+    ending = Ending.by_code(int(ended.get("exitCode", 0)), out_of_memory=ended.get("reason") == "OOMKilled")
+    error = ending.error(memory_bytes=_memory_bytes(pod))
+    return Verdict(error.brief, error.resolution or "see its log: `kubectl logs --previous`")
+
+
+def _memory_bytes(pod: Mapping[str, Any]) -> int:
+    """The limit that the lab gave the container, which the API may write in units of its own (`128Mi`)."""
+    containers = (pod.get("spec") or {}).get("containers") or [{}]
+    told = str(((containers[0].get("resources") or {}).get("limits") or {}).get("memory", 0))
+    return parse_bytes(f"{told}B" if told.endswith("i") else told)
 
 
 def _ending(pod: Mapping[str, Any]) -> str:

@@ -270,9 +270,9 @@ def test_a_guest_whose_program_ends_fails_its_launch_at_once(
     instance = driver.launch(spec.for_launch(), endpoint, mark)
     try:
         until(lambda: mark.failure, timeout_s=READY_S)
-        assert isinstance(mark.failure, LaunchError) and "lab-guest exit 127" in mark.failure.brief
+        assert isinstance(mark.failure, LaunchError) and "ended with exit status 2" in mark.failure.brief
         until(lambda: not driver.list_instances({"lab.run": labels["lab.run"]}))
-        until(lambda: b"lab-guest exit 127" in instance.logs())
+        until(lambda: b"lab-guest exit 2" in instance.logs())
     finally:
         instance.delete()
 

@@ -35,12 +35,20 @@ class Rig:
 
     def __init__(self, path: Path) -> None:
         self.marks = Marks()
-        self.console = Console(path, self.marks)
+        self.heard: list[bytes] = []
+        self.hung_up: list[bytes] = []
+        self.console = Console(
+            path, self.marks, self.heard.append, lambda: self.hung_up.append(self.console.text().splitlines()[-1])
+        )
         self.guest = os.open(fifos(path)[0], os.O_RDWR)
         self.keyboard = os.open(fifos(path)[1], os.O_RDWR | os.O_NONBLOCK)
 
     def say(self, text: bytes) -> None:
         os.write(self.guest, text)
+
+    def hang_up(self) -> None:
+        os.close(self.keyboard)
+        self.keyboard = os.open("/dev/null", os.O_RDONLY)
 
     def close(self) -> None:
         self.console.close()
@@ -101,6 +109,24 @@ def test_the_guest_is_asked_by_this_process_and_by_another(rig: Rig) -> None:
     assert type_into(rig.console.path, STOP_LINE)
     assert os.read(rig.keyboard, 100) == STOP_LINE
     assert not type_into(rig.console.path.with_name("none"), STOP_LINE)
+
+
+def test_the_end_of_what_writes_is_told_once_all_of_it_was_read(rig: Rig) -> None:
+    rig.say(b"first\n")
+    until(lambda: rig.heard == [b"first"])
+    assert rig.console.write(b"still typed\n") and os.read(rig.keyboard, 100) == b"still typed\n"
+    rig.say(b"x\n" * 20_000 + b"last\n")
+    rig.hang_up()
+    until(lambda: rig.hung_up)
+    time.sleep(0.05)
+    assert rig.hung_up == [b"last"] and rig.heard[-1] == b"last"
+    assert not rig.console.write(STOP_LINE), "there is nobody to read it"
+
+
+def test_a_console_that_nobody_wrote_to_hangs_up_for_nobody(rig: Rig) -> None:
+    rig.hang_up()
+    time.sleep(0.1)
+    assert rig.hung_up == []
 
 
 def test_close_is_idempotent_from_several_threads_and_leaves_nothing(rig: Rig, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lab import units
 from lab.errors import MeasurementError
 from lab.features import Role
 from lab.figures import notes, series
-from lab.host import cgroup_memory, memory, procs
+from lab.host import cgroup, cgroup_memory, memory, procs
 from lab.host.cgroup_memory import CgroupMemory
 from lab.host.memory import TB_CACHE, Account, Holding, account, held_on_disk, mappings, read_holding, touched_bytes
 from lab.host.procs import Entry, Process
@@ -206,6 +206,25 @@ def test_a_process_among_others_has_no_cgroup_of_its_own() -> None:
         child.kill()
         child.wait()
     assert cgroup_memory.memory_of([2**22 + 1]) is None
+
+
+@pytest.mark.parametrize(
+    "version,file,text,killed",
+    [
+        (1, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", False),
+        (1, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", True),
+        (1, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n", False),
+        (2, "memory.events", "low 0\nhigh 0\nmax 31\noom 1\noom_kill 0\n", False),
+        (2, "memory.events", "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n", True),
+        (2, "other", "", False),
+    ],
+)
+def test_whether_the_kernel_killed_for_memory_is_the_groups_own_count(
+    tmp_path: Path, version: int, file: str, text: str, killed: bool
+) -> None:
+    directory = cgroup.Directory(write(tmp_path, {file: text}), version, frozenset({"memory"}))
+    elsewhere = cgroup.Directory(tmp_path / "gone", version, frozenset({"pids"}))
+    assert cgroup_memory.killed_in(cgroup.Group("g", (elsewhere, directory))) is killed
 
 
 def test_disk_is_counted_by_blocks_and_each_file_once(tmp_path: Path) -> None:

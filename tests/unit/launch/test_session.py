@@ -328,3 +328,66 @@ def test_that_a_stop_had_to_kill_is_a_fact_of_the_launch(
         session.launch()
         session.stop(timeout_s=3)
         assert session.facts().get(KILLED_AFTER_S) == (3 if killed else None)
+
+
+class _Ends(FakeDriver):
+    """Its service is told to have ended, when `end` is called; it takes any image for its own."""
+
+    def _require(self, spec: Spec) -> None: ...
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        self.end = lambda said="the service ended with exit status 3", details="": mark.failed(
+            LaunchError(said, details=details)
+        )
+        return super().launch(spec, endpoint, mark)
+
+
+@pytest.fixture
+def ending(tmp_path: Path, engine: FakeEngine) -> _Ends:
+    return _Ends("", Context(run_dir=tmp_path, cache_dir=tmp_path))
+
+
+def test_a_service_that_ended_by_itself_is_not_alive(ending: _Ends) -> None:
+    with session_of(ending) as session:
+        session.launch()
+        ending.end()
+        with pytest.raises(LaunchError, match="the service ended with exit status 3"):
+            session.require_alive()
+        assert not session.ending
+
+
+def test_the_first_reason_is_the_one_to_tell(ending: _Ends) -> None:
+    """A guest's machine ends after its service, and because of it."""
+    with session_of(ending) as session:
+        session.launch()
+        ending.end()
+        ending.end("the guest ended by itself")
+        with pytest.raises(LaunchError, match="the service ended with exit status 3"):
+            session.require_alive()
+
+
+def test_what_answers_once_and_ends_is_not_ready(ending: _Ends) -> None:
+    """The engine's word of the end comes a moment after the answer."""
+    begun = time.monotonic()
+    with session_of(ending, image="another", ready_path="/healthz") as session:
+        session.ask()
+        threading.Timer(0.15, ending.end).start()
+        with pytest.raises(LaunchError, match="the service ended with exit status 3"):
+            session.await_ready()
+        assert Phase.READY not in session.timeline and session.answer is None
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_the_services_last_lines_stand_last_and_once(ending: _Ends, engine: FakeEngine, filtered: bool) -> None:
+    """A guest's console holds its kernel's lines as well, which are left out of those."""
+    engine.features = frozenset({Feature.MARKER})
+    with session_of(ending) as session:
+        session.ask()
+        assert session.instance is not None
+        written = session.instance.logs().decode()
+        last = written.splitlines()[-1] if filtered else "\n".join(written.splitlines())
+        ending.end(details=last)
+        with pytest.raises(LaunchError) as raised:
+            session.await_ready()
+    assert raised.value.details.strip() == (f"{written}\n{last}" if filtered else written).strip()

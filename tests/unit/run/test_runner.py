@@ -15,6 +15,7 @@ from lab.driver import Context, Driver, Info, Instance, Mark
 from lab.errors import (
     BadInput,
     CleanupError,
+    DriverError,
     DriverUnavailable,
     LaunchError,
     MeasurementError,
@@ -496,3 +497,58 @@ def test_no_error_tells_what_the_user_gave_by_env(store: Store, drivers: dict[st
     told = f"{record} {watcher.said} {watcher.launches}"
     assert "the value of TOKEN" in told and "hush" not in told
     assert {target.outcome for target in record.targets} == {Outcome.FAILED, Outcome.SKIPPED}
+
+
+class _BadEnd(FakeDriver):
+    """Its instances refuse to be stopped or, with `removal`, to be removed."""
+
+    removal = False
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        instance = super().launch(spec, endpoint, mark)
+        stop, delete = instance.stop, instance.delete
+
+        def refuse(**_: object) -> None:
+            raise DriverError("the instance does not end")
+
+        def refuse_removal() -> None:
+            stop(timeout_s=0)
+            delete()
+            raise CleanupError("something of the instance stays")
+
+        if self.removal:
+            instance.delete = refuse_removal  # type: ignore[method-assign]
+        else:
+            instance.stop = refuse  # type: ignore[method-assign]
+            instance.delete = lambda: (stop(timeout_s=0), delete())[1]  # type: ignore[method-assign]
+        return instance
+
+
+@pytest.mark.parametrize("removal", [False, True])
+def test_a_launch_whose_end_failed_keeps_the_boot_that_was_measured(
+    store: Store, tmp_path: Path, removal: bool
+) -> None:
+    driver = _BadEnd("", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    driver.removal = removal
+    record, watcher, _ = run(store, {"a": driver}, rounds=2, warmup=0)
+    boots = [sample.iteration for sample in record.samples if sample.metric == "boot_s"]
+    assert boots == [0, 1]
+    assert "stop_s" not in {sample.metric for sample in record.samples}
+    assert [launch.outcome for launch in record.launches] == [Outcome.FAILED, Outcome.FAILED]
+    told = "something of the instance stays" if removal else "the instance does not end"
+    assert {launch.error for launch in watcher.launches} == {told}
+
+
+def test_a_service_that_ended_by_itself_keeps_nothing(store: Store, tmp_path: Path) -> None:
+    """It answered once, and was gone before anybody stopped it: a crash loop is no boot."""
+
+    class Ends(FakeDriver):
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            instance = super().launch(spec, endpoint, mark)
+            mark.failed(LaunchError("the service ended with exit status 3"))
+            return instance
+
+    driver = Ends("", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    record, _, _ = run(store, {"a": driver}, rounds=2, warmup=0)
+    assert not record.samples
+    assert {launch.error for launch in record.launches} == {"the service ended with exit status 3"}

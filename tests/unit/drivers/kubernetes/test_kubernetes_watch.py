@@ -295,6 +295,36 @@ def test_a_container_that_will_not_run_is_told_at_once(
     assert Phase.STARTED not in marks.timeline
 
 
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        ({"exitCode": 3, "reason": "Error"}, "the service ended with exit status 3"),
+        ({"exitCode": 0, "reason": "Completed"}, "the service ended with exit status 0"),
+        ({"exitCode": 137, "reason": "Error"}, "the service was ended by signal SIGKILL (9)"),
+        (
+            {"exitCode": 137, "reason": "OOMKilled"},
+            "the service was killed: it wanted more than the 128 MiB of --memory",
+        ),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_service_that_ends_before_it_is_ready_is_told_though_the_kubelet_starts_it_again(
+    rig: Rig, k8s: Any, ended: dict[str, Any], told: str, again: bool
+) -> None:
+    state = {"terminated": ended}
+    status = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": state} if again else {"state": state}
+
+    def kubelet(stub: Any, pod: Any) -> None:
+        k8s.schedule(stub, pod)
+        stub.change(pod, containerStatuses=[{"name": "service", **status}])
+
+    marks, follower = rig.launch(kubelet)
+    follower.await_scheduled(5, lambda: None)
+    follower.accepted()
+    follower.settle(5)
+    assert marks.failures[0].brief == told and marks.failures[0].resolution
+
+
 def test_a_failed_pod_is_told_with_the_reason(rig: Rig, k8s: Any) -> None:
     def kubelet(stub: Any, pod: Any) -> None:
         k8s.schedule(stub, pod)
