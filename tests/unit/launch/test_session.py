@@ -323,7 +323,11 @@ def test_a_strangers_answer_is_not_the_instances(
 def test_that_a_stop_had_to_kill_is_a_fact_of_the_launch(
     driver: FakeDriver, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
-    monkeypatch.setattr(FakeInstance, "was_killed", lambda _: killed, raising=False)
+    class Stopped(FakeInstance):  # of its own: that a class has a method is remembered of it (`isinstance`)
+        def was_killed(self) -> bool:
+            return killed
+
+    monkeypatch.setattr(driver, "made", Stopped, raising=False)
     with session_of(driver) as session:
         session.launch()
         session.stop(timeout_s=3)
