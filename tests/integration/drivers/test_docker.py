@@ -337,7 +337,8 @@ def test_a_users_image_is_handed_over_without_a_copy(
     load = images.load
 
     def seen(api: Any, archive: Any) -> None:
-        handed.append(sorted(path.name for path in context.run_dir.rglob("*") if path.stat().st_size > 2048))
+        files = [path for path in context.run_dir.rglob("*") if path.is_file()]
+        handed.append(sorted(path.name for path in files if path.stat().st_size > 2048))
         load(api, archive)
 
     monkeypatch.setattr(images, "load", seen)

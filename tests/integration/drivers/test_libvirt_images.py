@@ -94,7 +94,8 @@ def witness_image(tmp_path: Path) -> Path:
         )
         add("data", tarfile.DIRTYPE, mode=0o3775, uid=1234, gid=70000)
         add("data/owned", data=b"owned", mode=0o4755, uid=100_001, gid=7, pax_headers=xattr("user.note", b"kept"))
-        add("data/linked", tarfile.LNKTYPE, linkname="data/owned")
+        # As builders write it: a hard link's header has what the file has, and engines apply it to the file.
+        add("data/linked", tarfile.LNKTYPE, linkname="data/owned", mode=0o4755, uid=100_001, gid=7)
         add("data/secret", data=b"secret", mode=0o600)
         add("data/null", tarfile.CHRTYPE, mode=0o622, devmajor=1, devminor=3)
         add("data/pipe", tarfile.FIFOTYPE, mode=0o640, uid=5)
