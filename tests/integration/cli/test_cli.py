@@ -257,7 +257,7 @@ def test_doctor_tells_what_works_and_what_mends_the_rest(lab: Lab) -> None:
 
 def test_clean_asks_before_it_removes(lab: Lab) -> None:
     told = json.loads(lab("clean", "--dry-run", "--json").stdout)
-    assert set(told) == {"found", "removed", "problems", "not_looked_at"} and told["removed"] == []
+    assert set(told) == {"found", "removed", "problems", "not_looked_at", "cache"} and told["removed"] == []
     assert told["not_looked_at"]["broken"] == "the engine is not there"
 
 

@@ -307,6 +307,7 @@ def filtered(binary: Path) -> Callable[..., contextlib.AbstractContextManager[Se
     return make
 
 
+@pytest.mark.alone  # each call has a time limit of its own, which a busy machine would pass
 def test_what_a_filter_does_is_told(filtered: Callable[..., contextlib.AbstractContextManager[Service]]) -> None:
     with filtered() as service:
         control = service.probe(drop=True)

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define CPUS "cpus="
@@ -78,8 +79,11 @@ static void default_signals(void)
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    for (int number = 1; number <= SIGRTMAX; number++) {
-        signal(number, SIG_DFL); /* two cannot be had otherwise, and the C library keeps two */
+    /* By the kernel's own call, since the C library keeps two signals to itself (signal(7)), which a caller that was
+     * built with another may have left ignored. Its struct sigaction is all zero: SIG_DFL, no flags, an empty mask. */
+    static const unsigned long by_default[4];
+    for (int number = 1; number <= _NSIG - 1; number++) {
+        syscall(SYS_rt_sigaction, number, by_default, NULL, _NSIG / 8); /* two cannot be had otherwise */
     }
 }
 
