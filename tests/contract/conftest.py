@@ -6,7 +6,9 @@ share what is launched for them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from contract_rig import Rig
@@ -19,6 +21,7 @@ from lab.store.place import cache_dir
 from lab.testing import FakeDriver, ModelDriver
 
 OF_TESTS: dict[str, Callable[..., Driver]] = {"fake": FakeDriver, "model": ModelDriver}
+_open: list[contextlib.ExitStack] = []
 
 
 def _targets() -> list[object]:
@@ -43,12 +46,18 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     of_tests = target.driver in OF_TESTS
     cache = tmp_path_factory.mktemp(target.driver) if of_tests else cache_dir()
     made = OF_TESTS[target.driver] if of_tests else driver_class(target.driver)
-    run_dir = new_run_dir()
-    try:
+    with contextlib.ExitStack() as stack:
+        run_dir = new_run_dir()
+        stack.callback(run_dir.delete)
         found = make_rig(target, made, cache, run_dir)
-        try:
-            yield found
-        finally:
-            found.close()
-    finally:
-        run_dir.delete()
+        stack.callback(found.close)
+        _open.append(stack)
+        yield found
+
+
+@pytest.hookimpl(trylast=True)  # after the test's own fixtures
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After the last test here no rig's instances stay: runs that other tests of the session make would wait."""
+    if nextitem is None or not nextitem.path.is_relative_to(Path(__file__).parent):
+        while _open:
+            _open.pop().close()
