@@ -74,7 +74,7 @@ class ProcessDriver:
                     names="the host's",
                     init="the host's: the service is a child of the lab",
                     oom_score_adj=read_text(Path("/proc/self/oom_score_adj")) or "not known",
-                    tmp="the host's, not limited",
+                    tmp="not limited: the host's own",
                 ),
             },
         )

@@ -21,6 +21,7 @@ from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, LaunchError, Unsupported
 from lab.features import Feature, Role
 from lab.host.facts import boot_id, time_namespace
+from lab.image.process import TMP
 from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Restart, Spec
 from lab.testing.clocks import FakeClock
@@ -84,7 +85,7 @@ class FakeDriver:
             features=self.engine.features,
             facts={
                 "limits": dict.fromkeys(("memory", "swap", "cpus", "pids"), "not set: a thread has none"),
-                "scratch": "not limited: a thread shares the host's /tmp",
+                "surroundings": {"seccomp": "no filter", TMP: "not limited: a thread shares the host's"},
                 "restart": {"default": "no", "best": "always"},
                 TICK: self.engine.tick_s,
             },

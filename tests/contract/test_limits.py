@@ -68,7 +68,7 @@ def test_processes_are_limited_to_what_the_spec_says(rig: Rig) -> None:
 
 
 def test_what_it_may_write_to_tmp_is_bounded_by_the_spec(rig: Rig) -> None:
-    said = str(rig.info.facts.get("scratch", ""))
+    said = str(rig.info.facts.get("surroundings", {}).get("/tmp", ""))
     if said.startswith("not "):
         not_promised(said)
     if rig.has(Feature.OWN_KERNEL):

@@ -179,9 +179,11 @@ def test_any_runtime_that_the_engine_lists_is_a_variant(
     make: Callable[[str], DockerDriver], labels: dict[str, str]
 ) -> None:
     driver = make("own")
+    with pytest.raises(DriverUnavailable, match="has no default bridge"):
+        driver.info()
+    driver._network = "none"  # the runtime is what is looked at
     info = driver.info()
     assert (info.isolation, info.facts["runtime"]) == ("namespaces (own)", "own")
-    driver._network = "none"  # this engine has no bridge; the runtime is what is looked at
     with _launched_without_network(driver, labels) as session:
         session.launch()
         assert session.instance is not None
