@@ -178,14 +178,14 @@ print(connection.getresponse().read().decode())
 HELD = """
 import contextlib, sys, time
 import lab.cli.main, lab.host.tracing.instance
-on = lab.tracing.Tracing.on
+on = lab.host.tracing.instance.Tracing.on
 @contextlib.contextmanager
 def held(self):
     with on(self):
-        print("tracing", lab.tracing.labels_of(self.path.name)["lab.run"], flush=True)
+        print("tracing", lab.host.tracing.instance.labels_of(self.path.name)["lab.run"], flush=True)
         time.sleep(60)
         yield
-lab.tracing.Tracing.on = held
+lab.host.tracing.instance.Tracing.on = held
 lab.cli.main.main()
 """
 
