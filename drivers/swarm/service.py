@@ -140,9 +140,22 @@ class Service:
                 container.delete()
         for container in containers:
             container.await_gone()
+        self._remove_volumes()
         if self._exists():
             raise CleanupError(f"Swarm still lists service {self.id}", resolution=f"docker service rm {self.id}")
         self._on_delete()
+
+    def _remove_volumes(self) -> None:
+        """The scratch space of its tasks, which Swarm leaves to the engine."""
+        import docker.errors
+
+        launch = self.labels.get("lab.launch")
+        if not launch:
+            return
+        with translated("remove the service's volumes", CleanupError):
+            for volume in self._api.volumes(filters={"label": [f"lab.launch={launch}"]})["Volumes"] or ():
+                with contextlib.suppress(docker.errors.NotFound):
+                    self._api.remove_volume(volume["Name"], force=True)
 
     def _exists(self) -> bool:
         import docker.errors

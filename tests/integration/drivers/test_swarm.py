@@ -138,8 +138,7 @@ def test_a_swarm_of_the_runs_own_leaves_with_it_and_with_its_bridge(
         assert driver.info().facts["beyond_loopback"] == "nothing"
         assert VXLAN not in {port for _, port in _listening()}
     left = make_driver().leftovers({"lab.run": labels["lab.run"]})
-    # The engine removes a task's scratch volume in its own time; until then it is the run's to remove.
-    assert {one.kind for one in left} - {"volume"} == {"image", "swarm", "network"}
+    assert {one.kind for one in left} == {"image", "swarm", "network"}
     for one in left:
         one.delete()
         one.delete()
@@ -190,7 +189,7 @@ def test_a_swarm_that_was_there_is_used_and_stays(make_driver: MakeDriver, label
         with _session(driver, labels) as session:
             session.launch()
             assert Phase.READY in session.timeline
-        assert {one.kind for one in driver.leftovers({"lab.run": labels["lab.run"]})} - {"volume"} == {"image"}
+        assert {one.kind for one in driver.leftovers({"lab.run": labels["lab.run"]})} == {"image"}
         assert engine.networks(names=["ingress"])
     finally:
         engine.leave_swarm(force=True)
