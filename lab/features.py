@@ -19,6 +19,8 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | PINNING | - holds every process of an instance to `Spec.cpuset` | `neighbour` |
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
+| SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
+| FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
 | - | TellsKill (instance) | `boot`, every stop: a service that its stop signal did not end, as a fact |
 | - | Settles (instance) | `boot`: engines that tell of a phase after the first answer |
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -52,6 +55,25 @@ class Feature(enum.StrEnum):
     PINNING = "pinning"
     OWN_KERNEL = "own-kernel"
     TICKS = "ticks"
+    SLEEP = "sleep"
+    FUNCTION = "function"
+
+
+class SleepState(enum.StrEnum):
+    """How an instance sleeps: frozen in memory, ended and kept, its memory in a file, or nothing of it running."""
+
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    SAVED = "saved"
+    ZERO = "zero"
+
+
+class CallPhase(enum.StrEnum):
+    """What a function's platform shows of a call that needs a new worker, in order; an absent one stays absent."""
+
+    CREATED = "created"  # the worker exists: a container, a process
+    STARTED = "started"  # it runs
+    POLLED = "polled"  # its runtime asks for the first call
 
 
 class Role(enum.StrEnum):
@@ -140,6 +162,43 @@ class Replicates(Protocol):
 
     def update_policy(self) -> Mapping[str, str]:
         """How it replaces them: `order`, `readiness`, `grace`, `pre_stop`, in the engine's words."""
+
+
+@runtime_checkable
+class Sleeps(Protocol):
+    """Feature.SLEEP, of an instance that can sleep and be asked for again; it stays the same instance."""
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Each state that its kind of engine knows: `""` where it can be put into it here, else why not, on one line.
+        Raises DriverError."""
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Put it to sleep; returns when the engine says and a look at the host confirms that it sleeps: its processes
+        are stopped, or gone. Raises DriverError."""
+
+    def wake(self, state: SleepState) -> None:
+        """Ask for it back; returns when the engine has accepted it, and waits for no answer. Where a request itself
+        wakes it, nothing is done. `Instance.endpoint` then says where it answers. Raises DriverError."""
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:
+        """The files on this host that hold it while it sleeps so; empty where there are none. Raises DriverError."""
+
+
+@runtime_checkable
+class Invoked(Protocol):
+    """Feature.FUNCTION, of an instance that is a function: workers come by call and go when nobody calls."""
+
+    def workers(self) -> Sequence[str]:
+        """What serves it now, each by a name that is never used twice (a container's id, a pid with its start). Raises
+        DriverError."""
+
+    def force_cold(self, *, timeout_s: float) -> None:
+        """End every worker, so that the next call needs a new one; returns when they are seen to be gone. Raises
+        DriverError."""
+
+    def follow(self, seen: Callable[[str, CallPhase, str], None]) -> AbstractContextManager[None]:
+        """While it is entered, `seen(worker, phase, source)` is called at the instant at which the platform shows it,
+        from any thread. Raises DriverError."""
 
 
 @runtime_checkable
