@@ -106,6 +106,10 @@ class LayerTar(tarfile.TarFile):
     """A layer's tar. A global header says nothing of files here, as with Docker (moby leaves it out)."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        start = file.tell()
+        self._end = file.seek(0, os.SEEK_END)
+        file.seek(start)
+        self._last: tarfile.TarInfo | None = None
         super().__init__(fileobj=file, mode="r", encoding="utf-8", errors="surrogateescape")
 
     @property
@@ -114,6 +118,20 @@ class LayerTar(tarfile.TarFile):
 
     @pax_headers.setter
     def pax_headers(self, _: object) -> None: ...
+
+    def next(self) -> tarfile.TarInfo | None:
+        """As the base class, but that a layer may end with its last file's content, not filled up to a whole block: so
+        umoci's `insert` leaves it, and so Docker takes it (Go, archive/tar/reader.go `tryReadFull`). Content that is
+        itself cut short stays an error."""
+        base: Any = self  # typeshed knows neither of these attributes rightly
+        last: Any = self._last
+        if last is not None and base.firstmember is None:
+            parts: list[tuple[int, int]] | None = last.sparse
+            held = last.size if parts is None else sum(size for _, size in parts)
+            if last.offset_data + (held if last.isreg() else 0) <= self._end < self.offset:
+                return None
+        self._last = super().next()
+        return self._last
 
 
 class Layers:

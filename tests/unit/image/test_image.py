@@ -212,6 +212,29 @@ def test_owners_modes_xattrs_times_and_devices_are_kept(tar: Path) -> None:
 # Flattening.
 
 
+@pytest.mark.parametrize("end", ["content", "block", "one block more"])
+def test_a_layer_may_end_where_its_last_content_does(tar: Path, end: str) -> None:
+    whole = layer(member("a", content=b"a"), member("b", content=b"hello"))
+    content_end = whole.index(b"hello") + len(b"hello")
+    block_end = content_end + -content_end % tarfile.BLOCKSIZE
+    cut = {"content": content_end, "block": block_end, "one block more": block_end + tarfile.BLOCKSIZE}[end]
+    path = docker_archive(tar, [whole[:cut]], Cmd=["/b"])
+    assert names(path) == ["a", "b"] and content_of(path, "b") == b"hello"
+
+
+def test_a_layer_of_one_file_may_end_with_its_content(tar: Path) -> None:
+    whole = layer(member("b", content=b"hello"))
+    path = docker_archive(tar, [whole[: whole.index(b"hello") + len(b"hello")]], Cmd=["/b"])
+    assert names(path) == ["b"] and content_of(path, "b") == b"hello"
+
+
+def test_a_layer_whose_last_content_is_cut_short_is_refused(tar: Path) -> None:
+    whole = layer(member("a", content=b"a"), member("b", content=b"hello"))
+    path = docker_archive(tar, [whole[: whole.index(b"hello") + 4]], Cmd=["/b"])
+    with pytest.raises(BadInput, match="unexpected end of data"):
+        names(path)
+
+
 def test_a_whiteout_takes_lower_files_and_trees(tar: Path) -> None:
     lower = layer(directory("a"), member("a/x"), member("a/y"), directory("t"), directory("t/u"), member("t/u/v"))
     upper = layer(member("a/.wh.x"), member(".wh.t"), member("a/.wh.never"))
