@@ -31,6 +31,15 @@ _NAMED = (name.strip() for name in os.environ.get("LAB_REQUIRE", "").split(","))
 REQUIRED = frozenset(_ALSO_KNOWN_AS.get(name, name) for name in _NAMED if name)
 
 
+TURNS = ("beside", "engines", "alone")
+_TESTS = Path(__file__).parent
+_ALONE = frozenset({"run", "scenarios"})
+"""Folders whose tests of engines run `lab run`, which waits while another lab's instances are there, or measure."""
+
+_GROUPS = {"swarm": "docker", "lambda": "docker"}
+"""Engines on one daemon, which is one thing: their tests run one after the other, beside those of other engines."""
+
+
 # What they assert is told as a test's own.
 pytest.register_assert_rewrite("store_promises", "service_process")
 
@@ -46,22 +55,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn",
-        choices=("beside", "alone"),
-        help="only what may run beside other tests (all that pytest-xdist runs), or only what drives a real engine or "
-        "is marked `alone`",
+        choices=TURNS,
+        help="only what may run beside any other test (all that pytest-xdist runs by itself), only what drives a real "
+        "engine, or only what must be the only one that runs",
     )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Where workers leave something out, and do not tell."""
     if config.getoption("numprocesses", None):
-        return "side by side: what drives a real engine or is marked `alone` is left out; --turn=alone runs that"
+        return f"side by side: only {_turn(config) or TURNS[0]}; --turn={'|'.join(TURNS)} runs the others"
     return None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Nothing of tests/unit has to run alone."""
-    return True if _turn(config) == "alone" and collection_path == Path(__file__).parent / "unit" else None
+    """Nothing of tests/unit drives an engine, or has to run alone."""
+    return True if _turn(config) in TURNS[1:] and collection_path == Path(__file__).parent / "unit" else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
@@ -70,21 +79,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if any(Target.parse(marker.args[0]).driver == "kubernetes" for marker in item.iter_markers("engine")):
             item.add_marker("kind")
+        if engines := [Target.parse(marker.args[0]).driver for marker in item.iter_markers("engine")]:
+            item.add_marker(pytest.mark.xdist_group(min(_GROUPS.get(name, name) for name in engines)))
     if turn := _turn(config):
-        others = {item for item in items if _runs_alone(item) != (turn == "alone")}
+        others = {item for item in items if _turn_of(item) != turn}
         config.hook.pytest_deselected(items=list(others))
         items[:] = [item for item in items if item not in others]
 
 
 def _turn(config: pytest.Config) -> str | None:
-    """`beside`, `alone`, or None for both."""
+    """One of TURNS, or None for all."""
     turn: str | None = config.getoption("turn")
-    return turn or ("beside" if hasattr(config, "workerinput") else None)
+    return turn or (TURNS[0] if hasattr(config, "workerinput") else None)
 
 
-def _runs_alone(item: pytest.Item) -> bool:
-    """Engines, and the host as a whole, are measured and looked at: whatever runs beside would be seen."""
-    return any(item.get_closest_marker(name) for name in ("engine", "alone"))
+def _turn_of(item: pytest.Item) -> str:
+    drives = item.get_closest_marker("engine") is not None
+    if item.get_closest_marker("alone") or (drives and _ALONE & set(item.path.relative_to(_TESTS).parts)):
+        return "alone"
+    return "engines" if drives else "beside"
 
 
 @pytest.fixture(autouse=True, scope="session")

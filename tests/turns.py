@@ -1,8 +1,9 @@
-"""The whole suite in two turns: what may run side by side on all cores, then what must run alone, one at a time.
+"""The whole suite in three turns: what may run side by side on all cores, then the engines' tests, each engine's one
+after the other beside those of another, then what must be the only one that runs.
 
     python tests/turns.py [what pytest takes]
 
-Both turns get the same arguments. pytest's closing lines, one of each turn, come last; the exit code is that of the
+All turns get the same arguments. pytest's closing lines, one of each turn, come last; the exit code is that of the
 first turn that failed.
 """
 
@@ -16,23 +17,33 @@ from pathlib import Path
 
 _WORKERS_PER_CORE = 2  # most tests wait, for a process or for a clock, more than they compute
 _MOST_WORKERS = 16
+_ENGINES_AT_ONCE = 2
+"""As many engines as are quicker together than in turn on two cores: Docker's tests wait, and guests' compute."""
+
 _OK, _TESTS_FAILED, _NOTHING_COLLECTED = 0, 1, 5
 """pytest's exit codes; all others say that it could not go on."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    workers = min(_WORKERS_PER_CORE * len(os.sched_getaffinity(0)), _MOST_WORKERS)
-    side_by_side = ["--turn=beside", "-n", str(workers), "--dist", "worksteal"]
-    first, first_line = _turn([*side_by_side, *arguments])
-    if first not in (_OK, _TESTS_FAILED, _NOTHING_COLLECTED):
-        _say(first_line)
-        return first
-    _say(first_line + "\n")
-    second, second_line = _turn(["--turn=alone", *arguments])
-    _say(first_line + second_line)
-    if _NOTHING_COLLECTED in (first, second):
-        return first if second == _NOTHING_COLLECTED else second
-    return first or second
+    cores = len(os.sched_getaffinity(0))
+    turns = (
+        ("--turn=beside", "-n", str(min(_WORKERS_PER_CORE * cores, _MOST_WORKERS)), "--dist", "worksteal"),
+        ("--turn=engines", "-n", str(_ENGINES_AT_ONCE), "--dist", "loadgroup"),
+        ("--turn=alone",),
+    )
+    codes: list[int] = []
+    lines: list[str] = []
+    for turn in turns:
+        code, line = _turn([*turn, *arguments])
+        codes.append(code)
+        lines.append(line)
+        if code not in (_OK, _TESTS_FAILED, _NOTHING_COLLECTED):
+            break
+        if turn is not turns[-1]:
+            _say(f"{line}\n")
+    _say("".join(lines))
+    told = [code for code in codes if code != _NOTHING_COLLECTED]
+    return next((code for code in told if code), _OK if told else _NOTHING_COLLECTED)
 
 
 def _turn(arguments: Sequence[str]) -> tuple[int, str]:

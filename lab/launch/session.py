@@ -23,7 +23,7 @@ from lab.errors import (
     ReadyTimeout,
     Unsupported,
 )
-from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Settles, TellsKill
+from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Role, Settles, TellsKill
 from lab.host.facts import boot_id, time_namespace
 from lab.launch import listeners
 from lab.launch.ends import last_lines
@@ -37,6 +37,9 @@ _LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|workload|main|listening) (\d{1,19
 _WORKLOAD = b"workload"
 _SLEPT_NS = 1_000_000_000
 _SETTLE_S = 10.0
+_TOLD_WITHIN_S = 5.0
+"""How long an engine's word of an end is waited for once it is seen that nothing runs."""
+
 _STEADY_S = 0.25
 """A user's service that ends within this time of its first answer, as one that crashes again and again does, was not
 ready. The engine's word of an end takes some tens of ms; nothing of it is in any figure."""
@@ -78,6 +81,7 @@ class Session:
         self._chance = chance
         self._waited_s: dict[str, float] = {}
         self._network = Feature.NETWORK in info.features
+        self._seen_from_here = Feature.HOST_PIDS in info.features
         self._marker = spec.builtin and Feature.MARKER in info.features
         # The lab's own init tells of a guest's network: before that QEMU takes connections that are answered late.
         self._guest = not spec.builtin and {Feature.MARKER, Feature.OWN_KERNEL} <= info.features
@@ -286,8 +290,15 @@ class Session:
         """Raise how the service ended, if that is what answered and it ended at once."""
         if not self.spec.builtin:
             left_s = _STEADY_S - (self._clock.now_ns() - answer.received_ns) / 1e9
-            self._marks.failed_already.wait(max(0.0, left_s))
+            if not self._marks.failed_already.wait(max(0.0, left_s)) and self._is_gone():
+                self._marks.failed_already.wait(_TOLD_WITHIN_S)
         self.require_alive()
+
+    def _is_gone(self) -> bool:
+        """Whether nothing of the instance is seen to run: on a busy machine an engine's word of that comes late."""
+        if not self._seen_from_here or not isinstance(self.instance, OnThisHost):
+            return False
+        return not {Role.SERVICE, Role.VMM} & set(self.instance.host_pids().values())
 
     def _cancel_waiter(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -203,6 +203,7 @@ def test_bad_input_is_one_clear_line_and_exit_2(lab: Lab, arguments: list[str], 
 
 
 @pytest.mark.engine("libvirt")
+@exact
 def test_a_missing_kernel_is_one_clear_line_and_the_other_targets_go_on(lab: Lab) -> None:
     ran = lab("run", "boot", "-t", "fake,libvirt:q35", "--kernel", "/no/such/kernel", "--rounds", "2", "--json")
     assert ran.returncode == 2 and "Traceback" not in ran.stderr

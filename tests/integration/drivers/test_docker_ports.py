@@ -12,6 +12,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.engine("docker"),
+    pytest.mark.alone,  # `lab run` waits while another lab's instances are there
     pytest.mark.beyond_engine,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces"),
 ]

@@ -301,6 +301,7 @@ def test_there_are_no_variants(context: Context) -> None:
         SwarmDriver("host", context)
 
 
+@pytest.mark.alone  # `lab run` waits while another lab's instances are there
 @pytest.mark.beyond_engine
 def test_where_ports_are_published_on_loopback_each_task_gets_one(tmp_path: Path, until: Until) -> None:
     """Against a private engine with `--ip 127.0.0.1`, in a network namespace of its own."""

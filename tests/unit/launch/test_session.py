@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -300,7 +301,9 @@ def test_a_strangers_answer_is_not_the_instances(
             servers.append(subprocess.Popen(program, cwd=tmp_path))
             mark(Phase.STARTED, source=Source.RETURN)
             made = Elsewhere(spec, endpoint, engine)
-            made.pids = {servers[-1].pid: Role.PROXY} if whose == "the instance's" else {}
+            made.pids = {os.getpid(): Role.SERVICE}
+            if whose == "the instance's":
+                made.pids[servers[-1].pid] = Role.PROXY
             return made
 
     foreign = Engine("", Context(run_dir=Path("/"), cache_dir=Path("/")))
@@ -380,6 +383,23 @@ def test_what_answers_once_and_ends_is_not_ready(ending: _Ends) -> None:
             session.await_ready()
         assert Phase.READY not in session.timeline and session.answer is None
     assert time.monotonic() - begun < 5
+
+
+def test_what_is_seen_to_be_gone_is_waited_for_until_its_engine_says_how_it_ended(
+    ending: _Ends, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.features = frozenset({Feature.NETWORK, Feature.HOST_PIDS})
+
+    class Gone(FakeInstance):
+        def host_pids(self) -> Mapping[int, Role]:
+            return {}
+
+    monkeypatch.setattr(ending, "made", Gone, raising=False)
+    with session_of(ending, image="another", ready_path="/healthz") as session:
+        session.ask()
+        threading.Timer(1.0, ending.end).start()
+        with pytest.raises(LaunchError, match="the service ended with exit status 3"):
+            session.await_ready()
 
 
 @pytest.mark.parametrize("filtered", [False, True])
