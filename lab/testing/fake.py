@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -225,7 +226,7 @@ class FakeInstance:
             self._say(mark, Phase.MAIN, main_ns)
         self._engine.clock.advance(self._engine.listening_s)
         version = self._spec.environment.get("LAB_VERSION", "")
-        told = {"nonce": self.id, "main_ns": main_ns, "pid": 1, "version": version}
+        told = {"nonce": self.id, "main_ns": main_ns, "pid": 1, "version": version, "token": secrets.token_hex(16)}
         replica = _Replica(told | {"listening_ns": self._engine.clock.now_ns()})
         if Feature.HOST_PIDS in self._engine.features:
             replica.process = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -257,6 +258,7 @@ FakeDriver.made = FakeInstance
 class _Replica:
     told: dict[str, Any]
     process: subprocess.Popen[bytes] | None = None
+    served: int = 0
 
     def end(self) -> None:
         if self.process is not None:
@@ -299,7 +301,8 @@ class _Handler(BaseHTTPRequestHandler):
         if replica is None:
             self.send_error(503)
             return
-        told = dict(replica.told)
+        replica.served += 1
+        told = replica.told | {"served": replica.served}
         engine.clock.advance(engine.ready_s)
         told |= {"now_ns": engine.clock.now_ns(), "boot_id": boot_id(), "time_namespace": time_namespace()}
         good = self.path == "/healthz" or self.headers.get("X-Lab-Nonce") == told["nonce"]

@@ -149,6 +149,19 @@ def test_clock_tells_instants_in_order_on_the_hosts_clock(service: Service) -> N
     assert clock["version"] == "v7"
 
 
+def test_clock_tells_how_often_it_answered_and_a_token_that_each_start_draws_anew(binary: Path) -> None:
+    tokens = set()
+    for _ in range(2):
+        with running(binary) as started:
+            assert started.get("/nowhere", nonce=None)[0] == 404 and started.ask(b"no HTTP\r\n\r\n")
+            told = [started.get("/clock")[2] for _ in range(2)]
+        assert [one["served"] for one in told] == [3, 4], (
+            "every answer counts, a refusal too, and the one that tells it"
+        )
+        tokens |= {one["token"] for one in told}
+    assert len(tokens) == 2 and all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)
+
+
 def test_marks_are_written_to_stdout_with_the_clocks_values(service: Service) -> None:
     _, _, clock = service.get("/clock")
     assert service.process.first_lines == [  # type: ignore[attr-defined]

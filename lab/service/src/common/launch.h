@@ -10,6 +10,7 @@ struct launch {
     const char *version; /* empty: no X-Lab-Version header */
     uint64_t main_ns, main_boottime_ns;
     uint64_t listening_ns, listening_boottime_ns;
+    char token[33]; /* random, and in this process's memory only: whoever tells it again was not started anew */
 };
 
 #endif

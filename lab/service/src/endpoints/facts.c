@@ -43,6 +43,8 @@ void answer_clock(const struct launch *launch, int slot, const struct request *r
     json_number(&json, "pid", (uint64_t)getpid());
     field_link(&json, "time_namespace", "/proc/self/ns/time");
     json_string(&json, "version", launch->version);
+    json_string(&json, "token", launch->token);
+    json_number(&json, "served", served());
     json_number(&json, "realtime_ns", clock_ns(CLOCK_REALTIME));
     json_number(&json, "now_ns", clock_ns(CLOCK_MONOTONIC));
     json_number(&json, "now_boottime_ns", clock_ns(CLOCK_BOOTTIME));

@@ -48,6 +48,7 @@ static const struct launch *launched;
 static const struct handlers *handed;
 static int epoll_fd, listener_fd, active;
 static bool listener_paused;
+static uint64_t served_so_far;
 static volatile sig_atomic_t child_ended;
 
 static void child_signal(int signal)
@@ -152,6 +153,7 @@ static void refuse(struct connection *connection, int status)
 {
     connection->keep_alive = false;
     connection->refused = true;
+    served_so_far++;
     put_response(connection, status, NULL, status == 408 ? "{\"error\":\"too slow\"}" : "{\"error\":\"refused\"}");
 }
 
@@ -193,6 +195,7 @@ static void advance(struct connection *connection)
             parse_request(connection->in, connection->head, &request);
             connection->keep_alive = request.keep_alive;
             connection->state = WAITING;
+            served_so_far++;
             handed->answer(launched, (int)(connection - connections), &request);
             if (connection->state == WAITING) {
                 /* An endless touch of memory may last; the endpoint bounds it. Only a hang-up is of interest. */
@@ -204,6 +207,11 @@ static void advance(struct connection *connection)
             return;
         }
     }
+}
+
+uint64_t served(void)
+{
+    return served_so_far;
 }
 
 void respond(int slot, int status, const char *headers, const char *json)

@@ -17,6 +17,8 @@ struct handlers {
     void (*child_reaped)(int pid, int status);
 };
 
+/* The requests that were answered so far, the one that is being answered included. */
+uint64_t served(void);
 int serve(const struct launch *launch, const struct handlers *handlers, int listener);
 void respond(int slot, int status, const char *headers, const char *json);
 /* Another process answers on this connection; forget it here. */
