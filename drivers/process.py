@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
-from lab.features import Feature, Role
+from lab.features import Feature, Role, SleepState
 from lab.host import cgroup, procs
 from lab.host.cgroup_memory import killed_in
 from lab.host.pinning import cpu_list
@@ -23,6 +23,7 @@ from lab.host.procfs import read_link, read_text
 from lab.host.procs import Process
 from lab.host.rlimits import granted, numbered
 from lab.image.process import surroundings
+from lab.launch.asleep import await_asleep, require_offered
 from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
 from lab.service.build import build_enter, build_service
@@ -33,7 +34,7 @@ from lab.timeline import Phase, Source
 _LABELS = "LAB_LABELS"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
-    | {Feature.PINNING}
+    | {Feature.PINNING, Feature.SLEEP}
 )
 _KILL_TIMEOUT_S = 10.0
 
@@ -187,6 +188,7 @@ class ProcessInstance:
         self._child = child
         self._ended = False
         self._killed = False
+        self._stopped: set[Process] = set()
         self.id = self._launch
 
     def logs(self) -> bytes:
@@ -209,6 +211,7 @@ class ProcessInstance:
         try:
             if main is not None:
                 main.send(signal.SIGTERM)
+                main.send(signal.SIGCONT)  # one that is asleep would not hear the other
                 self._killed = not main.wait(timeout_s)
             self._kill()
         except PermissionError as error:
@@ -221,6 +224,31 @@ class ProcessInstance:
     def was_killed(self) -> bool:
         """Whether SIGTERM had not ended it in time."""
         return self._killed
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """A process can be stopped by a signal; one that has ended is another process when it comes back."""
+        return {SleepState.PAUSED: ""}
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """SIGSTOP to all its processes, also to those that they make meanwhile."""
+        require_offered(self.sleep_states(), state)
+
+        def stop() -> Iterable[int]:
+            self._stopped = self._signalled(self._members(), signal.SIGSTOP)
+            if not self._stopped:
+                raise DriverError(f"process {self.id} has ended, and cannot sleep")
+            return [member.pid for member in self._stopped]
+
+        await_asleep(stop, timeout_s=timeout_s)
+
+    def wake(self, state: SleepState) -> None:
+        """SIGCONT, to those that were stopped: to look for them again would be time of the lab's own."""
+        require_offered(self.sleep_states(), state)
+        self._signalled(self._stopped or self._members(), signal.SIGCONT)
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it stays in memory
+        """None."""
+        return ()
 
     def delete(self) -> None:
         """Kill what runs, and remove the cgroup."""
@@ -238,6 +266,17 @@ class ProcessInstance:
         if self._child:
             self._child.close()
         self._group.remove()
+
+    def _signalled(self, members: set[Process], number: signal.Signals) -> set[Process]:
+        """`members`, each of which was sent the signal. Raises DriverError."""
+        try:
+            for member in members:
+                member.send(number)
+        except PermissionError as error:
+            raise DriverError(
+                f"process {self.id} is another user's process", resolution="run the command with sudo"
+            ) from error
+        return members
 
     def _expect_end(self) -> None:
         if self._child:

@@ -88,7 +88,7 @@ class DockerDriver:
         require_runtime(runtime, told)
         security = [one.removeprefix("name=") for one in told.get("SecurityOptions") or ()]
         rootless = any(one.startswith("rootless") for one in security)
-        features = {Feature.MARKER, Feature.EXEC, Feature.RESTART}
+        features = {Feature.MARKER, Feature.EXEC, Feature.RESTART, Feature.SLEEP}
         features |= {Feature.NETWORK} if self._network != "none" else set()
         features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS} if self._local else set()
         features |= {Feature.PINNING} if told.get("CPUSet") else set()

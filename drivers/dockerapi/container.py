@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drivers.dockerapi import sleep as sleeping
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Connection, Frames
 from lab.errors import CleanupError, DriverError
-from lab.features import ExecResult, Role
+from lab.features import ExecResult, Role, SleepState
 from lab.host import procs
 from lab.host.procs import Process
 from lab.spec import Endpoint
@@ -167,6 +168,29 @@ class Container:
         made = [path for path in lower if path.parent.name.endswith("-init")]
         own = [Path(data["UpperDir"]), *made, *([Path(told["LogPath"]).parent] if told.get("LogPath") else [])]
         return {"image": [path for path in lower if path not in made], "writable": own}
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Frozen, or stopped and started again; an engine's checkpoints are out of reach."""
+        return sleeping.states(self._api)
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Pause or stop it, and look that its processes are frozen or gone. Raises DriverError."""
+        self._before_end()  # a stop is an end that is asked for
+        sleeping.put_to_sleep(self._api, self.id, state, self._workload, timeout_s=timeout_s)
+
+    def wake(self, state: SleepState) -> None:
+        """Unpause or start it again. Raises DriverError."""
+        sleeping.wake(self._api, self.id, state)
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:
+        """A stopped one is kept on disk: its writable layer and its log. Raises DriverError."""
+        return self.storage().get("writable", ()) if state is SleepState.STOPPED else ()
+
+    def _workload(self) -> list[int]:
+        """What of it runs on this host's kernel, which can tell how it sleeps."""
+        if not self._local:
+            return []
+        return [one.pid for one, role in self._find_processes().items() if role is Role.SERVICE]
 
     def _find_processes(self) -> dict[Process, Role]:
         state = self._inspect()

@@ -103,7 +103,7 @@ class KubernetesDriver:
             handler = self._handler(api)
         features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS}
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
-        features |= {Feature.REPLICAS} if self._variant == _DEPLOYMENT else set()
+        features |= {Feature.REPLICAS, Feature.SLEEP} if self._variant == _DEPLOYMENT else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
         features |= {Feature.ENGINE_PIDS} if found.cluster and found.ground.local else set()
         told = [node["status"].get("nodeInfo") or {} for node in found.nodes or ()]

@@ -41,7 +41,7 @@ _DAEMON = re.compile(r"libvirtd|virt(qemu|log|lock|proxy|network|storage|secret|
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
-    | {Feature.OWN_KERNEL}
+    | {Feature.OWN_KERNEL, Feature.SLEEP}
 )
 
 

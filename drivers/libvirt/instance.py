@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drivers.libvirt import sleep as sleeping
 from drivers.libvirt.console import STOP_LINE, Console, type_into
 from drivers.libvirt.domain import LABELS_URI, boot_files_of, console_of, endpoint_of, guest_memory_of, labels_of
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
 from lab.errors import CleanupError, DriverError
-from lab.features import GuestMemory, Role
+from lab.features import GuestMemory, Role, SleepState
 from lab.host.procs import Process, arguments, table
+from lab.launch.asleep import require_offered
 from lab.spec import Endpoint
 
 if TYPE_CHECKING:
@@ -64,6 +66,18 @@ class Domains:
     def expect_end(self, identity: str) -> None:
         """The domain is being ended on purpose. Idempotent."""
         self._gone.pop(identity, None)
+
+    def expect_sleep(self, identity: str) -> Callable[[], None] | None:
+        """The domain is being put to sleep: it may end, and when it runs again that is no start of it. Returns whom its
+        end is to be told when it is awake, for `awake`."""
+        self._resumed.pop(identity, None)
+        return self._gone.pop(identity, None)
+
+    def awake(self, identity: str, gone: Callable[[], None] | None) -> None:
+        """The domain runs again: from here on its end is none that was asked for."""
+        self._ended[identity] = threading.Event()
+        if gone is not None:
+            self._gone[identity] = gone
 
     def unwatch(self, identity: str) -> None:
         """Call nothing any more. Idempotent."""
@@ -166,6 +180,7 @@ class LibvirtInstance:
         self._console_path = console_of(xml)
         self._process: Process | None = None
         self._killed = False
+        self._tell_end: Callable[[], None] | None = None
 
     def logs(self) -> bytes:
         """The end of the guest's console; empty for a domain that another process launched, and once it is gone."""
@@ -229,6 +244,52 @@ class LibvirtInstance:
     def guest_memory(self) -> GuestMemory:
         """What the domain was given."""
         return guest_memory_of(self._xml)
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Suspended, or saved to a file; a transient domain cannot be stopped and kept."""
+        return sleeping.STATES
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Suspend or save it; returns when libvirt says that it is paused, or QEMU is seen to be gone. Raises
+        DriverError."""
+        require_offered(sleeping.STATES, state)
+        domains = self._connected()
+        domain = domains.find(self.id)
+        if domain is None:
+            raise DriverError(f"the domain {self.name} has ended, and cannot sleep")
+        self._tell_end = domains.expect_sleep(self.id) or self._tell_end
+        if state is SleepState.PAUSED:
+            sleeping.pause(domain, timeout_s=timeout_s)
+            return
+        self._remember_process()
+        sleeping.save(domain, self._saved)
+        if self._process is not None and not self._process.wait(timeout_s):
+            raise DriverError(f"QEMU's process {self._process.pid} outlives the saving of its domain {self.name}")
+        self._process = None
+
+    def wake(self, state: SleepState) -> None:
+        """Resume or restore it. Raises DriverError; what was saved stays until it is saved again or deleted."""
+        require_offered(sleeping.STATES, state)
+        domains = self._connected()
+        domain = domains.find(self.id)
+        if state is SleepState.SAVED:
+            sleeping.restore(domains.connection, self._saved, self.name)
+        elif domain is None:
+            raise DriverError(f"the domain {self.name} has ended while it slept")
+        else:
+            sleeping.resume(domain)
+        domains.awake(self.id, self._tell_end)
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:
+        """The file that it is saved in."""
+        return [self._saved] if state is SleepState.SAVED and self._saved.exists() else ()
+
+    @property
+    def _saved(self) -> Path:
+        """In the launch's own folder, which goes with it."""
+        if self._console_path is None:
+            raise DriverError(f"the domain {self.name} has no folder of the lab's to be saved in")
+        return self._console_path.parent / "saved"
 
     def _remember_process(self) -> None:
         """Find QEMU by the UUID among its arguments, which only this domain's has (`-uuid`, given by libvirt)."""

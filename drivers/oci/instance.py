@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from drivers.oci import sleep as sleeping
 from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
 from lab.errors import CleanupError, DriverError
-from lab.features import ExecResult, Role
+from lab.features import ExecResult, Role, SleepState
 from lab.host import cgroup, procs
 from lab.host.procfs import read_mounts, read_text
 from lab.host.procs import Process
+from lab.launch.asleep import await_asleep, require_offered
 from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
 from lab.spec import Endpoint
@@ -96,15 +98,32 @@ class OciContainer:
 
     def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run `argv` in it, with 16 MiB of output at most; what does not end in time is killed. Raises DriverError."""
-        runtime = self._runtime()
-        if runtime is None:
-            raise DriverError(f"the runtime of container {self.id} is not known")
-        ran = runtime.exec(self._container, argv, timeout_s=timeout_s, on_timeout=self._kill_exec)
+        ran = self._required_runtime().exec(self._container, argv, timeout_s=timeout_s, on_timeout=self._kill_exec)
         return ExecResult(ran.code, ran.stdout, ran.stderr)
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Frozen by its cgroup; the runtime starts no container twice."""
+        return sleeping.states()
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Have the runtime pause it, and look that all its processes are frozen. Raises DriverError."""
+        self._require(state)
+        self._required_runtime().pause(self._container)
+        await_asleep(self._group.pids, timeout_s=timeout_s)
+
+    def wake(self, state: SleepState) -> None:
+        """Have the runtime resume it. Raises DriverError."""
+        self._require(state)
+        self._required_runtime().resume(self._container)
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it stays in memory
+        """None."""
+        return ()
 
     def stop(self, *, timeout_s: float) -> None:
         """The image's stop signal to the first process; after `timeout_s` SIGKILL, which ends all in it."""
         self._expect_end()
+        self._thaw()  # what is frozen hears no signal
         main, runtime = _process_in(self._container.pid_file, self._group), self._runtime()
         if main is not None and main.alive():
             if runtime is not None:
@@ -123,6 +142,7 @@ class OciContainer:
     def delete(self) -> None:
         """Have the runtime remove it, then see that processes, cgroups and files are gone, and remove what is not."""
         self._expect_end()
+        self._thaw()
         problems = ""
         runtime = self._runtime()
         if runtime is not None and self._container.state.exists():
@@ -150,6 +170,18 @@ class OciContainer:
             if Path(directory).exists():
                 raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
 
+    def _require(self, state: SleepState) -> None:
+        if state is not SleepState.PAUSED:  # what it takes to be saved is asked of the host, which takes a while
+            require_offered(self.sleep_states(), state)
+
+    def _thaw(self) -> None:
+        """Let go on what a runtime has frozen: under version 1 of cgroups not even SIGKILL ends it (freezer-subsystem
+        of the kernel's documentation)."""
+        for freezer in {one for pid in self._group.pids() for one in cgroup.freezers_of(pid)}:
+            if self._group.name in freezer.path.parts and freezer.frozen():
+                with contextlib.suppress(PermissionError):  # another user's, as whose removal is then refused
+                    freezer.thaw()
+
     def _expect_end(self) -> None:
         if self._watch is not None:
             self._watch.expect()
@@ -161,6 +193,11 @@ class OciContainer:
     def _runtime(self) -> Runtime | None:
         path = Path(self._record.runtime)
         return Runtime(path) if self._record.runtime and path.exists() else None
+
+    def _required_runtime(self) -> Runtime:
+        if (runtime := self._runtime()) is None:
+            raise DriverError(f"the runtime of container {self.id} is not known")
+        return runtime
 
     def _kill_exec(self) -> None:
         process = _process_in(self._container.exec_pid_file, self._group)

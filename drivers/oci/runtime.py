@@ -61,6 +61,14 @@ class Runtime:
         """Signal its first process. Raises DriverError."""
         self._run(container, ["kill", container.id, number])
 
+    def pause(self, container: Container) -> None:
+        """Freeze all its processes. Raises DriverError."""
+        self._run(container, ["pause", container.id])
+
+    def resume(self, container: Container) -> None:
+        """Let them go on. Raises DriverError."""
+        self._run(container, ["resume", container.id])
+
     def delete(self, container: Container) -> None:
         """Kill what runs and forget it; nothing happens when it is not known. Raises DriverError."""
         self._run(container, ["delete", "--force", container.id])

@@ -30,7 +30,7 @@ _RESTART = {Restart.DEFAULT: None, Restart.BEST: {"Condition": "any", "Delay": 0
 _LOOPBACK = "127.0.0.1"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.REPLICAS, Feature.RESTART}
-    | {Feature.ENGINE_PIDS, Feature.TICKS}
+    | {Feature.ENGINE_PIDS, Feature.TICKS, Feature.SLEEP}
 )
 _TICK_S = 0.1
 """The manager takes up what nodes tell of their tasks once in so long (`maxBatchInterval` of moby/swarmkit,
@@ -304,6 +304,7 @@ class SwarmDriver:
             endpoint=endpoint,
             template=self._template,
             address_of=self._address_of,
+            events=self._connection.events,
             **more,
         )
 

@@ -10,8 +10,13 @@ from typing import Any
 
 from drivers.dockerapi.container import Container
 from drivers.dockerapi.errors import translated
+from drivers.dockerapi.streams import Events
+from drivers.swarm import sleep as sleeping
 from lab.errors import CleanupError, DriverError, LabError
-from lab.features import ExecResult, Role
+from lab.features import ExecResult, Role, SleepState
+from lab.host import procs
+from lab.host.procs import Process
+from lab.launch.asleep import require_offered
 from lab.spec import Endpoint, Spec
 
 LOG_BYTES = 65_536
@@ -23,11 +28,13 @@ _GRACE_S = 10.0  # Swarm's default stop grace period (docs.docker.com, `docker s
 _GONE_TIMEOUT_S = 30.0
 _EVERY_S = 0.02
 _ATTEMPTS = 10
+_STATES = {SleepState.ZERO: ""}
 
 
 class Service:
     """A service of the lab's; `template` makes the task template of a spec, and `address_of` tells where the task in
-    an inspected container answers; `before_end` is called before tasks are ended on purpose."""
+    an inspected container answers; `events` gives the engine's; `before_end` is called before tasks are ended on
+    purpose."""
 
     def __init__(
         self,
@@ -38,6 +45,7 @@ class Service:
         endpoint: Endpoint | None,
         template: Callable[[Spec], dict[str, Any]],
         address_of: Callable[[Mapping[str, Any]], Endpoint | None],
+        events: Callable[[], Events],
         before_end: Callable[[], None] = lambda: None,
         on_delete: Callable[[], None] = lambda: None,
     ) -> None:
@@ -47,6 +55,7 @@ class Service:
         self._api = api
         self._template = template
         self._address_of = address_of
+        self._events = events
         self._before_end = before_end
         self._on_delete = on_delete
         self._killed = False
@@ -97,6 +106,32 @@ class Service:
             "grace": f"the stop signal, and SIGKILL after {_GRACE_S:g} s (Swarm's default)",
             "pre_stop": "none: Swarm has no such hook",
         }
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Scaled to none: Swarm knows no other way, and begins another task for one that somebody else stops."""
+        return _STATES
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Scale it to none; returns when none of its tasks runs, and the processes that they had are gone. Raises
+        DriverError."""
+        require_offered(_STATES, state)
+        before = {one for pid in self.host_pids() if (one := Process.of(pid)) is not None}
+        self.scale(0)
+        deadline = time.monotonic() + timeout_s
+        if not self._none_runs_within(timeout_s):
+            raise DriverError(f"tasks of service {self.id} still run {timeout_s:g} s after it was scaled to none")
+        if left := procs.all_ended(before, deadline - time.monotonic()):
+            raise DriverError(f"no task of service {self.id} runs, and its processes {[one.pid for one in left]} do")
+
+    def wake(self, state: SleepState) -> None:
+        """Scale it to one; returns when its task has an address, as `launch` does. Raises DriverError."""
+        require_offered(_STATES, state)
+        launch = self.labels.get("lab.launch", "")
+        self.endpoint = sleeping.wake(self._api, self._events(), launch, self.scale, self._address_in)
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  its tasks leave nothing that comes back
+        """None."""
+        return ()
 
     def stop(self, *, timeout_s: float) -> None:
         """Scale to none, so that Swarm ends its tasks and begins no others; what runs after `timeout_s` is killed."""
@@ -156,6 +191,10 @@ class Service:
             for volume in self._api.volumes(filters={"label": [f"lab.launch={launch}"]})["Volumes"] or ():
                 with contextlib.suppress(docker.errors.NotFound):
                     self._api.remove_volume(volume["Name"], force=True)
+
+    def _address_in(self, container: str) -> Endpoint | None:
+        with translated("inspect the task's container"):
+            return self._address_of(self._api.inspect_container(container))
 
     def _exists(self) -> bool:
         import docker.errors

@@ -226,6 +226,40 @@ def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> Sequence[Hier
     return list(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Freezer:
+    """What holds still all processes of a cgroup at once (cgroup-v1/freezer-subsystem.rst, cgroup-v2.rst)."""
+
+    path: Path
+    version: int
+
+    def frozen(self) -> bool:
+        """Whether every process in it is held still, by its own word or by that of a cgroup above it."""
+        name, told = ("freezer.state", "FROZEN") if self.version == 1 else ("cgroup.events", "frozen 1")
+        with contextlib.suppress(OSError):  # it has gone with its last process, or is a root, which has no such file
+            return told in (self.path / name).read_text().splitlines()
+        return False
+
+    def thaw(self) -> None:
+        """Let them go on; nothing happens where they do, or are gone. Raises PermissionError."""
+        name, word = ("freezer.state", "THAWED") if self.version == 1 else ("cgroup.freeze", "0")
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / name).write_text(word)
+
+
+def freezers_of(pid: int, proc: Path = Path("/proc")) -> Sequence[Freezer]:
+    """The freezers of the cgroups that `pid` is in: on hosts with both versions it may be held by either. Empty where
+    it is gone; `proc` is for tests."""
+    found = []
+    for mount, root, version, offered in _mounted(proc / "self/mountinfo"):
+        if version == 2 or "freezer" in offered:
+            hierarchy = Hierarchy(mount, root, version, frozenset({"freezer"}))
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if (path := hierarchy.locate(proc / str(pid) / "cgroup")) is not None:
+                    found.append(Freezer(path, version))
+    return found
+
+
 def offers(controller: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> bool:
     """Whether any mounted hierarchy has `controller`, the lab's or another, such as 'cpuset'."""
     return any(controller in offered for _, _, _, offered in _mounted(mountinfo))

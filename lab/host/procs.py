@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from lab.host import cgroup
 from lab.host.ownership import start_ticks
 
 _PROC = Path("/proc")
@@ -104,6 +105,18 @@ def table() -> dict[int, Entry]:
         name = head.partition(b"(")[2].decode(errors="replace")
         found[pid] = Entry(Process(int(fields[19]), pid), int(fields[1]), int(fields[3]), name)
     return found
+
+
+def held_still(pid: int) -> str:
+    """How `pid` is kept from running: `stopped` (by SIGSTOP, state T in proc_pid_stat(5)) or `frozen` (by its cgroup's
+    freezer); empty where it is not, or is gone."""
+    try:
+        state = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[:1]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    if state in ([b"T"], [b"t"]):
+        return "stopped"
+    return "frozen" if any(one.frozen() for one in cgroup.freezers_of(pid)) else ""
 
 
 def descendants(entries: dict[int, Entry], root: int) -> list[Entry]:

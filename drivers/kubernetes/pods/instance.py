@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from drivers.kubernetes.connection.client import Api, Json
@@ -17,15 +18,17 @@ from drivers.kubernetes.objects.manifests import CONTAINER, GRACE_S, INSTANCE, F
 from drivers.kubernetes.objects.status import pod_verdict
 from drivers.kubernetes.pods import processes
 from lab.errors import CleanupError, DriverError
-from lab.features import ExecResult, Role
+from lab.features import ExecResult, Role, SleepState
 from lab.host import procs
 from lab.host.procs import Process
+from lab.launch.asleep import require_offered
 from lab.spec import Endpoint, Spec
 
 LOG_BYTES = 65_536
 GONE_TIMEOUT_S = 60.0
 
 _LOOK_EVERY_S = 0.1
+_STATES = {SleepState.ZERO: ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,32 @@ class Deployment:
         with translated("read the pods' log"):
             pods = sorted(self._pods(), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
             return _logs(self._place, pods[-1]["metadata"]["name"]) if pods else b""
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Scaled to nothing: Kubernetes holds no pod still, and keeps none that has ended."""
+        return _STATES
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Scale it to nothing; returns when it has no pod, and the processes of this host that they had are gone.
+        Raises DriverError."""
+        require_offered(_STATES, state)
+        with translated("scale the deployment to zero"):
+            before = set(self._find_processes())
+            self.scale(0)
+            deadline = time.monotonic() + timeout_s
+            if not self._await_pods(timeout_s):
+                raise DriverError(f"{self.id} still has pods {timeout_s:g} s after it was scaled to zero")
+        if left := procs.all_ended(before, deadline - time.monotonic()):
+            raise DriverError(f"{self.id} has no pod, and its processes {[one.pid for one in left]} run")
+
+    def wake(self, state: SleepState) -> None:
+        """Scale it to one; its Service has the same address as before. Raises DriverError."""
+        require_offered(_STATES, state)
+        self.scale(1)
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  nothing of a pod comes back
+        """None."""
+        return ()
 
     def stop(self, *, timeout_s: float) -> None:
         """Scale it to nothing, and wait until its pods ended; those that take longer than `timeout_s` are killed."""

@@ -14,7 +14,7 @@ from drivers.kubernetes import KubernetesDriver
 from drivers.kubernetes.objects.labels import labels_of
 from lab.driver import Context, Driver
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
-from lab.features import EngineOnThisHost, Feature, Replicates
+from lab.features import EngineOnThisHost, Feature, Replicates, Sleeps, SleepState
 from lab.host.ownership import Owner
 from lab.launch.session import Session
 from lab.launch.waiter import reserve_port
@@ -150,6 +150,22 @@ def test_a_deployment_goes_through_its_service_and_scales_and_updates(make: Make
         session.stop()
         assert not stub.listed("pods")
     assert not stub.listed("deployments") and not stub.listed("services")
+
+
+def test_a_deployment_sleeps_at_zero_and_wakes_at_the_same_address(make: Make, stub: Any) -> None:
+    driver = make("deployment")
+    assert Feature.SLEEP in driver.info().features and Feature.SLEEP not in make().info().features
+    with launched(driver) as session:
+        instance = session.instance
+        assert isinstance(instance, Sleeps) and instance.sleep_states() == {SleepState.ZERO: ""}
+        before, (deployment,) = instance.endpoint, stub.listed("deployments")
+        instance.sleep(SleepState.ZERO, timeout_s=5)
+        assert not stub.listed("pods") and stub.listed("deployments") == [deployment]
+        assert not instance.sleeps_on(SleepState.ZERO)
+        instance.wake(SleepState.ZERO)
+        assert len(stub.listed("pods")) == 1 and instance.endpoint == before
+        with pytest.raises(Unsupported, match="paused"):
+            instance.sleep(SleepState.PAUSED, timeout_s=5)
 
 
 def test_a_nodeport_that_somebody_took_meanwhile_is_passed_over(make: Make, stub: Any) -> None:
