@@ -302,6 +302,7 @@ class Session:
 
     def _cancel_waiter(self) -> None:
         waiter, self._waiter = self._waiter, None
+        self._marks.heard.clear()  # one that sleeps and is woken, or is run again, says anew what nobody waits for
         if waiter is not None:
             waiter.cancel()
 
@@ -384,8 +385,8 @@ class _Marks:
     def hear(self, phase: Phase, ns: int, source: Source) -> None:
         """Keep an instant, and tell whoever waits for its phase."""
         self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
-        if phase in self.heard:
-            self.heard[phase]()
+        if (waiting := self.heard.get(phase)) is not None:
+            waiting()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -122,6 +123,7 @@ class Engine:
         """Run it; `on_end` is told its exit code when it has ended and is not run again. Raises EngineError."""
         container = self.container(identity)
         self._require_free(container.settings.publish)
+        container.ending = False  # one that was stopped is run again
         container.on_end = on_end
         container.monitor = subprocess.Popen(
             [f"model-monitor {identity}", "86400"], executable=shutil.which("sleep"), start_new_session=True
@@ -131,6 +133,14 @@ class Engine:
             target=self._follow, args=(container,), name=f"engine, container {identity}", daemon=True
         )
         container.follows.start()
+
+    def pause(self, identity: str) -> None:
+        """Hold its process still. Raises EngineError."""
+        self._running(identity).send_signal(signal.SIGSTOP)
+
+    def unpause(self, identity: str) -> None:
+        """Let its process go on. Raises EngineError."""
+        self._running(identity).send_signal(signal.SIGCONT)
 
     def container(self, identity: str) -> Container:
         """One container. Raises EngineError."""
@@ -169,6 +179,7 @@ class Engine:
             process = container.process
         if process is not None and process.poll() is None:
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # a paused one would not hear of it
             try:
                 process.wait(timeout_s)
             except subprocess.TimeoutExpired:
@@ -190,6 +201,12 @@ class Engine:
         """Remove every container, whatever its user says."""
         for container in self.containers():
             Engine.remove(self, container.id)
+
+    def _running(self, identity: str) -> subprocess.Popen[bytes]:
+        process = self.container(identity).process
+        if process is None or process.poll() is not None:
+            raise EngineError(409, f"container {identity} is not running")
+        return process
 
     def _run(self, container: Container) -> None:
         settings = container.settings

@@ -16,7 +16,8 @@ from typing import ClassVar
 
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, CleanupError, DriverError, LaunchError, Unsupported
-from lab.features import ExecResult, Feature, Role
+from lab.features import ExecResult, Feature, Role, SleepState
+from lab.launch.asleep import await_asleep, require_offered
 from lab.launch.output import KEPT_BYTES, Output
 from lab.service.build import build_service
 from lab.spec import SERVICE_IMAGE, Endpoint, Restart, Spec
@@ -28,8 +29,13 @@ _ENGINES: dict[Path, Engine] = {}
 _RESTART = {Restart.DEFAULT: "no", Restart.BEST: "always"}
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.ENGINE_PIDS, Feature.STORAGE}
-    | {Feature.COLD, Feature.RESTART, Feature.PINNING}
+    | {Feature.COLD, Feature.RESTART, Feature.PINNING, Feature.SLEEP}
 )
+_STATES = {
+    SleepState.PAUSED: "",
+    SleepState.STOPPED: "",
+    SleepState.SAVED: "the model engine writes no container's memory to a file",
+}
 
 
 def model_engine_of(context: Context) -> Engine:
@@ -254,6 +260,37 @@ class ModelInstance:
             container = self.engine.container(self.id)
             image = self.engine.image(container.settings.image)
         return {"image": [image.program.parent], "writable": [container.folder]}
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """What this kind of engine knows, with why not where it cannot be had."""
+        return _STATES
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """Pause or stop it, and look at its processes: an engine's word alone is no proof."""
+        require_offered(_STATES, state)
+        service = [pid for pid, role in self.host_pids().items() if role is Role.SERVICE]
+        with translated("put the container to sleep"):
+            if state is SleepState.PAUSED:
+                self.engine.pause(self.id)
+            else:
+                self._expect_end()
+                self.engine.stop(self.id, timeout_s)
+        await_asleep(lambda: service, timeout_s=timeout_s)
+
+    def wake(self, state: SleepState) -> None:
+        """Unpause or start it, and wait for no answer."""
+        require_offered(_STATES, state)
+        with translated("wake the container"):
+            if state is SleepState.PAUSED:
+                self.engine.unpause(self.id)
+            else:
+                self.engine.start(self.id, self.watch.ended if self.watch is not None else lambda _: None)
+        if self.watch is not None:
+            self.watch.expected = False  # from here on its end is none that was asked for
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:
+        """A stopped one is kept in its own folder. Raises DriverError."""
+        return self.storage()["writable"] if state is SleepState.STOPPED else ()
 
     def stop(self, *, timeout_s: float) -> None:
         """SIGTERM, and SIGKILL after `timeout_s`."""

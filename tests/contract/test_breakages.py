@@ -119,6 +119,21 @@ CAUGHT_BY = {
     "a connection outlives close": "test_no_descriptor_outlives_close",
     "a descriptor outlives close": "test_no_descriptor_outlives_close",
     "a cgroup stays": "test_its_cgroups_go_with_it",
+    "asleep it goes on": "test_asleep_it_neither_answers_nor_runs",
+    "it is put to sleep and does not wake": "test_it_can_be_put_to_sleep_and_woken_in_each_state_that_is_offered",
+    "how it could sleep is not told": "test_each_state_of_sleep_is_told_with_a_reason_where_it_cannot_be",
+    "why it cannot sleep so is told on two lines": "test_each_state_of_sleep_is_told_with_a_reason_where_it_cannot_be",
+    "what it sleeps on is not there": "test_what_it_sleeps_on_is_on_this_hosts_disks",
+    "a state that it does not offer is passed over": "test_a_state_that_is_not_offered_is_refused_on_one_line",
+    "it is started anew where it was to be woken": (
+        "test_it_is_the_same_where_its_memory_was_kept_and_new_where_it_was_not"
+    ),
+    "it is kept in memory where it was to be stopped": (
+        "test_it_is_the_same_where_its_memory_was_kept_and_new_where_it_was_not"
+    ),
+    "one that sleeps cannot be removed": (
+        "test_one_that_sleeps_is_found_and_removed_by_a_driver_that_did_not_put_it_there"
+    ),
 }
 
 Check = Callable[[Rig], None]

@@ -21,6 +21,7 @@ from lab.features import (
     OnThisHost,
     Replicates,
     Role,
+    Sleeps,
     StoredHere,
 )
 from lab.host.procs import Process, arguments
@@ -31,6 +32,7 @@ OF_INSTANCE: Mapping[Feature, Any] = {
     Feature.STORAGE: StoredHere,
     Feature.GUEST_MEMORY: HasGuestMemory,
     Feature.REPLICAS: Replicates,
+    Feature.SLEEP: Sleeps,
 }
 OF_DRIVER: Mapping[Feature, Any] = {
     Feature.ENGINE_PIDS: EngineOnThisHost,

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from host_view import HostView, Listener, Snapshot, born_since, listeners
 
 from lab.driver import Context, Driver, Info, Instance, Mark
 from lab.errors import DriverError, LabError
-from lab.features import Feature, OnThisHost, Role
+from lab.features import Feature, OnThisHost, Role, Sleeps, SleepState
 from lab.host import procs
 from lab.host.limits import Limit
 from lab.host.procs import Entry, Process
@@ -150,6 +150,35 @@ class Life:
             self.errors[call] = error
 
 
+@dataclass(slots=True, eq=False)
+class Rest:
+    """What was seen of one state of sleep: what the service told `before` and `after`, whether it answered `asleep`,
+    which processes of its workload ran then, and what it slept on that is not there; `error` is what a call raised."""
+
+    state: SleepState
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    answered_asleep: bool = False
+    running: list[int] = field(default_factory=list)
+    files: Sequence[Path] = ()
+    missing: list[Path] = field(default_factory=list)
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Slept:
+    """One instance in each state that it can sleep in, one after the other, and in the first of them removed by a
+    driver that did not put it there; `refusals` by the state that it does not offer."""
+
+    states: Mapping[SleepState, str] = field(default_factory=dict)
+    rests: list[Rest] = field(default_factory=list)
+    refusals: dict[SleepState, Exception | None] = field(default_factory=dict)
+    found: bool = False
+    error: Exception | None = None
+    alive_after_delete: list[Process] = field(default_factory=list)
+    listed_after_delete: bool = False
+
+
 class Rig:
     """One driver, prepared; `make` makes another like it."""
 
@@ -274,6 +303,68 @@ class Rig:
                 return life
             time.sleep(0.05)
 
+    @cached_property
+    def slept(self) -> Slept:
+        """Slept at the first look, once and for all."""
+        slept = Slept()
+        session = self.session()
+        try:
+            session.launch()
+            assert isinstance(session.instance, Sleeps)
+            slept.states = session.instance.sleep_states()
+            offered = [state for state, why in slept.states.items() if not why]
+            for state in set(SleepState) - set(offered):
+                slept.refusals[state] = _refusal(session.instance, state, self.timeout_s)
+            slept.rests = [self._rest(session, session.instance, state) for state in offered]
+            if offered and slept.rests[0].error is None:
+                self._remove_asleep(slept, session, session.instance, offered[0])
+        finally:
+            with contextlib.suppress(Exception):
+                session.delete()
+        return slept
+
+    def _rest(self, session: Session, instance: Sleeps, state: SleepState) -> Rest:
+        rest = Rest(state, before=clock_of(session, None, timeout_s=min(30.0, self.timeout_s)))
+        try:
+            instance.sleep(state, timeout_s=min(30.0, self.timeout_s))
+            assert session.instance is not None
+            endpoint = session.instance.endpoint
+            rest.answered_asleep = endpoint is not None and serves(endpoint, timeout_s=0.3)
+            rest.running = [pid for pid in self._service(instance) if not procs.held_still(pid)]
+            rest.files = instance.sleeps_on(state)
+            rest.missing = [path for path in rest.files if not path.exists()]
+            instance.wake(state)
+            rest.after = self._answer_after(session)
+        except Exception as error:
+            rest.error = error
+        return rest
+
+    def _answer_after(self, session: Session) -> Mapping[str, Any]:
+        deadline = time.monotonic() + min(90.0, self.timeout_s)
+        while not (told := clock_of(session, None, timeout_s=1.0)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return told
+
+    def _remove_asleep(self, slept: Slept, session: Session, instance: Sleeps, state: SleepState) -> None:
+        processes = [one for pid in self._service(instance) if (one := Process.of(pid)) is not None]
+        launched = {"lab.launch": session.spec.labels["lab.launch"]}
+        with contextlib.closing(self.fresh()) as other:
+            try:
+                instance.sleep(state, timeout_s=min(30.0, self.timeout_s))
+                found = other.list_instances(launched)
+                slept.found = len(found) == 1
+                for one in found:
+                    one.delete()
+            except Exception as error:
+                slept.error = error
+            slept.alive_after_delete = procs.all_ended(processes, self.settle_s)
+            slept.listed_after_delete = bool(other.list_instances(launched))
+
+    def _service(self, instance: object) -> list[int]:
+        """Its processes of this host's kernel's own, which that can tell of."""
+        pids = instance.host_pids() if self.has(Feature.HOST_PIDS) and isinstance(instance, OnThisHost) else {}
+        return [pid for pid, role in pids.items() if role is Role.SERVICE]
+
     def _end(self, life: Life, session: Session) -> None:
         instance = session.instance
         assert instance is not None
@@ -342,22 +433,33 @@ class Rig:
             return any(isinstance(one, OnThisHost) and one.host_pids() for one in found)
 
 
-def serves(endpoint: Endpoint) -> bool:
+def _refusal(instance: Sleeps, state: SleepState, timeout_s: float) -> Exception | None:
+    """What it says to a state that it does not offer; None where it says nothing."""
+    try:
+        instance.sleep(state, timeout_s=min(5.0, timeout_s))
+    except Exception as error:
+        return error
+    return None
+
+
+def serves(endpoint: Endpoint, *, timeout_s: float = 2.0) -> bool:
     """Whether anything is answered there; a cluster's own forwarder may take a connection that it cannot pass on."""
     try:
-        with socket.create_connection((endpoint.host, endpoint.port), 2) as connection:
+        with socket.create_connection((endpoint.host, endpoint.port), timeout_s) as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             return bool(connection.recv(1))
     except OSError:
         return False
 
 
-def get(session: Session, path: str, *, nonce: str = "", endpoint: Endpoint | None = None) -> bytes:
+def get(
+    session: Session, path: str, *, nonce: str = "", endpoint: Endpoint | None = None, timeout_s: float = 30.0
+) -> bytes:
     """The whole answer to GET `path`. Raises OSError."""
     where = endpoint or (session.instance.endpoint if session.instance else None)
     assert where is not None
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n"
-    with socket.create_connection((where.host, where.port), 30) as connection:
+    with socket.create_connection((where.host, where.port), timeout_s) as connection:
         connection.sendall(request.encode())
         answer = b""
         while part := connection.recv(4096):
@@ -365,10 +467,10 @@ def get(session: Session, path: str, *, nonce: str = "", endpoint: Endpoint | No
     return answer
 
 
-def clock_of(session: Session, endpoint: Endpoint | None) -> Mapping[str, Any]:
+def clock_of(session: Session, endpoint: Endpoint | None, *, timeout_s: float = 30.0) -> Mapping[str, Any]:
     """What is answered to /clock there; empty where nobody does."""
     try:
-        answer = get(session, "/clock", nonce=session.spec.nonce, endpoint=endpoint)
+        answer = get(session, "/clock", nonce=session.spec.nonce, endpoint=endpoint, timeout_s=timeout_s)
         found: Mapping[str, Any] = json.loads(answer.split(b"\r\n\r\n", 1)[1])
         return found
     except (OSError, ValueError, LookupError):
