@@ -117,6 +117,22 @@ def make_cold(paths: Iterable[Path], *, attempts: int = 5, root: Path = ROOT) ->
     return ColdReport(tuple(told for told in reached.values() if told), tuple(kept))
 
 
+def evict(paths: Iterable[Path], *, attempts: int = 5) -> None:
+    """See to it that no file in `paths` has more than 1 % of its pages in memory, and leave all other caches alone:
+    for files that the lab itself had written. Raises BadInput for a path that is not there, MeasurementError for one
+    that stays warm."""
+    warm = list(_expand(paths))
+    for attempt in range(attempts):
+        time.sleep(_RETRY_AFTER_S * attempt)
+        os.sync()  # what is dirty stays
+        for path in warm:
+            _forget(path)
+        warm = [path for path in warm if (told := residency(path)) and not told.cold]
+        if not warm:
+            return
+    raise _still_warm([told for path in warm if (told := residency(path))], ROOT)
+
+
 def residency(path: Path) -> Residency | None:
     """How much of the file is in memory; None when it is gone. Reads none of its pages. Raises MeasurementError."""
     try:

@@ -86,12 +86,21 @@ class Waiter:
     hears the marker sends that request itself, so that no hand-over between threads counts as the platform's time.
     """
 
-    def __init__(self, spec: Spec, clock: HostClock, *, accept: Callable[[Answer], bool] | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        clock: HostClock,
+        *,
+        accept: Callable[[Answer], bool] | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         """With `accept`, who answers is asked again and again, at one rate: it is called with each answer, from the
-        waiter's own thread, and ends the waiting by returning true."""
+        waiter's own thread, and ends the waiting by returning true. Less patience is for where something takes
+        connections that lead nowhere: a forwarder whose guest's memory is not back yet."""
         self._spec = spec
         self._clock = clock
         self._accept = accept
+        self._patience_s = patience_s
         self._place: Place | None = None
         self._request = b""
         self._attempting = False
@@ -203,7 +212,7 @@ class Waiter:
 
     def _attempt_until_answered(self, selector: selectors.BaseSelector) -> None:
         open_ones = _Open(selector)
-        pace: _Pace = _Census() if self._accept else _Patient(self._tally.began, self._spec)
+        pace: _Pace = _Census() if self._accept else _Patient(self._tally.began, self._spec, self._patience_s)
         count, aimed = 0, self._place
         try:
             while not self._cancelled:
@@ -355,9 +364,9 @@ class _Pace(Protocol):
 class _Patient:
     """One connection that stands is kept, and few newer ones are tried beside it."""
 
-    def __init__(self, began: float, spec: Spec) -> None:
+    def __init__(self, began: float, spec: Spec, patience_s: float) -> None:
         self._waiting_since = began
-        self._patience_s = PATIENCE_S / min(1.0, spec.cpus)
+        self._patience_s = patience_s / min(1.0, spec.cpus)
         self._started: float | None = None
         self._standing = 0
         self._beside = 0
