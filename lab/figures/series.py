@@ -29,6 +29,10 @@ _EXPLAINING_CONTAINMENT = frozenset(
     | {"left_processes", "left_bytes", "clock_offset_s", "host_clock_moved_s"}
 )
 _EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "calls_absent", "devices_seen", "mounts_seen"})
+_EXPLAINING_WAKE = frozenset(
+    {"sleep_s", "answer_s", "clock_late_s", "awake_pss_bytes"}
+    | {"asleep_pss_bytes", "asleep_swap_bytes", "asleep_disk_bytes"}
+)
 EXPLAINING = (
     frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
@@ -38,10 +42,11 @@ EXPLAINING = (
     | _EXPLAINING_HOSTKERNEL
     | _EXPLAINING_CONTAINMENT
     | _EXPLAINING_SURFACE
+    | _EXPLAINING_WAKE
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 
-RAW = frozenset({"chunk_s", "request_s"})
+RAW = frozenset({"chunk_s", "request_s", "woken_answer_s"})
 """Values of which one launch yields many: kept and exported, as what its totals are taken from, and in no row. Rows
 hold values that are independent of each other, which those of one launch are not."""
 

@@ -18,7 +18,7 @@ from lab.figures import density, notes, series, stats
 from lab.figures.evidence import Claims
 from lab.figures.series import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
-from lab.show import charts_memory, report_evidence, table_memory
+from lab.show import charts_memory, report_evidence, table_memory, table_wake
 from lab.show.charts import distributions, growth, phases
 from lab.store.place import write_whole
 from lab.store.record import Outcome, RunRecord
@@ -51,6 +51,7 @@ def render(record: RunRecord) -> str:
         *_sides(record, rows),
         *_lessons(record, claims),
         *_totals(record, rows),
+        *_wake(record, rows),
         *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
         *_memory(record, rows),
@@ -169,6 +170,16 @@ def _memory(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
                 "the first instance, and are not in it.</p>"
             )
         yield _chart(f"roles-{after}", charts_memory.roles(record, rows, after))
+
+
+def _wake(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    if shown := [*table_wake.grid(record, rows), *table_wake.refused(record)]:
+        yield "<h2>Asleep and awake</h2>"
+        yield (
+            "<p>Medians, with their 95 % intervals below. 'Held' is the PSS of what is left of its processes while it "
+            "sleeps, 'x its boot' the ratio to a cold boot of the same target in the same rounds.</p>"
+        )
+        yield _table(table_wake.headings(), shown, figures_from=1)
 
 
 def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
@@ -346,7 +357,7 @@ p {{ margin: .25rem 0 .75rem; }}
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e3e7ee; vertical-align: top; }}
 th {{ border-bottom: 2px solid #b9c2d0; font-weight: 600; white-space: nowrap; }}
-td.n {{ white-space: nowrap; }}
+td.n {{ white-space: pre; }}
 td.marked {{ background: #fff4d6; }}
 p.why, td.why {{ color: #9a3412; }}
 td {{ overflow-wrap: anywhere; min-width: 3rem; }}

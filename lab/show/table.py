@@ -19,7 +19,7 @@ from rich.text import Text
 from lab import units
 from lab.figures import notes, series, stats
 from lab.figures.series import EXPLAINING, SEEN, WAIT_METHOD, Series, Step
-from lab.show import table_evidence, table_memory
+from lab.show import table_evidence, table_memory, table_wake
 from lab.show.terminal import printable
 from lab.store.record import Outcome, Run, RunRecord
 
@@ -56,6 +56,7 @@ def render_run(record: RunRecord) -> RenderableType:
     if chains:
         parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
         parts += [_phases(rows, target) for target in chains]
+    parts += table_wake.parts(record, rows)
     parts += table_memory.parts(record, rows)
     parts += table_evidence.parts(record)
     if any(row.metric in _ENDS for row in rows):

@@ -75,13 +75,13 @@ def said_of(state: SleepState, before: Told, after: Told) -> Iterator[tuple[str,
     if state in KEEPS_MEMORY:
         yield "who answers", "the same: its token and its counter go on, so that it was restored and not started anew"
     else:
-        yield "who answers", "another of the same instance: its token is new, and its counter began again"
+        yield "who answers", "a new one: its token is another, and its counter began again"
     if state is SleepState.SAVED:
-        same_boot = " and the boot id of its kernel" if after.boot_id == before.boot_id else ""
-        yield "uniqueness", f"none: every copy that is woken of what was saved has its token{same_boot}"
+        boot = " and the boot id of its kernel" if after.boot_id == before.boot_id else ""
+        yield "uniqueness", f"no: every copy that is woken of what was saved has its token{boot}"
     elif state is SleepState.PAUSED:
-        yield "uniqueness", "kept: there is no second copy of its memory"
+        yield "uniqueness", "yes: there is no second copy of its memory"
     else:
-        yield "uniqueness", "a token of its own after each waking"
+        yield "uniqueness", "yes: it draws a token of its own after each waking"
     late_s = after.late_s(before)
     yield "its clock", "right" if abs(late_s) < _LATE_S else "late after waking, by as long as it slept and woke"
