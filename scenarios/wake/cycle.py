@@ -130,6 +130,8 @@ class Cycle:
             return "by its engine's word alone: its processes are not this host's"
         pids = self._workload() or working
         how = how_asleep(pids)
+        if how not in ("", GONE) and self._state is not SleepState.PAUSED:
+            raise MeasurementError(f"it was put to sleep ({self._state}), and its processes are {how}, not gone")
         if how:
             return f"its processes are {how}" if how != GONE else "no process of it is left"
         if Role.SERVICE in pids.values():

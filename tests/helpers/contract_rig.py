@@ -305,22 +305,24 @@ class Rig:
 
     @cached_property
     def slept(self) -> Slept:
-        """Slept at the first look, once and for all."""
+        """Slept at the first look, once and for all, by the instance that `served`: who looks at that afterwards has a
+        new one."""
         slept = Slept()
-        session = self.session()
+        session, instance = self.served.session, self.served.instance
+        assert isinstance(instance, Sleeps)
         try:
-            session.launch()
-            assert isinstance(session.instance, Sleeps)
-            slept.states = session.instance.sleep_states()
+            slept.states = instance.sleep_states()
             offered = [state for state, why in slept.states.items() if not why]
             for state in set(SleepState) - set(offered):
-                slept.refusals[state] = _refusal(session.instance, state, self.timeout_s)
-            slept.rests = [self._rest(session, session.instance, state) for state in offered]
+                slept.refusals[state] = _refusal(instance, state, self.timeout_s)
+            slept.rests = [self._rest(session, instance, state) for state in offered]
             if offered and slept.rests[0].error is None:
-                self._remove_asleep(slept, session, session.instance, offered[0])
+                self._remove_asleep(slept, session, instance, offered[0])
         finally:
             with contextlib.suppress(Exception):
                 session.delete()
+            self._open = None
+            del self.__dict__["served"]
         return slept
 
     def _rest(self, session: Session, instance: Sleeps, state: SleepState) -> Rest:

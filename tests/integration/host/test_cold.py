@@ -11,7 +11,16 @@ import pytest
 
 from lab.errors import BadInput, MeasurementError, Unsupported
 from lab.host import cold
-from lab.host.cold import ColdReport, KeptMapped, Residency, cold_label, make_cold, require_cold, residency
+from lab.host.cold import (
+    ColdReport,
+    KeptMapped,
+    Residency,
+    cold_label,
+    evict,
+    make_cold,
+    require_cold,
+    residency,
+)
 from lab.host.procfs import mount_of, read_mounts
 
 PAGE = mmap.PAGESIZE
@@ -227,3 +236,13 @@ def test_only_a_physical_machine_is_called_cold(virtual: bool | None, label: str
 
 def test_without_facts_the_weaker_name_is_given() -> None:
     assert cold_label({}) == "cold-guest-cache"
+
+
+def test_a_file_that_was_just_written_is_evicted_alone(disk: Path) -> None:
+    written, other = disk / "written", disk / "other"
+    for path in (written, other):
+        path.write_bytes(os.urandom(PAGES * PAGE))
+    evict([written])
+    told = [residency(path) for path in (written, other)]
+    assert told[0] is not None and told[0].cold
+    assert told[1] is not None and not told[1].cold

@@ -69,7 +69,7 @@ def test_what_sleeps_when_its_lab_is_killed_is_removed() -> None:
     assert not [one for one in processes if one.alive()]
     assert not Path(told["folder"]).exists()
     assert not [path for path in Path("/run/stratalab-oci").glob("*") if told["run"] in path.name]
-    assert not [path for path in Path("/sys/fs/cgroup").rglob(f"*{told['run']}*")]
+    assert not list(Path("/sys/fs/cgroup").rglob(f"*{told['run']}*"))
     left = subprocess.run(
         ["docker", "ps", "-aq", "--filter", f"label=lab.run={told['run']}"], capture_output=True, check=True
     )
