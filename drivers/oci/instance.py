@@ -79,6 +79,8 @@ class OciContainer:
         self._watch = watch
         self._group = group_of(bundle.name)
         self._killed = False
+        self._saved = sleeping.Saved(Path(record.scratch) / "saved")
+        self._offered: Mapping[SleepState, str] | None = None
 
     def logs(self) -> bytes:
         """What the service wrote; empty where another lab launched it, whose pipe it was."""
@@ -102,23 +104,39 @@ class OciContainer:
         return ExecResult(ran.code, ran.stdout, ran.stderr)
 
     def sleep_states(self) -> Mapping[SleepState, str]:
-        """Frozen by its cgroup; the runtime starts no container twice."""
-        return sleeping.states()
+        """Frozen by its cgroup, or saved by CRIU; the runtime starts no container twice. Asked of this host once."""
+        if self._offered is None:
+            runtime = self._runtime()
+            name = runtime.name if runtime is not None else ""
+            self._offered = sleeping.states(name, own_network=self._relay is not None)
+        return self._offered
 
     def sleep(self, state: SleepState, *, timeout_s: float) -> None:
-        """Have the runtime pause it, and look that all its processes are frozen. Raises DriverError."""
-        self._require(state)
-        self._required_runtime().pause(self._container)
-        await_asleep(self._group.pids, timeout_s=timeout_s)
+        """Have the runtime pause or save it, and look that all its processes are frozen or gone. Raises DriverError."""
+        require_offered(self.sleep_states(), state)
+        runtime, members = self._required_runtime(), self._group.pids()
+        if state is SleepState.PAUSED:
+            runtime.pause(self._container)
+            await_asleep(self._group.pids, timeout_s=timeout_s)
+            return
+        main = _process_in(self._container.pid_file, self._group)
+        if main is None:
+            raise DriverError(f"container {self.id} has ended, and cannot sleep")
+        self._expect_end()
+        self._saved.save(runtime, self._container, main.pid)
+        await_asleep(lambda: members, timeout_s=timeout_s)
 
     def wake(self, state: SleepState) -> None:
-        """Have the runtime resume it. Raises DriverError."""
-        self._require(state)
-        self._required_runtime().resume(self._container)
+        """Have the runtime resume or restore it. Raises DriverError."""
+        require_offered(self.sleep_states(), state)
+        if state is SleepState.PAUSED:
+            self._required_runtime().resume(self._container)
+        else:
+            self._saved.restore(self._required_runtime(), self._container)
 
-    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it stays in memory
-        """None."""
-        return ()
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:
+        """CRIU's images."""
+        return [self._saved.folder] if state is SleepState.SAVED and self._saved.folder.exists() else ()
 
     def stop(self, *, timeout_s: float) -> None:
         """The image's stop signal to the first process; after `timeout_s` SIGKILL, which ends all in it."""
@@ -162,6 +180,8 @@ class OciContainer:
             ) from error
         if self._relay is not None:
             self._relay.close()
+        if self._record.scratch:
+            self._saved.forget()
         if self._output is not None:
             self._output.close()
         remove_folders()
@@ -169,10 +189,6 @@ class OciContainer:
             remove_tree(Path(directory))
             if Path(directory).exists():
                 raise CleanupError(f"{directory} cannot be removed", resolution=f"sudo rm -r '{directory}'")
-
-    def _require(self, state: SleepState) -> None:
-        if state is not SleepState.PAUSED:  # what it takes to be saved is asked of the host, which takes a while
-            require_offered(self.sleep_states(), state)
 
     def _thaw(self) -> None:
         """Let go on what a runtime has frozen: under version 1 of cgroups not even SIGKILL ends it (freezer-subsystem

@@ -69,6 +69,15 @@ class Runtime:
         """Let them go on. Raises DriverError."""
         self._run(container, ["resume", container.id])
 
+    def checkpoint(self, container: Container, images: Path) -> None:
+        """Write all of it to files in `images`, by CRIU, and end it. Raises DriverError, after which it runs on."""
+        self._run(container, ["checkpoint", *_images(images), container.id])
+
+    def restore(self, container: Container, images: Path, output: IO[bytes] | int) -> None:
+        """Start what `images` hold where it was; its program writes to `output` from here on. Raises DriverError."""
+        paths = ["--bundle", str(container.bundle), "--pid-file", str(container.pid_file)]
+        self._run(container, ["restore", "--detach", *_images(images), *paths, container.id], output)
+
     def delete(self, container: Container) -> None:
         """Kill what runs and forget it; nothing happens when it is not known. Raises DriverError."""
         self._run(container, ["delete", "--force", container.id])
@@ -145,6 +154,10 @@ class Container:
             return ""
         told = [entry for entry in map(_entry, lines) if entry.get("level") in ("error", "fatal")]
         return " ".join(str(told[-1].get("msg", "")).split()) if told else ""
+
+
+def _images(folder: Path) -> list[str]:
+    return ["--image-path", str(folder), "--work-path", str(folder)]
 
 
 def find(name: str) -> Runtime:

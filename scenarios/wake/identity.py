@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lab.errors import MeasurementError
 from lab.features import SleepState
+from lab.host.facts import boot_id
 from lab.launch.waiter import Answer
 
 KEEPS_MEMORY = frozenset({SleepState.PAUSED, SleepState.SAVED})
@@ -77,7 +78,8 @@ def said_of(state: SleepState, before: Told, after: Told) -> Iterator[tuple[str,
     else:
         yield "who answers", "a new one: its token is another, and its counter began again"
     if state is SleepState.SAVED:
-        boot = " and the boot id of its kernel" if after.boot_id == before.boot_id else ""
+        own_kernel = after.boot_id == before.boot_id != boot_id()
+        boot = " and the boot id of its kernel" if own_kernel else ""
         yield "uniqueness", f"no: every copy that is woken of what was saved has its token{boot}"
     elif state is SleepState.PAUSED:
         yield "uniqueness", "yes: there is no second copy of its memory"
