@@ -97,7 +97,7 @@ def _kept(file: Path, key: list[str]) -> Proof | None:
 
 
 def _count() -> Proof:
-    probe = Path(__file__).with_name("kvm_probe.py")
+    probe = Path(__file__).with_name("probe.py")
     try:
         done = subprocess.run(
             [sys.executable, "-I", str(probe)], capture_output=True, text=True, timeout=_LOOP_DEADLINE_S, check=False
