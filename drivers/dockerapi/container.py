@@ -175,7 +175,8 @@ class Container:
 
     def sleep(self, state: SleepState, *, timeout_s: float) -> None:
         """Pause or stop it, and look that its processes are frozen or gone. Raises DriverError."""
-        self._before_end()  # a stop is an end that is asked for
+        if state is SleepState.STOPPED:  # an end that is asked for
+            self._before_end()
         sleeping.put_to_sleep(self._api, self.id, state, self._workload, timeout_s=timeout_s)
 
     def wake(self, state: SleepState) -> None:

@@ -118,6 +118,7 @@ class LibvirtDriver:
                 "cpu_limit": "virtual CPUs, and a cgroup quota for a fraction" if host.cpu_quota else "virtual CPUs",
                 **({"slow_launch": slow} if slow else {}),
                 "stop_request": "a line on the guest's console, then destroy",
+                "saved_by": "libvirt's save and restore: QEMU's migration to a file, without mapped-ram",
             },
         )
 

@@ -91,17 +91,19 @@ class Wake:
         left: list[SleepState] | None = None
         failed: LabError | None = None
         while left is None or left:
+            state = left.pop(0) if left else None
             try:
                 with bench.session() as session:
                     _emit_boot(bench, session)
                     if left is None:
                         left = self._offered(bench, session)
-                    if left:
-                        self._cycle(bench, session, left.pop(0)).run()
+                        state = left.pop(0) if left else None
+                    if state is not None:
+                        self._cycle(bench, session, state).run()
             except (BadInput, DriverUnavailable):
                 raise
             except (DriverError, MeasurementError) as error:
-                if left is None:  # it was not even launched, and the next will not be
+                if left is None:  # nothing is known of its states, and so of what else there is to measure
                     raise
                 failed = error
         if failed is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lab.errors import DriverError, MeasurementError
 from lab.features import Feature, OnThisHost, Role, Sleeps, SleepState
 from lab.figures.evidence import Seen, tell
+from lab.figures.series import ABSENT
 from lab.host.cold import evict
 from lab.host.memory import Account, account, held_on_disk
 from lab.launch.asleep import GONE, how_asleep
@@ -20,6 +22,8 @@ from lab.service import ask
 from lab.service.serving import workload
 from lab.spec import Endpoint
 from scenarios.wake.identity import Told, require_the_right_one, said_of
+
+T = TypeVar("T")
 
 _PATIENCE_S = 0.1
 """A connection that stands and says nothing for so long may be one that a guest's forwarder took before the guest's
@@ -68,7 +72,7 @@ class Cycle:
         """Emit all. Raises DriverError, and MeasurementError where a proof fails."""
         bench, instance = self._bench, self._instance()
         before = self._told(self._ask())
-        if (held := self._account()) is not None:
+        if (held := self._counted("awake_pss_bytes", self._account)) is not None:
             bench.emit("awake_pss_bytes", held.pss_bytes, "bytes")
         working = self._workload()
         bench.begin_at_random()
@@ -77,8 +81,8 @@ class Cycle:
         sleep_s = (bench.clock.now_ns() - start_ns) / 1e9
         bench.clock.sleep(self._asleep_s)
         how = self._require_asleep(working)
-        held, files = self._account(), instance.sleeps_on(self._state)
-        on_disk = held_on_disk(files)
+        held, files = self._counted("asleep_pss_bytes", self._account), instance.sleeps_on(self._state)
+        on_disk = self._counted("asleep_disk_bytes", lambda: held_on_disk(files)) if files else None
         if self._evict:
             evict(files)
         bench.begin_at_random()
@@ -89,7 +93,7 @@ class Cycle:
             how = self._stood_still(before, after)
         latencies = [_latency_s(woken.answer), *(_latency_s(self._ask()) for _ in range(self._answers - 1))]
         self._emit(sleep_s, woken, before, after)
-        self._emit_held(working, held, on_disk, files)
+        self._emit_held(held, on_disk)
         self._emit_answers(latencies)
         tell(bench, Seen.OUTSIDE, f"{self._state}: asleep", how)
         for probe, said in said_of(self._state, before, after):
@@ -160,14 +164,20 @@ class Cycle:
         self._bench.emit("wake_s", woken.seconds, "s", **self._of)
         self._bench.emit("clock_late_s", after.late_s(before), "s", **self._of)
 
-    def _emit_held(
-        self, working: Mapping[int, Role], held: Account | None, on_disk: int, files: Sequence[object]
-    ) -> None:
-        if working:
-            self._bench.emit("asleep_pss_bytes", held.pss_bytes if held else 0, "bytes", **self._of)
-            self._bench.emit("asleep_swap_bytes", held.swap_bytes if held else 0, "bytes", **self._of)
-        if files:
+    def _emit_held(self, held: Account | None, on_disk: int | None) -> None:
+        if held is not None:
+            self._bench.emit("asleep_pss_bytes", held.pss_bytes, "bytes", **self._of)
+            self._bench.emit("asleep_swap_bytes", held.swap_bytes, "bytes", **self._of)
+        if on_disk is not None:
             self._bench.emit("asleep_disk_bytes", on_disk, "bytes", **self._of)
+
+    def _counted(self, metric: str, count: Callable[[], T]) -> T | None:
+        """What this user may not look into is told to be absent: how long it takes to wake does not hang on it."""
+        try:
+            return count()
+        except MeasurementError as error:
+            self._bench.emit(ABSENT, 1, "", of=f"{metric} state={self._state}", why=error.brief)
+            return None
 
     def _emit_answers(self, latencies: Sequence[float]) -> None:
         first, *rest = latencies
@@ -177,11 +187,12 @@ class Cycle:
             self._bench.emit("woken_answer_s", seconds, "s", answer=str(number), **self._of)
 
     def _account(self) -> Account | None:
-        """What its processes hold; None where it has none on this host."""
+        """What its processes hold, which is nothing where none is left; None where they are not this host's. Raises
+        MeasurementError where this user may not look."""
         instance = self._session.instance
-        if not self._on_this_host() or not isinstance(instance, OnThisHost) or not instance.host_pids():
+        if not self._on_this_host() or not isinstance(instance, OnThisHost):
             return None
-        return account(instance.host_pids)
+        return account(instance.host_pids) if instance.host_pids() else Account(by_pid={}, netns=0)
 
     def _workload(self) -> Mapping[int, Role]:
         """The processes of this host that it works in: the service's own, or its VMM."""

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab.driver import Context
-from lab.errors import BadInput, MeasurementError
+from lab.driver import Context, Instance, Mark
+from lab.errors import BadInput, LaunchError, MeasurementError
 from lab.features import SleepState
 from lab.figures.series import ABSENT, FACT, series_of
 from lab.registry import make_scenario
 from lab.show.report import render
 from lab.show.table import render_run
+from lab.spec import Endpoint, Spec
 from lab.store.record import Outcome, RunRecord
 from lab.testing import BREAKAGES, ModelDriver, model_engine_of
 from scenarios.wake import Wake
@@ -37,7 +38,7 @@ def asleep(tmp_path: Path, binary: Path, measure: Callable[..., RunRecord], monk
     def run(made: type[ModelDriver], **parameters: object) -> RunRecord:
         driver = made("", Context(run_dir=tmp_path, cache_dir=tmp_path / "cache"))
         try:
-            return measure(Wake(asleep=0.2, within=3.0, answers=5, **parameters), driver)  # type: ignore[arg-type]
+            return measure(Wake(asleep=0.1, within=2.0, answers=5, **parameters), driver)  # type: ignore[arg-type]
         finally:
             model_engine_of(Context(run_dir=tmp_path, cache_dir=tmp_path / "cache")).shut_down()
 
@@ -79,20 +80,15 @@ def test_each_state_is_measured_beside_a_cold_boot_and_told_with_its_proofs(asle
     assert facts["stopped: who answers"].startswith("a new one:")
 
 
-def test_a_state_that_cannot_be_is_a_row_with_its_reason(asleep: Measure) -> None:
+def test_one_table_tells_what_sleep_costs_who_woke_and_what_cannot_be(asleep: Measure) -> None:
     record = asleep(ModelDriver)
     (absent,) = [one for one in record.samples if one.metric == ABSENT]
     assert absent.dimensions["of"] == "wake_s state=saved" and "to a file" in absent.dimensions["why"]
     text = shown(record)
     assert "model has no wake_s state=saved" in text and "writes no container's memory to a file" in text
     assert "cannot be: the model engine writes" in render(record)
-
-
-def test_one_table_tells_what_sleep_costs_and_who_woke(asleep: Measure) -> None:
-    text = shown(asleep(ModelDriver))
     table = text[text.index("asleep and awake") :].split("\n\n")[0]
-    paused, stopped = table.index("paused"), table.index("stopped")
-    first, second = sorted([(paused, "the same"), (stopped, "a new one")])
+    first, second = sorted([(table.index("paused"), "the same"), (table.index("stopped"), "a new one")])
     assert "x its boot" in table and table.index(first[1]) < table.index(second[1])
 
 
@@ -120,7 +116,35 @@ def test_one_that_does_not_wake_in_time_has_failed_and_the_other_states_are_meas
                     super().wake(state)
 
     record = asleep(Deaf)
-    assert [one for one in errors(record) if "3 s" in one] and list(values(record, "wake_s")) == ["stopped"]
+    assert [one for one in errors(record) if "2 s" in one] and list(values(record, "wake_s")) == ["stopped"]
+
+
+def test_where_the_second_launch_fails_the_round_ends_with_what_it_has(asleep: Measure) -> None:
+    class Once(ModelDriver):
+        launched = 0
+
+        def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+            type(self).launched += 1
+            if self.launched > 1:
+                raise LaunchError("the engine has had enough")
+            return super().launch(spec, endpoint, mark)
+
+    record = asleep(Once)
+    assert len(values(record, "wake_s")) == 1 and Once.launched == 2
+    assert errors(record) == ["the engine has had enough"]
+
+
+def test_what_this_user_may_not_look_into_is_absent_and_the_waking_is_measured(
+    asleep: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MeasurementError("this user may not look into the memory of process 1")
+
+    monkeypatch.setattr("scenarios.wake.cycle.account", refuse)
+    record = asleep(ModelDriver)
+    assert not errors(record) and set(values(record, "wake_s")) == {"paused", "stopped"}
+    absent = {one.dimensions["of"]: one.dimensions["why"] for one in record.samples if one.metric == ABSENT}
+    assert "may not look" in absent["asleep_pss_bytes state=paused"] and not values(record, "asleep_pss_bytes")
 
 
 @pytest.mark.parametrize(
