@@ -92,15 +92,15 @@ class Waiter:
         clock: HostClock,
         *,
         accept: Callable[[Answer], bool] | None = None,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
     ) -> None:
         """With `accept`, who answers is asked again and again, at one rate: it is called with each answer, from the
-        waiter's own thread, and ends the waiting by returning true. Less patience is for where something takes
-        connections that lead nowhere: a forwarder whose guest's memory is not back yet."""
+        waiter's own thread, and ends the waiting by returning true. Less patience than `PATIENCE_S` is for where
+        something takes connections that lead nowhere: a forwarder whose guest's memory is not back yet."""
         self._spec = spec
         self._clock = clock
         self._accept = accept
-        self._patience_s = patience_s
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._place: Place | None = None
         self._request = b""
         self._attempting = False

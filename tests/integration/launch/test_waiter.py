@@ -87,6 +87,27 @@ def test_the_first_connection_is_kept_and_newer_ones_come_ever_later_beside_it(h
     assert gaps == [pytest.approx(hasty, abs=0.1), pytest.approx(2 * hasty, abs=0.1)]
 
 
+def test_who_asks_for_less_patience_is_not_held_by_a_connection_that_leads_nowhere() -> None:
+    service, dead = Service(0.0), threading.Event()
+
+    def first_is_dead(connection: socket.socket) -> None:
+        if dead.is_set():
+            service(connection)
+        else:
+            dead.set()
+            time.sleep(60)
+
+    spec = Spec(image="somebody/else", ready_path="/", cpus=0.05)  # with the usual patience it would be 40 s
+    with serving(first_is_dead) as endpoint:
+        waiter = Waiter(spec, SystemClock(), patience_s=0.01)
+        try:
+            waiter.start(endpoint)
+            waiter.attempt()
+            assert waiter.wait(20).attempts == 2
+        finally:
+            waiter.cancel()
+
+
 def test_with_a_share_of_a_cpu_patience_is_as_much_longer(hasty: float) -> None:
     service = Service(1.5 * hasty)
     with serving(service) as endpoint:
