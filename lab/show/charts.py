@@ -106,6 +106,40 @@ def growth(rows: Sequence[Series], targets: Sequence[str]) -> Any:
     return figure
 
 
+def awake(rows: Sequence[Series]) -> Any:
+    """A point for each state that a target woke from, and one for its cold boot: medians with their intervals, on one
+    axis, where a factor has the same length everywhere."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    shown = [row for row in rows if row.metric == "wake_s"]
+    boots = {row.target: row for row in rows if row.metric == "boot_s"}
+    titles = [_plain(" ".join([row.label, *row.dimensions.values()])) for row in shown]
+    colours = {"to wake": COLOURS["ready"], "its cold boot": _OTHER_COLOUR}
+    for name, mine in (("its cold boot", [boots.get(row.target) for row in shown]), ("to wake", shown)):
+        there = [(title, stats.estimate(row.values)) for title, row in zip(titles, mine, strict=True) if row]
+        figure.add_scatter(
+            x=[found.median for _, found in there],
+            y=[title for title, _ in there],
+            error_x={
+                "type": "data",
+                "array": [0 if found.high is None else found.high - found.median for _, found in there],
+                "arrayminus": [0 if found.low is None else found.median - found.low for _, found in there],
+            },
+            mode="markers",
+            name=name,
+            marker={"color": colours[name], "size": 10},
+            customdata=[[units.quantity(found.median, "s"), found.n] for _, found in there],
+            hovertemplate=f"{name}: %{{customdata[0]}}, n = %{{customdata[1]}}<extra></extra>",
+        )
+    figure.update_layout(
+        **_layout(len(shown)),
+        xaxis={"title": "s", "type": "log", "fixedrange": True},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    return figure
+
+
 def distributions(rows: Sequence[Series]) -> Any:
     """Every value of each row as a point over its box: on one axis where the medians are near each other, and else each
     row on its own, or nothing of its spread could be seen."""

@@ -19,7 +19,7 @@ from lab.figures.evidence import Claims
 from lab.figures.series import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
 from lab.show import charts_memory, report_evidence, table_memory, table_wake
-from lab.show.charts import distributions, growth, phases
+from lab.show.charts import awake, distributions, growth, phases
 from lab.store.place import write_whole
 from lab.store.record import Outcome, RunRecord
 
@@ -180,6 +180,8 @@ def _wake(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
             "sleeps, 'x its boot' the ratio to a cold boot of the same target in the same rounds.</p>"
         )
         yield _table(table_wake.headings(), shown, figures_from=1)
+        if any(row.metric == "wake_s" for row in rows):
+            yield _chart("awake", awake(rows))
 
 
 def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:

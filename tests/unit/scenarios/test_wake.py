@@ -86,7 +86,10 @@ def test_one_table_tells_what_sleep_costs_who_woke_and_what_cannot_be(asleep: Me
     assert absent.dimensions["of"] == "wake_s state=saved" and "to a file" in absent.dimensions["why"]
     text = shown(record)
     assert "model has no wake_s state=saved" in text and "writes no container's memory to a file" in text
-    assert "cannot be: the model engine writes" in render(record)
+    page = render(record)
+    assert "cannot be: the model engine writes" in page
+    chart = page[page.index('id="awake"') :].partition("</script>")[0]
+    assert "model paused" in chart and "its cold boot" in chart
     table = text[text.index("asleep and awake") :].split("\n\n")[0]
     first, second = sorted([(table.index("paused"), "the same"), (table.index("stopped"), "a new one")])
     assert "x its boot" in table and table.index(first[1]) < table.index(second[1])
