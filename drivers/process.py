@@ -211,7 +211,8 @@ class ProcessInstance:
         try:
             if main is not None:
                 main.send(signal.SIGTERM)
-                main.send(signal.SIGCONT)  # one that is asleep would not hear the other
+                if self._stopped:  # by this lab: it would not hear of it in its sleep
+                    main.send(signal.SIGCONT)
                 self._killed = not main.wait(timeout_s)
             self._kill()
         except PermissionError as error:
@@ -245,6 +246,7 @@ class ProcessInstance:
         """SIGCONT, to those that were stopped: to look for them again would be time of the lab's own."""
         require_offered(self.sleep_states(), state)
         self._signalled(self._stopped or self._members(), signal.SIGCONT)
+        self._stopped = set()
 
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it stays in memory
         """None."""

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from drivers.oci import BUNDLES, OciDriver
-from drivers.oci.instance import group_names, group_of
+from drivers.oci.instance import OciContainer, group_names, group_of
 from lab.driver import Context, Mark
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
-from lab.host import cgroup
+from lab.features import SleepState
+from lab.host import cgroup, procs
 from lab.host.ownership import Owner
 from lab.host.procfs import read_fields
 from lab.image.archive import machine_architecture
@@ -340,3 +341,24 @@ def test_crun_behind_a_wrapper_that_hides_the_second_hierarchy(
         assert cgroup.of_process(_main(session)).limits().pids == 33
         assert session.instance.exec(["/service", "load"], timeout_s=20).exit_code != 0  # type: ignore[union-attr]
     assert subprocess.run(["pgrep", "-f", session.spec.labels["lab.launch"]], check=False).returncode == 1
+
+
+def test_a_frozen_container_hears_its_stop_signal_and_goes_without_its_runtime(
+    make_driver: MakeDriver, labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        instance = session.instance
+        assert isinstance(instance, OciContainer)
+        instance.sleep(SleepState.PAUSED, timeout_s=10)
+        instance.stop(timeout_s=30)
+        assert not instance.was_killed()
+    with _session(make_driver(), labels) as session:
+        session.launch()
+        instance = session.instance
+        assert isinstance(instance, OciContainer)
+        instance.sleep(SleepState.PAUSED, timeout_s=10)
+        monkeypatch.setattr(instance, "_runtime", lambda: None)
+        processes = procs.present(instance.host_pids())
+        instance.delete()
+        assert processes and not procs.all_ended(processes, 1)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from drivers.process import ProcessDriver
+from drivers.process import ProcessDriver, ProcessInstance
 from lab.driver import Context, Mark
 from lab.errors import LaunchError, Unsupported
+from lab.features import SleepState
 from lab.host import cgroup
 from lab.host.procs import Process
 from lab.launch.session import Session
@@ -105,6 +106,16 @@ def test_a_service_that_ignores_sigterm_is_killed_with_its_children(
         assert Process.of(pid) is None
 
 
+def test_one_that_the_lab_put_to_sleep_hears_its_stop_signal(driver: ProcessDriver, labels: dict[str, str]) -> None:
+    with _session(driver, labels) as session:
+        session.launch()
+        instance = session.instance
+        assert isinstance(instance, ProcessInstance)
+        instance.sleep(SleepState.PAUSED, timeout_s=10)
+        instance.stop(timeout_s=30)
+        assert not instance.was_killed()
+
+
 def test_a_users_image_is_refused(driver: ProcessDriver, labels: dict[str, str]) -> None:
     with pytest.raises(Unsupported, match="root filesystem"):
         driver.prepare(Spec(image="nginx:alpine", labels=labels))
@@ -117,7 +128,7 @@ def test_after_its_lab_was_killed_a_fresh_driver_finds_and_removes_it(
     script = textwrap.dedent("""
         import json, sys, time
         from pathlib import Path
-        from drivers.process import ProcessDriver
+        from drivers.process import ProcessDriver, ProcessInstance
         from lab.driver import Context
         from lab.launch.session import Session
         from lab.spec import Spec
