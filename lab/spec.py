@@ -15,6 +15,7 @@ from lab.units import MIB
 SERVICE_IMAGE = "stratalab/service"
 """The lab's own service, built from this repository; any other reference is a user's image."""
 
+_AUTHORITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?")
 _TARGET = re.compile(r"[a-z][a-z0-9_]*(:[A-Za-z0-9][A-Za-z0-9_.+-]*)?")
 
 
@@ -39,10 +40,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A TCP address at which the service answers: on loopback, or on a bridge that only this host reaches."""
+    """A TCP address at which the service answers: on loopback, or on a bridge that only this host reaches.
+
+    `authority` is what requests give as `Host:` where a platform serves several by name at one address.
+    """
 
     host: str
     port: int
+    authority: str = ""
+
+    def __post_init__(self) -> None:
+        if self.authority and not _AUTHORITY.fullmatch(self.authority):
+            raise BadInput(f"'{self.authority}' names no host that a request could be sent to")
+
+    @property
+    def named(self) -> str:
+        """What a request gives as its `Host:` (RFC 9110, 7.2)."""
+        return self.authority or str(self)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

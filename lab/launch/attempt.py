@@ -288,7 +288,7 @@ class Attempt:
 def _asked(endpoint: Endpoint, spec: Spec) -> tuple[h11.Connection, bytes]:
     """A parser that has sent the request, and the request's bytes."""
     given = {name.lower() for name, _ in spec.ready_headers}
-    own = (("Host", str(endpoint)), ("User-Agent", "stratalab"), ("Accept", "*/*"))
+    own = (("Host", endpoint.named), ("User-Agent", "stratalab"), ("Accept", "*/*"))
     headers = [(name, value) for name, value in own if name.lower() not in given]
     headers += [("Connection", "close"), *spec.ready_headers]
     if spec.builtin:

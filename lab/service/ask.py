@@ -105,7 +105,8 @@ def _ask(session: Session, method: str, path: str, timeout_s: float) -> Mapping[
 def _by_network(endpoint: Endpoint, nonce: str, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout_s)
     try:
-        connection.request(method, path, headers={"X-Lab-Nonce": nonce, "Connection": "close"})
+        headers = {"Host": endpoint.named, "X-Lab-Nonce": nonce, "Connection": "close"}
+        connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:

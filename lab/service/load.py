@@ -252,7 +252,7 @@ def _command(
     require_exec(cache_dir())
     command = [str(build_enter(cache_dir())), f"cpus={cpu_list(cpus)}", "--"] if cpus else []
     command += [str(binary or build_service(cache_dir())), mode, "--host", endpoint.host, "--port", str(endpoint.port)]
-    for name, value in options.items():
+    for name, value in {**options, "authority": endpoint.authority}.items():
         command += [f"--{name}", str(value)] if value != "" else []
     return command
 

@@ -243,6 +243,23 @@ def test_watch_uses_a_new_connection_each_time_and_sees_versions_change(binary: 
     assert sorted(request["version"] for request in report.requests) == ["new"] * 5 + ["old"] * 5
 
 
+def test_a_platform_that_serves_by_name_is_asked_by_it(binary: Path) -> None:
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket, _number: int) -> None:
+        asked.append(read_head(connection))
+        connection.sendall(ANSWER % b"1")
+
+    arguments = ("--seconds", "0.1", "--interval-ms", "50")
+    with server(serve) as port:
+        run(binary, "watch", *arguments, "--authority", "f.example.test", port=port)
+        by_name = list(asked)
+        run(binary, "watch", *arguments, port=port)
+    assert all(head.count(b"Host:") == 1 for head in asked)
+    assert all(b"\r\nHost: f.example.test\r\n" in head for head in by_name)
+    assert b"\r\nHost: 127.0.0.1:%d\r\n" % port in asked[-1]
+
+
 def test_a_watcher_that_slept_says_so(binary: Path) -> None:
     with server(answering) as port:
         command = [str(binary), "watch", "--host", "127.0.0.1", "--port", str(port), "--seconds", "1"]
@@ -352,6 +369,7 @@ BASE = ("--host", "127.0.0.1", "--port", "1", "--seconds", "1")
         ("load", *BASE, "--rate", "5", "--host", "localhost"),
         ("load", *BASE, "--rate", "5", "--path", "x"),
         ("load", *BASE, "--rate", "5", "--nonce", "a\r\nb"),
+        ("load", *BASE, "--rate", "5", "--authority", "a b"),
         ("watch", "--host", "127.0.0.1", "--port", "1"),
         ("watch", *BASE, "--interval-ms", "2000"),
         ("watch", *BASE, "--seconds", "0"),

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 from raw_server import serving
 
-from lab.errors import ReadyTimeout
+from lab.errors import BadInput, ReadyTimeout
+from lab.launch.attempt import Place, request_of
 from lab.launch.waiter import Waiter
 from lab.spec import Endpoint, Spec
 from lab.timeline import SystemClock
@@ -102,3 +103,17 @@ def _answer(connection: socket.socket, answer: bytes, piece: int = 0) -> None:
     connection.recv(4096)
     for start in range(0, len(answer), piece or max(1, len(answer))):
         connection.sendall(answer[start : start + piece] if piece else answer)
+
+
+def test_a_service_is_asked_by_the_name_that_its_platform_serves_it_under() -> None:
+    by_name = request_of(Place.of(Endpoint("127.0.0.1", 8080, authority="f.example.test:81")), Spec())
+    by_address = request_of(Place.of(Endpoint("127.0.0.1", 8080)), Spec())
+    assert b"\r\nHost: f.example.test:81\r\n" in by_name
+    assert by_name.count(b"Host:") == 1
+    assert b"\r\nHost: 127.0.0.1:8080\r\n" in by_address
+
+
+@pytest.mark.parametrize("text", ["a b", "a\r\nX: y", "-a", "a/b", "a:b", "é"])
+def test_what_names_no_host_is_never_sent_as_one(text: str) -> None:
+    with pytest.raises(BadInput, match="names no host"):
+        Endpoint("127.0.0.1", 8080, authority=text)

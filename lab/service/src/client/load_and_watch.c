@@ -2,11 +2,11 @@
  *
  *     service load  --host A --port P --seconds S --rate R [--connections-cap C] [--open-first O] [...]
  *     service watch --host A --port P --seconds S [--interval-ms N] [...]
- *     both:         [--path /healthz] [--nonce N] [--timeout-ms T]
+ *     both:         [--path /healthz] [--nonce N] [--authority H] [--timeout-ms T]
  *
  * `load` sends R requests a second for S seconds (at most three decimals) on connections that it keeps open, at most C
  * at a time, of which it opens O beforehand. `watch` sends one every N ms (10), each on a new connection. A is a numeric
- * address. The client ends by itself soon after S seconds, whatever happens to whoever started it; SIGTERM ends it
+ * address; H is what the requests give as Host where that is another. The client ends by itself soon after S seconds, whatever happens to whoever started it; SIGTERM ends it
  * early, and it still tells what it saw.
  *
  * stdout, after the last request: one JSON object a line for each request of the plan, in order of its instant:
@@ -44,7 +44,7 @@
 #define REPORT_S 60 /* for whoever reads the report */
 
 struct arguments {
-    const char *host, *path, *nonce, *seconds;
+    const char *host, *path, *nonce, *authority, *seconds;
     uint64_t port, rate, duration_ms, connections, early, timeout_ms, interval_ms;
 };
 
@@ -102,6 +102,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *into)
     } options[] = {{"--host", &into->host, NULL, 0},
                    {"--path", &into->path, NULL, 0},
                    {"--nonce", &into->nonce, NULL, 0},
+                   {"--authority", &into->authority, NULL, 0},
                    {"--port", NULL, &into->port, 65535},
                    {"--rate", NULL, &into->rate, MAX_RATE},
                    {"--seconds", &into->seconds, NULL, 0},
@@ -154,6 +155,10 @@ static bool make_plan(const char *command, const struct arguments *arguments, st
         complain(command, "--path must start with a slash, and it and --nonce be printable without spaces");
         return false;
     }
+    if (!printable(arguments->authority, 260)) {
+        complain("--authority", "must be printable without spaces");
+        return false;
+    }
     plan->reuse = load;
     plan->spacing_ns = load ? NS_PER_S : arguments->interval_ms * NS_PER_MS;
     plan->spacing_of = load ? arguments->rate : 1;
@@ -171,10 +176,15 @@ static bool make_plan(const char *command, const struct arguments *arguments, st
     bool bracketed = strchr(arguments->host, ':') != NULL;
     text_add(request, "GET ");
     text_add(request, arguments->path);
-    text_add(request, bracketed ? " HTTP/1.1\r\nHost: [" : " HTTP/1.1\r\nHost: ");
-    text_add(request, arguments->host);
-    text_add(request, bracketed ? "]:" : ":");
-    text_number(request, arguments->port);
+    text_add(request, " HTTP/1.1\r\nHost: ");
+    if (arguments->authority[0]) {
+        text_add(request, arguments->authority);
+    } else {
+        text_add(request, bracketed ? "[" : "");
+        text_add(request, arguments->host);
+        text_add(request, bracketed ? "]:" : ":");
+        text_number(request, arguments->port);
+    }
     text_add(request, "\r\n");
     if (arguments->nonce[0]) {
         text_add(request, "X-Lab-Nonce: ");
@@ -262,7 +272,7 @@ int load_and_watch(int argc, char **argv)
     static char request_bytes[2048];
     struct text request = {request_bytes, 0, sizeof request_bytes, false};
     struct arguments arguments = {
-        .path = "/healthz", .nonce = "", .connections = 256, .timeout_ms = 1000, .interval_ms = 10};
+        .path = "/healthz", .nonce = "", .authority = "", .connections = 256, .timeout_ms = 1000, .interval_ms = 10};
     struct plan plan = {0};
     struct rlimit files;
     if (!parse_arguments(argc, argv, &arguments) || !make_plan(argv[1], &arguments, &plan, &request)) {
