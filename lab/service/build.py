@@ -33,6 +33,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
         "tasks",
         "endpoints",
         "client",
+        "function",
         "service",
     ),
     "guest-init": ("guest", "pid1"),

@@ -4,6 +4,7 @@
  *     service load ...   bounded open-loop load on a service (client/load_and_watch.c)
  *     service watch ...  bounded health watch of a service (the same)
  *     service ask ...    one request to the service of the same environment (client/ask.c)
+ *     service bridge ... serve as a function, by the Lambda Runtime API (function/bridge.c)
  *     service nothing    ends at once: what a task that starts processes starts (tasks/antagonists.c)
  *
  * Environment:
@@ -22,6 +23,7 @@
 #include "common/launch.h"
 #include "common/parse.h"
 #include "common/text.h"
+#include "function/bridge.h"
 #include "server/connections.h"
 #include "service/routes.h"
 
@@ -130,6 +132,9 @@ int main(int argc, char **argv)
     struct launch launch = {.main_ns = clock_ns(CLOCK_MONOTONIC), .main_boottime_ns = clock_ns(CLOCK_BOOTTIME)};
     if (argc == 2 && strcmp(argv[1], "nothing") == 0) {
         return 0;
+    }
+    if (argc > 1 && strcmp(argv[1], "bridge") == 0) {
+        return bridge(argc, argv);
     }
     if (argc > 1) {
         return strcmp(argv[1], "ask") == 0 ? ask(argc, argv) : load_and_watch(argc, argv);
