@@ -17,16 +17,25 @@ _BLOCK = tarfile.BLOCKSIZE
 _COPY_BYTES = 1024 * 1024
 
 
-def service_archive(binary: Path, *, tag: str, labels: Mapping[str, str]) -> bytes:
+def service_archive(
+    binary: Path,
+    *,
+    tag: str,
+    labels: Mapping[str, str],
+    entrypoint: Sequence[str] = ("/service",),
+    beside: Mapping[str, Path] | None = None,
+) -> bytes:
     """The one-layer image of the service `binary`, in the form of `docker save`: the same bytes for the same input.
 
-    It holds /service and an empty /tmp. Raises OSError when `binary` cannot be read.
+    It holds /service, an empty /tmp, and the programs `beside` it by their names in its root. Raises OSError when one
+    cannot be read.
     """
-    content = binary.read_bytes()
-    layer = _tar([("tmp", None, 0o1777), ("service", content, 0o755)])
+    programs = {"service": binary, **(beside or {})}
+    content = [(name, path.read_bytes(), 0o755) for name, path in programs.items()]
+    layer = _tar([("tmp", None, 0o1777), *content])
     config = {
         "architecture": machine_architecture(),
-        "config": {"Entrypoint": ["/service"], "Labels": dict(sorted(labels.items())), "WorkingDir": "/"},
+        "config": {"Entrypoint": list(entrypoint), "Labels": dict(sorted(labels.items())), "WorkingDir": "/"},
         "created": "1970-01-01T00:00:00Z",
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "lab"}],
         "os": "linux",

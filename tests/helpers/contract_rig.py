@@ -445,11 +445,15 @@ def _refusal(instance: Sleeps, state: SleepState, timeout_s: float) -> Exception
 
 
 def serves(endpoint: Endpoint, *, timeout_s: float = 2.0) -> bool:
-    """Whether anything is answered there; a cluster's own forwarder may take a connection that it cannot pass on."""
+    """Whether anything is answered there; a cluster's own forwarder may take a connection that it cannot pass on, and
+    a platform that serves by name refuses a name in words of its own."""
+    request = f"GET /healthz HTTP/1.1\r\nHost: {endpoint.named}\r\nConnection: close\r\n\r\n"
+    within_s = max(timeout_s, 20.0) if endpoint.authority else timeout_s
     try:
-        with socket.create_connection((endpoint.host, endpoint.port), timeout_s) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            return bool(connection.recv(1))
+        with socket.create_connection((endpoint.host, endpoint.port), within_s) as connection:
+            connection.sendall(request.encode())
+            status = connection.recv(12)
+            return b" 200" in status if endpoint.authority else bool(status)
     except OSError:
         return False
 
@@ -460,7 +464,7 @@ def get(
     """The whole answer to GET `path`. Raises OSError."""
     where = endpoint or (session.instance.endpoint if session.instance else None)
     assert where is not None
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: {where.named}\r\nConnection: close\r\nX-Lab-Nonce: {nonce}\r\n\r\n"
     with socket.create_connection((where.host, where.port), timeout_s) as connection:
         connection.sendall(request.encode())
         answer = b""

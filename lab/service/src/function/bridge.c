@@ -91,7 +91,7 @@ static bool await_service(void)
         if (clock_ns(CLOCK_MONOTONIC) > until_ns) {
             return false;
         }
-        nanosleep(&(struct timespec){0, 500000}, NULL);
+        nanosleep(&(struct timespec){0, 100000}, NULL);
     }
     return true;
 }

@@ -2,6 +2,7 @@
 #ifndef LAB_EVENT_H
 #define LAB_EVENT_H
 
+#include "common/text.h"
 #include "function/exchange.h"
 
 /* A Function URL's event, in the text that it was read from: quoted strings, and an object. */

@@ -3,7 +3,6 @@
 #define LAB_EXCHANGE_H
 
 #include "common/parse.h"
-#include "common/text.h"
 
 /* Where to ask; `fd` is -1 while nothing is connected. */
 struct peer {

@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "http/request.h"
 
 #include <errno.h>
 #include <fcntl.h>

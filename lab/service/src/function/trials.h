@@ -2,7 +2,7 @@
 #ifndef LAB_TRIALS_H
 #define LAB_TRIALS_H
 
-#include "http/request.h"
+#include "common/parse.h"
 #include "common/text.h"
 
 struct called {

@@ -1,0 +1,157 @@
+"""One function: workers come by call, and go when nobody calls, when it is changed, and when it is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drivers.awslambda.api import Api
+from drivers.awslambda.workers import Events, Polls, Workers
+from lab.errors import CleanupError, DriverError
+from lab.features import CallPhase, Role, SleepState
+from lab.host import procs
+from lab.host.procs import Process
+from lab.launch.output import KEPT_BYTES
+from lab.spec import Endpoint
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_COLD = "LAB_COLD"
+_GONE_S = 30.0
+_POLL_S = 0.02
+
+
+class Function:
+    """One function of an endpoint; without `api` only its workers are left, which its dead server had started."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str],
+        endpoint: Endpoint | None,
+        environment: Mapping[str, str],
+        api: Api | None,
+        docker: Callable[[], APIClient],
+        workers: Workers,
+        events: Events,
+    ) -> None:
+        self.id = name
+        self.labels = labels
+        self.endpoint = endpoint
+        self._environment = dict(environment)
+        self._api = api
+        self._docker = docker
+        self._workers = workers
+        self._events = events
+        self._launch = {"lab.launch": labels.get("lab.launch", ""), "lab.run": labels.get("lab.run", "")}
+        self._changes = 0
+        self._log = b""
+
+    def logs(self) -> bytes:
+        """What its workers wrote, one after the other; of one that has been stopped, what it wrote before."""
+        written = b"".join(one.logs() for one in self._workers.containers(self._launch))
+        return written[-KEPT_BYTES:] or self._log
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Let no call in, and end every worker."""
+        self._log = self.logs()
+        if self._api is not None:
+            self._api.reserve(self.id, 0)
+        self.force_cold(timeout_s=timeout_s)
+
+    def delete(self) -> None:
+        """Delete it, and see that no worker is left."""
+        self._events.forget(self._launch["lab.launch"])
+        try:
+            before = self._processes()
+            if self._api is not None:
+                self._api.delete(self.id)
+            for container in self._workers.containers(self._launch):
+                container.delete()  # one that a call had asked for meanwhile, or whose server is dead
+            self._await_ended(before, _GONE_S)
+        except CleanupError:
+            raise
+        except DriverError as error:
+            raise CleanupError(error.brief, details=error.details, resolution=error.resolution) from error
+        self._log = b""
+        self._workers.forget(self._launch)
+
+    def host_pids(self) -> Mapping[int, Role]:
+        """The processes of its workers, with their shims and the proxies of their ports; none while nobody calls."""
+        return self._workers.processes(self._launch)
+
+    def storage(self) -> Mapping[str, Sequence[Path]]:
+        """The image's layers, and what its workers write."""
+        found: dict[str, list[Path]] = {}
+        for container in self._workers.containers(self._launch):
+            for part, paths in container.storage().items():
+                found.setdefault(part, []).extend(path for path in paths if path not in found.get(part, ()))
+        return found
+
+    def workers(self) -> Sequence[str]:
+        """The containers that run for it, by id."""
+        return [one.id for one in self._workers.find(self._launch) if one.running]
+
+    def force_cold(self, *, timeout_s: float) -> None:
+        """Change its environment, upon which the platform ends every worker."""
+        before = self._processes()
+        if self._api is not None:
+            self._changes += 1
+            changed = {**self._environment, _COLD: str(self._changes)}
+            self._api.configure(self.id, Environment={"Variables": changed})
+        deadline = time.monotonic() + timeout_s
+        while left := self._workers.find(self._launch):
+            if time.monotonic() > deadline:
+                ids = ", ".join(one.id[:12] for one in left)
+                raise DriverError(f"the function's workers {ids} are still there after {timeout_s:g} s")
+            time.sleep(_POLL_S)
+        self._await_ended(before, _GONE_S)
+
+    @contextlib.contextmanager
+    def follow(self, seen: Callable[[str, CallPhase, str], None]) -> Iterator[None]:
+        """By the Docker engine's events and the workers' logs."""
+        polls = Polls(self._docker, seen)
+
+        def note(worker: str, phase: CallPhase, source: str) -> None:
+            seen(worker, phase, source)
+            if phase is CallPhase.STARTED:
+                polls.started(worker)
+
+        with self._events.watching(self._launch["lab.launch"], note):
+            try:
+                yield
+            finally:
+                polls.close()
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Without a worker it sleeps."""
+        return {SleepState.ZERO: ""}
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """End every worker."""
+        if state is not SleepState.ZERO:
+            raise DriverError(f"a function cannot be {state}: without a worker it sleeps")
+        self.force_cold(timeout_s=timeout_s)
+
+    def wake(self, state: SleepState) -> None:
+        """The next request does."""
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002
+        """Nothing of it is kept."""
+        return ()
+
+    def _processes(self) -> list[Process]:
+        return list(procs.present(self._workers.processes(self._launch)))
+
+    def _await_ended(self, processes: Sequence[Process], timeout_s: float) -> None:
+        if left := procs.all_ended(processes, timeout_s):
+            pids = ", ".join(str(one.pid) for one in left)
+            raise CleanupError(
+                f"the workers of {self.id} are gone, and their processes {pids} are not",
+                resolution=f"sudo kill -9 {pids}",
+            )
