@@ -121,7 +121,7 @@ class LambdaDriver:
         self._images[spec.image] = images.provide(self._context, spec)
         api = self._api(self._url(spec))
         api.look()  # the server loads what it needs at the first question
-        self._events.connect()  # here, so that no launch pays for it
+        self._events.connect(spec.labels.get("lab.run", ""))  # here, so that no launch pays for it
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:  # noqa: ARG002  the server's own
         """Create the function and its URL; it answers at the endpoint's own address, by its name. Raises LaunchError
@@ -134,16 +134,15 @@ class LambdaDriver:
             **spec.service_environment(host="127.0.0.1", port=_LISTENS_AT),
             LABELS: json.dumps(dict(spec.labels)),
         }
-        first: list[str] = []
 
-        def seen(worker: str, phase: CallPhase, _source: str) -> None:
-            if phase is CallPhase.STARTED and not first:
-                first.append(worker)
+        def seen(_worker: str, phase: CallPhase, _source: str) -> None:
+            if phase is CallPhase.STARTED:  # of the first; no later one is of the launch
                 mark(Phase.STARTED, source=Source.EVENT)
+                self._events.forget(spec.labels, seen)
 
         function = self._function(name, spec.labels, None, environment, api)
         try:
-            self._events.watch(launch, seen)
+            self._events.watch(spec.labels, seen)
             api.create(name, **_settings(spec, self._images[spec.image], environment))
             mark(Phase.CREATED, source=Source.RETURN)
             function.endpoint = api.make_url(name)

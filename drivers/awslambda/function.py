@@ -66,7 +66,7 @@ class Function:
 
     def delete(self) -> None:
         """Delete it, and see that no worker is left."""
-        self._events.forget(self._launch["lab.launch"])
+        self._events.forget(self._launch)
         try:
             before = self._processes()
             if self._api is not None:
@@ -122,7 +122,7 @@ class Function:
             if phase is CallPhase.STARTED:
                 polls.started(worker)
 
-        with self._events.watching(self._launch["lab.launch"], note):
+        with self._events.watching(self._launch, note):
             try:
                 yield
             finally:

@@ -113,35 +113,36 @@ class Events:
         self._closing = False
         self._lock = threading.Lock()
 
-    def connect(self) -> None:
-        """Follow, unless that is so; once this returns no event is missed. Raises DriverError."""
+    def connect(self, run: str) -> None:
+        """Follow those of `run`, unless that is so; once this returns no event is missed. Raises DriverError."""
         if self._thread is not None and self._thread.is_alive():
             return
         with translated("follow its events"):
             # The engine answers a moment before it subscribes this client: see `drivers.dockerapi.streams.Events`.
             since = int(time.time())
-            filters = {"type": "container", "event": list(_PHASES), "label": "lab.run"}
+            filters = {"type": "container", "event": list(_PHASES), "label": f"lab.run={run}"}
             self._stream = self._api().events(since=since, filters=filters, decode=True)
         self._thread = threading.Thread(target=self._read, args=(self._stream,), name="worker events", daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager
-    def watching(self, launch: str, seen: Seen) -> Iterator[None]:
-        """Tell `seen` of the workers of `launch`. Raises DriverError."""
-        self.watch(launch, seen)
+    def watching(self, labels: Mapping[str, str], seen: Seen) -> Iterator[None]:
+        """Tell `seen` of the workers of the launch with `labels`. Raises DriverError."""
+        self.watch(labels, seen)
         try:
             yield
         finally:
-            self.forget(launch, seen)
+            self.forget(labels, seen)
 
-    def watch(self, launch: str, seen: Seen) -> None:
-        """Tell `seen` of the workers of `launch` from here on. Raises DriverError."""
+    def watch(self, labels: Mapping[str, str], seen: Seen) -> None:
+        """Tell `seen` of the workers of the launch with `labels` from here on. Raises DriverError."""
         with self._lock:
-            self._listeners.setdefault(launch, []).append(seen)
-        self.connect()
+            self._listeners.setdefault(labels.get("lab.launch", ""), []).append(seen)
+        self.connect(labels.get("lab.run", ""))
 
-    def forget(self, launch: str, seen: Seen | None = None) -> None:
-        """Tell `seen`, or nobody, of `launch` no more."""
+    def forget(self, labels: Mapping[str, str], seen: Seen | None = None) -> None:
+        """Tell `seen`, or nobody, of it no more."""
+        launch = labels.get("lab.launch", "")
         with self._lock:
             left = [one for one in self._listeners.pop(launch, []) if seen is not None and one is not seen]
             if left:
@@ -160,6 +161,8 @@ class Events:
         try:
             for event in stream:
                 container = event["Actor"]["ID"]
+                if not self._listeners:
+                    continue
                 try:
                     launch = self._workers.labels_of(container).get("lab.launch", "")
                 except DriverError:  # one that is gone by now
