@@ -21,6 +21,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
 | FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call |
+| - | Limited (instance) | `limits`: a function whose platform promises limits |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
 | - | TellsKill (instance) | `boot`, every stop: a service that its stop signal did not end, as a fact |
 | - | Settles (instance) | `boot`: engines that tell of a phase after the first answer |
@@ -199,6 +200,33 @@ class Invoked(Protocol):
     def follow(self, seen: Callable[[str, CallPhase, str], None]) -> AbstractContextManager[None]:
         """While it is entered, `seen(worker, phase, source)` is called at the instant at which the platform shows it,
         from any thread. Raises DriverError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """What came of one call by the platform's own API: HTTP's status, the error's kind and what was said of it (both
+    empty where there was none), and the payload's bytes."""
+
+    status: int
+    error: str
+    said: str
+    payload: bytes
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """Of a function whose platform's contract promises limits."""
+
+    def promises(self) -> Mapping[str, str]:
+        """What the contract says of `timeout`, `request`, `response`, `memory`, `concurrency` and `/tmp`, in words."""
+
+    def limit(self, *, timeout_s: int | None = None, concurrency: int | None = None) -> None:
+        """Let a call take so long, and so many be under way at a time; what is None stays. Raises DriverError."""
+
+    def call(self, path: str, *, query: str = "", method: str = "GET", pad_to: int = 0, beyond: bool = False) -> Called:
+        """One request to the service within an event of the platform's API, which is padded to so many bytes. Raises
+        DriverError for an event beyond what the contract allows, unless `beyond` says that this is tried; and where
+        there is no answer at all."""
 
 
 @runtime_checkable

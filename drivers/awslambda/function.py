@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drivers.awslambda.api import Api
 from drivers.awslambda.workers import Events, Polls, Workers
 from lab.errors import CleanupError, DriverError
-from lab.features import CallPhase, Role, SleepState
+from lab.features import Called, CallPhase, Role, SleepState
 from lab.host import procs
 from lab.host.procs import Process
+from lab.image.process import TMP
 from lab.launch.output import KEPT_BYTES
 from lab.spec import Endpoint
 
 if TYPE_CHECKING:
     from docker import APIClient
+
+PROMISES = {
+    "timeout": "a call is ended after the function's timeout, 1 to 900 s, with a function error",
+    "request": "an event of up to 6,291,556 bytes; a longer one is refused with 413 RequestEntityTooLargeException",
+    "response": "an answer of up to 6,291,556 bytes; a longer one is a function error, Function.ResponseSizeTooLarge",
+    "memory": "128 to 10,240 MB for each worker; one that takes more is killed, which is a function error",
+    "concurrency": "as many calls at a time as are reserved, one worker each; one more is refused with 429",
+    TMP: "512 to 10,240 MB for each worker",
+}
+"""https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 _COLD = "LAB_COLD"
 _GONE_S = 30.0
@@ -128,6 +140,32 @@ class Function:
             finally:
                 polls.close()
 
+    def promises(self) -> Mapping[str, str]:
+        """By AWS's documentation of Lambda's quotas."""
+        return PROMISES
+
+    def limit(self, *, timeout_s: int | None = None, concurrency: int | None = None) -> None:
+        """By the function's configuration, upon which its workers end, and its reserved concurrency."""
+        if timeout_s is not None:
+            self._required().configure(self.id, Timeout=timeout_s)
+        if concurrency is not None:
+            self._required().reserve(self.id, concurrency)
+
+    def call(self, path: str, *, query: str = "", method: str = "GET", pad_to: int = 0, beyond: bool = False) -> Called:
+        """By the API's Invoke, with a Function URL's event."""
+        event: dict[str, Any] = {
+            "version": "2.0",
+            "rawPath": path,
+            "rawQueryString": query,
+            "headers": {"x-lab-nonce": self._environment.get("LAB_NONCE", "")},
+            "requestContext": {"http": {"method": method}},
+            "isBase64Encoded": False,
+        }
+        if pad_to:
+            event["padding"] = ""
+            event["padding"] = "x" * max(0, pad_to - len(_payload(event)))
+        return self._required().call(self.id, _payload(event), beyond=beyond)
+
     def sleep_states(self) -> Mapping[SleepState, str]:
         """Without a worker it sleeps."""
         return {SleepState.ZERO: ""}
@@ -145,6 +183,11 @@ class Function:
         """Nothing of it is kept."""
         return ()
 
+    def _required(self) -> Api:
+        if self._api is None:
+            raise DriverError(f"the server of the function {self.id} is gone", resolution="sudo lab clean")
+        return self._api
+
     def _processes(self) -> list[Process]:
         return list(procs.present(self._workers.processes(self._launch)))
 
@@ -155,3 +198,9 @@ class Function:
                 f"the workers of {self.id} are gone, and their processes {pids} are not",
                 resolution=f"sudo kill -9 {pids}",
             )
+
+
+def _payload(event: Mapping[str, Any]) -> bytes:
+    # With the spaces that Python writes: MiniStack reads an event and writes it anew in that way, and what has grown
+    # beyond the limit by then is cut short.
+    return json.dumps(event).encode()

@@ -28,6 +28,7 @@ _EXPLAINING_CONTAINMENT = frozenset(
     {"quiet_availability", "quiet_worst_gap_s", "own_gap_s", "outcome_s", "ended_s", "reached_count", "reached_bytes"}
     | {"left_processes", "left_bytes", "clock_offset_s", "host_clock_moved_s"}
 )
+_EXPLAINING_LIMITS = frozenset({"limit_met_s", "limit_met_bytes"})
 _EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "calls_absent", "devices_seen", "mounts_seen"})
 _EXPLAINING_WAKE = frozenset(
     {"sleep_s", "answer_s", "clock_late_s", "awake_pss_bytes"}
@@ -41,6 +42,7 @@ EXPLAINING = (
     | _EXPLAINING_NEIGHBOUR
     | _EXPLAINING_HOSTKERNEL
     | _EXPLAINING_CONTAINMENT
+    | _EXPLAINING_LIMITS
     | _EXPLAINING_SURFACE
     | _EXPLAINING_WAKE
 )
