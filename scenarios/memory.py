@@ -1,12 +1,14 @@
 """What does one instance cost this machine's memory, and what does its platform cost before the first one?
 
 Each metric is a size in bytes as the host finds it `settle` seconds after an instant, `after`: `ready` (the first
-served request), `load` (`requests` requests within a second) and `alloc` (the service holds `alloc` MiB more).
+served request), `load` (`requests` requests within a second) and `alloc` (the service holds `alloc` MiB more). Of a
+function, whose platform would start a worker for each request at a time, there is no `load`, and `zero` is when every
+worker has been ended.
 
 | metric | what it is |
 |---|---|
 | `pss_bytes` | PSS summed over all host processes that exist because of the instance, after `ready` |
-| `pss_after_bytes` (`after`) | the same after `load` and `alloc` |
+| `pss_after_bytes` (`after`) | the same after `load`, `alloc` and `zero` |
 | `role_pss_bytes` (`role`, `after`) | PSS by role; `vmm-tb-cache` is an emulator's translated code, and no part of `vmm` |
 | `uss_bytes`, `rss_bytes` (`after`) | the same processes' USS and RSS |
 | `cgroup_bytes` (`part`, `version`, `after`) | what the cgroups of these processes alone are charged: total, anonymous, page-cache (without tmpfs), tmpfs, kernel; on version 2 also slab, page-tables and sockets, which are within kernel or total |
@@ -40,7 +42,7 @@ from pydantic.dataclasses import dataclass
 
 from lab.driver import Instance
 from lab.errors import BadInput, DriverError, LabError, MeasurementError, Unsupported
-from lab.features import Coldable, EngineOnThisHost, Feature, HasGuestMemory, OnThisHost, Role, StoredHere
+from lab.features import Coldable, EngineOnThisHost, Feature, HasGuestMemory, Invoked, OnThisHost, Role, StoredHere
 from lab.figures.series import ABSENT
 from lab.host import procs
 from lab.host.cgroup_memory import memory_of
@@ -52,7 +54,8 @@ from lab.service.load import Request, run_load
 from lab.spec import Ready, Spec
 from lab.units import parse_seconds
 
-READY, LOAD, ALLOC = "ready", "load", "alloc"
+READY, LOAD, ALLOC, ZERO = "ready", "load", "alloc", "zero"
+_COLD_S = 60.0
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
@@ -86,6 +89,7 @@ class Memory:
                         bench.emit("inside_bytes", value, "bytes", part=part)
             if asked and self.requests:
                 with _kept_without(bench, "pss_after_bytes after=load", "the load"):
+                    _require_one(session)
                     self._load(session)
                     self._emit(bench, session, LOAD)
             if asked and session.spec.builtin and self.alloc:
@@ -93,6 +97,7 @@ class Memory:
                     ask.hold(session, self.alloc)
                     self._emit(bench, session, ALLOC)
             _emit_storage(bench, session)
+            _emit_zero(bench, session)
 
     def _load(self, session: Session) -> None:
         instance = session.instance
@@ -132,6 +137,19 @@ class Memory:
             bench.emit("unseen_bytes", unmapped, "bytes", part="tmpfs-unmapped", after=after)
         if isinstance(instance, HasGuestMemory):
             _emit_guest(bench, instance, [pid for pid, (role, _) in found.by_pid.items() if role is Role.VMM], after)
+
+
+def _require_one(session: Session) -> None:
+    if isinstance(session.instance, Invoked):
+        raise Unsupported("a function has a worker for each request at a time, and would be more than one instance")
+
+
+def _emit_zero(bench: Bench, session: Session) -> None:
+    """What is held of a function while nobody calls."""
+    if isinstance(session.instance, Invoked) and isinstance(session.instance, OnThisHost):
+        session.instance.force_cold(timeout_s=_COLD_S)
+        left = standing(procs.present(session.instance.host_pids()))
+        bench.emit("pss_after_bytes", sum(one.pss_bytes for one in left.values()), "bytes", after=ZERO)
 
 
 @contextlib.contextmanager
