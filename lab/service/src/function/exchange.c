@@ -52,7 +52,7 @@ static ssize_t more(struct reading *reading)
     }
 }
 
-static bool dial(struct peer *peer)
+bool dial(struct peer *peer)
 {
     int on = 1;
     if (peer->fd >= 0) {

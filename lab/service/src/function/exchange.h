@@ -31,6 +31,8 @@ enum exchanged {
  * kept connection that the other side had closed meanwhile is replaced once. */
 enum exchanged exchange(struct peer *peer, struct slice request, struct slice body, char *into, size_t capacity,
                         uint64_t timeout_ms, struct answer *answer);
+/* Whether it is connected, or can be now. */
+bool dial(struct peer *peer);
 void hang_up(struct peer *peer);
 /* The value of the header `name` in an answer's head. */
 bool answer_header(const struct answer *answer, const char *name, struct slice *value);
