@@ -31,13 +31,14 @@ def code_of(error: BaseException) -> str:
 def translate(error: BaseException, doing: str, kind: type[DriverError] = DriverError) -> DriverError:
     """The error of class `kind` that tells on one line what went wrong while `doing`."""
     from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
+    from botocore.exceptions import ConnectionError as NotConnected
 
     if isinstance(error, ClientError):
         said = " ".join(str(error.response.get("Error", {}).get("Message", "") or error).split())
         return kind(f"the Lambda API refused to {doing}: {code_of(error)}: {said}", details=details_of(error))
     if isinstance(error, NoCredentialsError):
         return kind(f"no AWS credentials to {doing} with", resolution="set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
-    if isinstance(error, HTTPClientError):
+    if isinstance(error, HTTPClientError | NotConnected):
         lost = DriverUnavailable if kind is DriverError else kind
         return lost(f"no answer of the Lambda API, asked to {doing}: {one_line(error)}", details=details_of(error))
     return kind(f"the Lambda API cannot be asked to {doing}: {one_line(error)}", details=details_of(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Options:
 def read(options: Mapping[str, str]) -> Options:
     """Raises BadInput for what cannot be meant, and Unsupported for a cloud that the user did not allow."""
     text = options.get("lambda-keep-alive", str(KEEP_ALIVE_S)).removesuffix("s")
-    if not text.isdigit() or not 1 <= int(text) <= _MOST_KEEP_ALIVE_S:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _MOST_KEEP_ALIVE_S:
         raise BadInput(
             f"-o lambda-keep-alive: '{text}' is no number of seconds from 1 to {_MOST_KEEP_ALIVE_S}",
             resolution="such as -o lambda-keep-alive=60",
