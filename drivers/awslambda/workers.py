@@ -29,7 +29,7 @@ LABELS = "LAB_FUNCTION_LABELS"
 """The name in a function's environment under which its labels are."""
 _BRIDGE = " polled "
 _PHASES = {"create": CallPhase.CREATED, "start": CallPhase.STARTED}
-_EVENT = "docker event"
+_EVENT, _LOG = "event", "log"
 _JOIN_S = 5.0
 
 Seen = Callable[[str, CallPhase, str], None]
@@ -216,7 +216,7 @@ class _Lines:
     def line(self, text: bytes, *, source: Source) -> None:  # noqa: ARG002
         if not self._told and text.startswith(b"lab ") and _BRIDGE.encode() in text:
             self._told = True
-            self._tell(self._container, CallPhase.POLLED, "log line")
+            self._tell(self._container, CallPhase.POLLED, _LOG)
 
 
 def _published(worker: Worker) -> Endpoint | None:

@@ -1,4 +1,4 @@
-"""Which endpoints of the Lambda API are called, what its SDK's errors become, and what is said where a part is missing."""
+"""Which endpoints are called, what the SDK's errors become, and what is said where a part is missing."""
 
 from __future__ import annotations
 
