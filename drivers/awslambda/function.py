@@ -64,6 +64,11 @@ class Function:
         self._changes = 0
         self._log = b""
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the function was made with."""
+        return dict(self._environment)
+
     def logs(self) -> bytes:
         """What its workers wrote, one after the other; of one that has been stopped, what it wrote before."""
         written = b"".join(one.logs() for one in self._workers.containers(self._launch))

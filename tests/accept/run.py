@@ -2,7 +2,8 @@
 
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
-The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, trees, figures, alarms.
+The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, functions, trees,
+figures, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -25,6 +26,8 @@ from types import FrameType
 
 from docker_pairs import docker_pairs
 from figures_accept import figures
+from functions_accept import PAIRS as FUNCTION_PAIRS
+from functions_accept import functions
 from hostkernel_accept import ROUNDS as HOSTKERNEL_ROUNDS
 from hostkernel_accept import hostkernel
 from memory_accept import PAIRS as MEMORY_PAIRS
@@ -58,6 +61,7 @@ TITLES = {
     "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
     "neighbour": "A busy neighbour on the same CPU, and none",
     "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
+    "functions": "A function's cold and warm calls against a separate program (plain HTTP, the docker command)",
     "figures": "Figures from many values: time and memory against pyperf, and against an earlier lab (--earlier)",
     "trees": "Images made to break out of their tree, and what lies outside of it",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
@@ -89,6 +93,7 @@ def main() -> int:
         "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
         "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),
         "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
+        "functions": lambda: functions(options.pairs or FUNCTION_PAIRS, chance),
         "figures": lambda: figures(options.earlier),
         "trees": lambda: trees(options.pairs or IMAGES),
         "alarms": _alarms,
