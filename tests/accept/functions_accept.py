@@ -22,7 +22,7 @@ from lab.launch.session import Session
 from lab.timeline import HostClock, SystemClock
 
 PAIRS = 24
-WARM = 7
+WARM = 15
 """Calls after each cold one; the middle one is that turn's figure."""
 TIMEOUT_S = 60.0
 
