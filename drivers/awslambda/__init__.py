@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drivers.awslambda import images, options, server
-from drivers.awslambda.api import NAME_PREFIX, REQUEST_MOST_BYTES, Api
+from drivers.awslambda.api import NAME_PREFIX, REQUEST_MOST_BYTES, Api, Listed
 from drivers.awslambda.emulator import MINISTACK, install, program_of, provide_rie
 from drivers.awslambda.function import Function
 from drivers.awslambda.workers import LABELS, Events, Workers
@@ -163,9 +163,8 @@ class LambdaDriver:
         """Every function of the lab's on servers of its own and on the user's endpoint, and what a dead server's
         functions have left running."""
         found: dict[str, Function] = {}
-        for api in self._apis_there(labels):
-            for name, tags, environment in api.functions():
-                own = dict(tags)
+        for api, functions in self._listed(labels):
+            for name, own, environment in functions:
                 if bears(own, labels) and "lab.launch" in own:
                     found[name] = self._function(name, own, api.url_of(name), environment, api)
         for worker in self._workers.find(labels):
@@ -229,13 +228,20 @@ class LambdaDriver:
             self._apis[url] = Api(url)
         return self._apis[url]
 
-    def _apis_there(self, labels: Mapping[str, str]) -> Iterator[Api]:
-        """Of the servers that may have functions with `labels`, and of the user's endpoint."""
+    def _listed(self, labels: Mapping[str, str]) -> Iterator[tuple[Api, list[Listed]]]:
+        """What the servers list that may have functions with `labels`, and the user's endpoint; another lab's server
+        may end at any time."""
         shared = {key: value for key, value in labels.items() if key not in ("lab.target", "lab.launch")}
         for one in server.servers(shared):
-            yield self._api(one.url)
+            if not one.await_answer():
+                continue
+            try:
+                yield self._api(one.url), list(self._api(one.url).functions())
+            except DriverUnavailable:
+                if one.process.alive():
+                    raise
         if endpoint := options.read(self._context.options).endpoint:
-            yield self._api(endpoint)
+            yield self._api(endpoint), list(self._api(endpoint).functions())
 
     def _function(
         self,

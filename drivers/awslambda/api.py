@@ -24,6 +24,10 @@ _POLL_S = 0.05
 _CALL_TIMEOUT_S = 930  # beyond the longest call that the contract knows
 
 
+Listed = tuple[str, Mapping[str, str], Mapping[str, str]]
+"""A function by its name, its tags, and its environment."""
+
+
 class Api:
     """One endpoint."""
 
@@ -73,8 +77,8 @@ class Api:
                 raise
         return self._endpoint(str(told["FunctionUrl"]))
 
-    def functions(self) -> Iterator[tuple[str, Mapping[str, str], Mapping[str, str]]]:
-        """Each function of the lab's by name, its tags, and its environment."""
+    def functions(self) -> Iterator[Listed]:
+        """Each function of the lab's. Raises DriverError."""
         with translated("list functions"):
             for page in self._client.get_paginator("list_functions").paginate():
                 for told in page["Functions"]:

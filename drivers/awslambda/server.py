@@ -17,7 +17,7 @@ from pathlib import Path
 
 from drivers.awslambda.emulator import MINISTACK, install
 from lab.driver import Context, bears
-from lab.errors import CleanupError, DriverError
+from lab.errors import CleanupError, DriverError, DriverUnavailable
 from lab.host import procs
 from lab.host.procs import Process
 from lab.image.engine import engine_address
@@ -30,6 +30,7 @@ HOST = "127.0.0.1"
 _LABELS = "LAB_LAMBDA_SERVER"
 _FLAGS = "LAMBDA_DOCKER_FLAGS"
 _UP_TIMEOUT_S = 60.0
+_POLL_S = 0.05
 _END_TIMEOUT_S = 20.0
 _children: dict[int, subprocess.Popen[bytes]] = {}  # of this process, to be reaped
 
@@ -52,6 +53,21 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    def await_answer(self) -> bool:
+        """Whether it answers; one that has only just been started is waited for, and one that has ended never will.
+        Raises DriverUnavailable where it runs and does not answer."""
+        deadline = time.monotonic() + _UP_TIMEOUT_S
+        while self.process.alive():
+            if _answers(self.port):
+                return True
+            if time.monotonic() > deadline:
+                raise DriverUnavailable(
+                    f"MiniStack (process {self.process.pid}) does not answer at {self.url}",
+                    resolution=f"sudo kill -9 {self.process.pid}",
+                )
+            time.sleep(_POLL_S)
+        return False
 
     def delete(self) -> None:
         """End it, and wait for its end. Its containers are instances, and not ended here. Raises CleanupError."""
@@ -134,7 +150,7 @@ def provide(context: Context, spec: Spec, keep_alive_s: int) -> Server:
     while process is not None and child.poll() is None and time.monotonic() < deadline:
         if _answers(port):
             return Server(process, port, labels, flags)
-        time.sleep(0.05)
+        time.sleep(_POLL_S)
     said = last_lines(log.read_bytes())
     ended = child.poll()
     if process is not None:

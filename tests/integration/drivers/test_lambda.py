@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from host_view import listeners, sockets_of
@@ -27,10 +28,12 @@ from lab.features import CallPhase, SleepState
 from lab.host import procs
 from lab.image import service_archive
 from lab.launch.session import Session
+from lab.scenario import Bench
 from lab.service.build import build_service
 from lab.spec import Spec
 from lab.store.place import cache_dir
 from lab.timeline import Phase, Source, SystemClock
+from scenarios.limits import Limits
 
 pytestmark = pytest.mark.engine("lambda")
 
@@ -192,6 +195,42 @@ def test_more_than_the_contract_lets_be_sent_is_refused_in_one_line(launched: La
     assert "\n" not in raised.value.brief
     over = launched.function.call("/function/answer", query="bytes=6295652")
     assert over.error and "ResponseSizeTooLarge" in over.said
+
+
+class OneFunction:
+    """A bench whose every session is the function that is there, as it was at first; keeps what is emitted."""
+
+    clock = SystemClock()
+
+    def __init__(self, launched: Launched) -> None:
+        self.spec = launched.session.spec
+        self.emitted: list[tuple[str, float, Mapping[str, str]]] = []
+        self._launched = launched
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        yield self._launched.session
+        function = self._launched.function
+        assert function._api is not None
+        function._api.reserve(function.id, None)
+        function.limit(timeout_s=60)
+
+    def emit(self, metric: str, value: float, _unit: str, **dimensions: str) -> None:
+        self.emitted.append((metric, value, dimensions))
+
+
+def test_each_limit_is_tried_and_told_beside_what_is_promised(launched: Launched) -> None:
+    bench = OneFunction(launched)
+    Limits().measure(cast(Bench, bench))
+    held = {told["limit"]: value for metric, value, told in bench.emitted if metric == "limit_held"}
+    assert held == {"timeout": 1, "request": 0, "response": 1, "memory": 1, "concurrency": 1, "/tmp": 1}
+    said = {told["probe"]: told["said"] for metric, _, told in bench.emitted if metric == "fact"}
+    assert {f"{limit}: the contract" for limit in held} | {f"{limit}: here" for limit in held} == set(said)
+    assert "6,291,556 bytes arrived whole; 4,096 more: taken, and cut short" in said["request: here"]
+    assert "429 TooManyRequestsException" in said["concurrency: here"]
+    assert "of the same worker" in said["memory: here"]
+    met = {told["limit"]: value for metric, value, told in bench.emitted if metric.startswith("limit_met")}
+    assert met["/tmp"] == bench.spec.scratch_bytes and 1 <= met["timeout"] < 10
 
 
 def test_a_user_s_image_that_speaks_the_runtime_api_keeps_its_entrypoint(launched: Launched, tmp_path: Path) -> None:
