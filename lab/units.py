@@ -31,6 +31,18 @@ def quantity(value: float, unit: str) -> str:
     return f"{_written(value / factor, unit)} {name}".rstrip()
 
 
+def duration(seconds: float) -> str:
+    """How long one waits, no more exactly than one wants to know: `45 s`, `2 min 10 s`, `1 h 5 min`; `1 s` at least."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, rest = divmod(round(whole / 60), 60)
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
 def span(low: float, high: float, unit: str, *, like: float) -> str:
     """Two values in the unit that `quantity(like, unit)` has, which is not repeated: `2.31-2.40`."""
     factor, _ = scale(like, unit)

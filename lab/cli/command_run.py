@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,9 +18,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lab.cli.options import RunOptions, read_options
 from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
+from lab.figures.notes import slow_launch
 from lab.launch.ends import last_lines
 from lab.registry import make_scenario
 from lab.run.company import Company, Other
+from lab.run.estimate import Span
 from lab.run.lock import host_lock
 from lab.run.runner import now_iso
 from lab.scenario import Scenario
@@ -28,6 +30,8 @@ from lab.show.terminal import printable
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
+from lab.timeline import Phase
+from lab.units import duration
 
 DEFAULT_TARGETS = ("process", "docker", "libvirt:microvm", "libvirt:q35")
 """What runs unless targets are named: those that change nothing of the engines themselves (a swarm would be begun)."""
@@ -58,14 +62,18 @@ def run_scenario(request: Request) -> int:
         given["targets"] = DEFAULT_TARGETS
     options = read_options(given, request.config)
     scenario = make_scenario(request.scenario, options.param)
-    with Store.open(request.store) as store, _intent(errors, scenario, options) as plan:
+    with Store.open(request.store) as store, _intent(errors, scenario, options) as intended:
+        plan = intended.learn(store)
 
         def tell(holder: str) -> None:
             errors.print(f"waiting: {holder}", markup=False, highlight=False, soft_wrap=True)
 
         company = company_of(plan, wait=request.wait, on_wait=tell)
-        _show_plan(errors, plan, company.look())
+        others = company.look()
+        _show_plan(errors, plan, others)
         if request.dry_run:
+            if request.as_json:
+                sys.stdout.write(json.dumps(_plan_json(plan, others), indent=2) + "\n")
             return 0
         with _alone(plan, company, wait=request.wait, tell=tell):
             begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
@@ -99,20 +107,21 @@ def _intent(errors: Console, scenario: Scenario, options: RunOptions) -> Abstrac
 
 def _execute(errors: Console, plan: Intent, store: Store, company: Company) -> tuple[RunStatus, int]:
     """How the run ended, and how many things it could not clean up."""
-    with _watcher(errors, plan.launches) as watcher:
+    with _watcher(errors, plan) as watcher:
         return execute(plan, store, watcher, company), watcher.problems
 
 
 def _show_plan(console: Console, plan: Intent, others: Sequence[Other]) -> None:
     running = [str(entrant.target) for entrant in plan.entrants if entrant.running]
-    likely = time.strftime("%H:%M:%S", time.gmtime(plan.likely_s))
+    likely = f", likely {_told(plan.likely)} ({plan.likely_by})" if running else ""
     console.print(
         f"run {plan.run.id}: {plan.scenario.name} on {', '.join(running) or 'nothing'}; at most {plan.launches} "
-        f"launches, {plan.peak_memory_bytes >> 20} MiB at a time, likely {likely}",
+        f"launches, {plan.peak_memory_bytes >> 20} MiB at a time{likely}",
         highlight=False,
+        soft_wrap=not console.is_terminal,
     )
     for change in plan.changes():
-        console.print(f"  {change}", highlight=False)
+        console.print(f"  {change}", highlight=False, soft_wrap=not console.is_terminal)
     for other in others:
         what = "waits for" if other.busy else "beside"
         console.print(f"  {what} {printable(str(other))}", highlight=False, markup=False, soft_wrap=True)
@@ -122,6 +131,32 @@ def _show_plan(console: Console, plan: Intent, others: Sequence[Other]) -> None:
             console.print(
                 f"  skipped {record.target}: {with_remedy(record.reason, record.remedy)}", highlight=False, markup=False
             )
+
+
+def _told(time: Span) -> str:
+    least, most = duration(time.least_s), duration(time.most_s)
+    return most if least == most else f"{least} to {most}"
+
+
+def _plan_json(plan: Intent, others: Sequence[Other]) -> dict[str, Any]:
+    return {
+        "scenario": plan.scenario.name,
+        "targets": [str(entrant.target) for entrant in plan.entrants if entrant.running],
+        "skipped": [
+            {"target": entrant.record.target, "reason": entrant.record.reason, "remedy": entrant.record.remedy}
+            for entrant in plan.entrants
+            if not entrant.running
+        ],
+        "launches": plan.launches,
+        "memory_bytes": plan.peak_memory_bytes,
+        "likely": {
+            "least_s": plan.likely.least_s,
+            "most_s": plan.likely.most_s,
+            "earlier_runs": {target: found.runs for target, found in plan.turns.items()},
+        },
+        "changes": plan.changes(),
+        "others": [str(other) for other in others],
+    }
 
 
 def _show_result(errors: Console, record: RunRecord, request: Request) -> None:
@@ -148,28 +183,32 @@ def _failed(record: RunRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _watcher(console: Console, launches: int) -> Iterator[_Lines]:
+def _watcher(console: Console, plan: Intent) -> Iterator[_Lines]:
     if not console.is_terminal:
-        yield _Lines(console, None)
+        yield _Lines(console, plan, None)
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),  # what the others leave of the line
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     # Few refreshes: the lab watches with the CPUs that it measures.
     with Progress(*columns, console=console, transient=True, refresh_per_second=2) as bar:
-        yield _Lines(console, bar, bar.add_task("", total=launches))
+        yield _Lines(console, plan, bar, bar.add_task("", total=plan.launches, left=""))
 
 
 class _Lines:
-    """Progress as a live line on a terminal, as one line per committed launch elsewhere."""
+    """Progress as a live line on a terminal; elsewhere a line per committed launch, and one per round with the time
+    that is left."""
 
-    def __init__(self, console: Console, bar: Progress | None, task: Any = None) -> None:
+    def __init__(self, console: Console, plan: Intent, bar: Progress | None, task: Any = None) -> None:
         self._console = console
+        self._plan = plan
         self._bar = bar
         self._task = task
+        self._started_s: dict[str, list[float]] = {}
         self.problems = 0
 
     def preparing(self, target: str) -> None:
@@ -183,12 +222,39 @@ class _Lines:
     def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
         if self._bar is not None:
             self._bar.advance(self._task)
+        if Phase.STARTED in launch.timeline:
+            started_s = launch.timeline.duration_s(Phase.REQUESTED, Phase.STARTED)
+            self._started_s.setdefault(launch.target, []).append(started_s)
         totals = [f"{sample.metric} {sample.value:.6f}" for sample in samples if sample.metric == "boot_s"]
         text = f"failed: {launch.error}" if launch.outcome is Outcome.FAILED else " ".join(totals)
         if self._bar is None or launch.outcome is Outcome.FAILED:
             self._print(f"committed {launch.target} round {launch.iteration} samples {len(samples)} {text}".rstrip())
         for line in last_lines(launch.logs.encode()).splitlines() if launch.outcome is Outcome.FAILED else ():
             self._print(f"  | {line}")
+
+    def turned(self, left: Span) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, left=f"about {_told(left)} left")
+
+    def round_over(self, iteration: int, left: Span) -> None:
+        if self._bar is None:
+            self._print(f"{self._round(iteration)} is over, about {_told(left)} left")
+        if iteration + 1 == max(self._plan.options.warmup_rounds, 1):
+            self._tell_what_is_slow()
+
+    def _round(self, iteration: int) -> str:
+        options = self._plan.options
+        if iteration >= options.warmup_rounds:
+            most = "at most " if options.until_ci else ""
+            return f"round {iteration + 1 - options.warmup_rounds} of {most}{options.most_rounds}"
+        return "warm-up" if options.warmup_rounds == 1 else f"warm-up {iteration + 1} of {options.warmup_rounds}"
+
+    def _tell_what_is_slow(self) -> None:
+        """While the run can still be broken off and mended; the notes under its table say it again."""
+        for entrant in self._plan.entrants:
+            started_s = self._started_s.get(str(entrant.target))
+            if told := slow_launch(entrant.record, statistics.median(started_s)) if started_s else "":
+                self._print(told)
 
     def target_changed(self, record: TargetRecord) -> None:
         self._print(f"{record.target} {record.outcome}: {with_remedy(record.reason, record.remedy)}")
@@ -202,7 +268,7 @@ class _Lines:
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, description=text)
+            self._bar.update(self._task, description=text, left="")
         else:
             self._print(text)
 

@@ -23,13 +23,14 @@ from lab.image.exposed import exposed_ports
 from lab.image.source import Source, find, look, origin_of
 from lab.registry import driver_names, make_driver
 from lab.run.company import Company
+from lab.run.estimate import Expected, Span, expected
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
 from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
 from lab.store.database import Store
 from lab.store.digest import digests
 from lab.store.place import RunDir, beating, cache_dir, make_run_dir
-from lab.store.record import Outcome, Run, RunStatus, TargetRecord
+from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
 
 _LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 7.0}
 """A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
@@ -48,6 +49,7 @@ class Intent:
     exposed: Sequence[int] = ()
     image: Source | None = None
     image_problem: str = ""
+    earlier: Sequence[TimedRun] = ()
 
     @property
     def launches(self) -> int:
@@ -61,11 +63,46 @@ class Intent:
         return self.options.memory * self.at_once + made
 
     @property
-    def likely_s(self) -> float:
-        """A guess, for the plan only."""
-        running = [_LIKELY_S.get(entrant.target.driver, 5.0) for entrant in self.entrants if entrant.running]
+    def turns(self) -> Mapping[str, Expected]:
+        """How long each target's turns take: by the `earlier` runs of this host, or a guess where there are none."""
+        return {
+            str(entrant.target): self._learnt(entrant) or self._guessed(entrant)
+            for entrant in self.entrants
+            if entrant.running
+        }
+
+    @property
+    def likely(self) -> Span:
+        """How long the measuring takes by that."""
+        turns = self.turns
+        return self.options.plan(0).estimate(turns).left(turns)
+
+    @property
+    def likely_by(self) -> str:
+        """Where `likely` comes from, in words."""
+        runs = {target: found.runs for target, found in self.turns.items()}
+        counts = sorted({count for count in runs.values() if count})
+        if not counts:
+            return "a guess, before the first such run here"
+        number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        by = f"by {number} earlier run{'s' if counts[-1] > 1 else ''} here"
+        guessed = [target for target, count in runs.items() if not count]
+        return f"{by}, with a guess for {', '.join(guessed)}" if guessed else by
+
+    def learn(self, store: Store) -> Intent:
+        """This intent, with the `earlier` runs of this host that the store has. Raises StoreError."""
+        return replace(self, earlier=store.timed(self.scenario.name, Owner.current().host()))
+
+    def _learnt(self, entrant: Entrant) -> Expected | None:
+        qualifiers = entrant.info.qualifiers if entrant.info is not None else {}
+        like = self.run.parameters
+        found = expected(str(entrant.target), qualifiers=qualifiers, like=like, runs=self.earlier)
+        return found if found.runs else None
+
+    def _guessed(self, entrant: Entrant) -> Expected:
         beside = self.scenario.likely_s_per_round if isinstance(self.scenario, Takes) else 0.0
-        return sum(launch * self._launches_per_round() + beside for launch in running) * self._rounds()
+        seconds = _LIKELY_S.get(entrant.target.driver, 5.0) * self._launches_per_round() + beside
+        return Expected(first_s=seconds, later_s=seconds)
 
     def changes(self) -> list[str]:
         """What the run does to this machine, in words."""
@@ -209,6 +246,7 @@ def execute(intent: Intent, store: Store, progress: Progress, company: Company |
         image=image,
         steal=steal,
         company=company,
+        expected=intent.turns,
     )
     return runner.execute()
 

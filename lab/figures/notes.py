@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TCG = (
     "Targets marked tcg ran emulated, without KVM: their figures say how emulation does, and nothing of VMs in general."
 )
+_NO_LOSS_S = 1.0
+"""By so much more than usual a busy machine may start an engine's object, and nothing be wrong with the engine."""
+
 _PASSING = frozenset(
     {
         WarningCode.BATTERY,
@@ -94,13 +97,16 @@ def warnings(record: RunRecord) -> list[str]:
 
 
 def slow_launch(target: TargetRecord, started_s: float) -> str:
-    """What a launch lost until its engine said that it runs, why, and what mends it; empty where no reason is known."""
+    """What a launch lost until its engine said that it runs, why, and what mends it; empty where no reason is known, or
+    nothing to speak of is lost."""
     told = (target.info.get("facts") or {}).get("slow_launch") or {}
-    if not told:
+    usual_s = told.get("usual_s", 0.0)  # an earlier lab's facts have none
+    if not told or (usual_s and started_s < usual_s + _NO_LOSS_S):
         return ""
+    usual = f", where {units.quantity(usual_s, 's')} is usual" if usual_s else ""
     return (
-        f"{series.label(target)}: {units.quantity(started_s, 's')} of a launch pass before the engine has started it: "
-        f"{told['why']} ({told['remedy']})."
+        f"{series.label(target)}: {units.quantity(started_s, 's')} of a launch pass before the engine has started "
+        f"it{usual}: {told['why']} ({told['remedy']})."
     )
 
 

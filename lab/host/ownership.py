@@ -60,6 +60,10 @@ class Owner:
         told = f"{self.machine}:{self.boot}:{self.pid}:{self.start_ticks}"
         return f"{told}:{self.namespace}" if self.namespace else told
 
+    def host(self) -> str:
+        """How the text form of every owner on this host begins, in any boot; where the host has no id, in this one."""
+        return f"{self.machine}:" if self.machine != _NO_MACHINE else f"{self.machine}:{self.boot}:"
+
     def alive(self) -> bool | None:
         """Whether the process still runs; None where that cannot be known from here, as `unseen` says why."""
         if not self._of_this_boot():

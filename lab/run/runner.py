@@ -32,6 +32,7 @@ from lab.launch.session import Session
 from lab.launch.ticks import begin_at_random
 from lab.run.clean import QUIET_S, sweep
 from lab.run.company import Company, facts
+from lab.run.estimate import Estimate, Expected, Span
 from lab.run.interrupts import Interrupts
 from lab.scenario import Launches, Scenario
 from lab.spec import Spec, Target
@@ -66,13 +67,21 @@ class Plan:
     before_launch: Callable[[Driver, Spec], Mapping[str, Any]] | None = None
     dimensions: Mapping[str, str] = field(default_factory=dict)
 
+    def estimate(self, expected: Mapping[str, Expected]) -> Estimate:
+        """Of how long all of it takes, where each target's turns take what is `expected` of it."""
+        looks = [self.warmup + after for after in range(1, self.rounds) if self.until_ci and _is_look(after)]
+        return Estimate(expected=expected, rounds=self.warmup + self.rounds, looks=looks, max_s=self.max_s)
+
 
 class Progress(Protocol):
-    """Who watches a run. One call at a time; `committed` only after the store has committed."""
+    """Who watches a run. One call at a time; `committed` only after the store has committed. `turned` comes after each
+    target's turn in a round, `round_over` once the run goes on to the next; `left` is how long it has still to go."""
 
     def preparing(self, target: str) -> None: ...
     def launching(self, target: str, iteration: int, warmup: bool) -> None: ...
     def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None: ...
+    def turned(self, left: Span) -> None: ...
+    def round_over(self, iteration: int, left: Span) -> None: ...
     def target_changed(self, record: TargetRecord) -> None: ...
     def cleaning(self) -> None: ...
     def problem(self, text: str) -> None: ...
@@ -109,8 +118,8 @@ class Entrant:
 @dataclass(slots=True, kw_only=True)
 class Runner:
     """One run. `run` must carry the id; `spec` the run's labels, which every object made gets; `image` is
-    where a user's image was found, and `company` are the other
-    runs that the engines may have."""
+    where a user's image was found, `expected` tells of each target how long its turns are thought to take, and
+    `company` are the other runs that the engines may have."""
 
     run: Run
     scenario: Scenario
@@ -124,6 +133,7 @@ class Runner:
     steal: Steal = field(default_factory=Steal)
     clock: HostClock = field(default_factory=SystemClock)
     company: Company | None = None
+    expected: Mapping[str, Expected] = field(default_factory=dict)
     _values: dict[str, list[float]] = field(default_factory=dict)
 
     def execute(self) -> RunStatus:
@@ -178,20 +188,32 @@ class Runner:
         shuffle = Random(self.plan.seed)  # noqa: S311  a reproducible order, not a secret
         started = time.monotonic()
         total = self.plan.warmup + self.plan.rounds
+        estimate = self.plan.estimate(self.expected)
         for iteration in range(total):
             order = [entrant for entrant in self.entrants if entrant.running]
             if not order:
                 return "no target left"
             shuffle.shuffle(order)
             self.store.add_round(self.run.id, iteration, [str(entrant.target) for entrant in order])
+            turns_s: dict[str, float] = {}
             for entrant in order:
+                begun_ns = self.clock.now_ns()
                 self._measure(entrant, iteration)
+                turns_s[str(entrant.target)] = (self.clock.now_ns() - begun_ns) / 1e9
+                estimate.add(str(entrant.target), turns_s[str(entrant.target)])
+                self.progress.turned(self._left(estimate))
                 interrupts.check()
+            self.store.end_round(self.run.id, iteration, turns_s)
             if self._precise_enough(iteration + 1 - self.plan.warmup):
                 return "precision"
             if self.plan.max_s is not None and time.monotonic() - started > self.plan.max_s and iteration + 1 < total:
                 return "time"
+            if iteration + 1 < total:
+                self.progress.round_over(iteration, self._left(estimate))
         return "rounds"
+
+    def _left(self, estimate: Estimate) -> Span:
+        return estimate.left([str(entrant.target) for entrant in self.entrants if entrant.running])
 
     def _measure(self, entrant: Entrant, iteration: int) -> None:
         warmup = iteration < self.plan.warmup

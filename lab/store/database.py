@@ -27,7 +27,7 @@ from lab.host.ownership import Owner, owner_alive
 from lab.store import schema
 from lab.store.digest import without_values
 from lab.store.place import state_dir
-from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord, TimedRun
 from lab.store.sample import Sample, maker
 from lab.store.schema import launches, rounds, runs, samples, targets
 from lab.timeline import MarkRecord, Timeline
@@ -36,6 +36,8 @@ LAST = "last"
 """Names the newest run, wherever a run's id is asked for."""
 
 _NEAREST = 5
+_TIMED_RUNS, _TIMED_ROUNDS = 20, 100
+"""So many runs, and the first so many rounds of each, are looked through for how long the next run will take."""
 _STATUS = {status.value: status for status in RunStatus}
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
@@ -140,6 +142,12 @@ class Store:
             connection.execute(delete(rounds).where(same))
             connection.execute(insert(rounds), {"run_id": run_id, "round": index, "visited": list(order)})
 
+    def end_round(self, run_id: str, index: int, turns_s: Mapping[str, float]) -> None:
+        """Enter how long each target's turn took in round `index`, in the order of their turns. Raises StoreError."""
+        same = (rounds.c.run_id == run_id) & (rounds.c.round == index)
+        with self._writing() as connection:
+            connection.execute(update(rounds).where(same).values({"visited": dict(turns_s)}))
+
     def finish(
         self, run_id: str, status: RunStatus, ended_at: str, parameters: Mapping[str, Any] | None = None
     ) -> None:
@@ -189,13 +197,39 @@ class Store:
                     owner=row.owner,
                     lab_version=row.lab_version,
                     parameters=without_values(row.parameters),
-                    order=list(connection.execute(order).scalars()),
+                    order=[list(visited) for visited in connection.execute(order).scalars()],
                 ),
                 host=row.host,
                 targets=[_target(row) for row in connection.execute(_of(targets, run_id))],
                 samples=_samples(connection, run_id),
                 launches=_launches(connection, run_id),
             )
+
+    def timed(self, scenario: str, host: str) -> list[TimedRun]:
+        """How long turns took in the newest runs of `scenario` whose owner begins with `host`, newest first, without
+        those of targets that failed; runs of an earlier lab tell of none. Raises StoreError.
+        """
+        same = (runs.c.scenario == scenario) & runs.c.owner.startswith(host, autoescape=True)
+        asked = select(runs.c.id, runs.c.parameters).where(same).order_by(runs.c.number.desc()).limit(_TIMED_RUNS)
+        turns_s: dict[str, list[Mapping[str, float]]] = {}
+        qualifiers: dict[str, dict[str, Mapping[str, str]]] = {}
+        with self._reading() as connection:
+            parameters = {row.id: row.parameters for row in connection.execute(asked)}
+            first = rounds.c.run_id.in_(parameters) & (rounds.c.round < _TIMED_ROUNDS)
+            query = select(rounds.c.run_id, rounds.c.visited).where(first).order_by(rounds.c.round)
+            for run_id, visited in connection.execute(query):
+                if isinstance(visited, Mapping):
+                    turns_s.setdefault(run_id, []).append(visited)
+            well = targets.c.run_id.in_(turns_s) & (targets.c.outcome == Outcome.OK.value)
+            for run_id, target, info in connection.execute(
+                select(targets.c.run_id, targets.c.target, targets.c.info).where(well)
+            ):
+                qualifiers.setdefault(run_id, {})[target] = info.get("qualifiers") or {}
+        return [
+            TimedRun(parameters=told, qualifiers=qualifiers[run_id], turns_s=turns_s[run_id])
+            for run_id, told in parameters.items()
+            if run_id in qualifiers
+        ]
 
     def _status(self, stored: str, owner: str) -> RunStatus:
         """A run that nobody works on any more is interrupted; on a machine out of sight it may yet be running."""

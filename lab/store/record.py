@@ -75,6 +75,16 @@ class LaunchRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimedRun:
+    """How long the turns of a run took, for estimates of the next: by round, each target's in seconds, and each
+    target's qualifiers. It is no result."""
+
+    parameters: Mapping[str, Any]
+    qualifiers: Mapping[str, Mapping[str, str]]
+    turns_s: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """Everything known of a run."""
 

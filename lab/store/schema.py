@@ -74,7 +74,7 @@ rounds = Table(
     metadata,
     Column("run_id", ForeignKey("lab_runs.id", ondelete="CASCADE"), primary_key=True),
     Column("round", Integer, primary_key=True, autoincrement=False),
-    Column("visited", JSON, nullable=False),
+    Column("visited", JSON, nullable=False),  # the targets in order; once the round is over, each with its seconds
 )
 targets = Table(
     "lab_targets",

@@ -9,6 +9,7 @@ from verdict import say
 from lab.cli.options import RunOptions
 from lab.cli.start import execute, intent
 from lab.registry import make_scenario
+from lab.run.estimate import Span
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, TargetRecord
 from lab.store.sample import Sample
@@ -36,6 +37,12 @@ class _Silent:
     def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
         if launch.outcome is Outcome.FAILED:
             say(f"  {launch.target}, round {launch.iteration} failed: {launch.error}")
+
+    def turned(self, left: Span) -> None:
+        """Nothing to say."""
+
+    def round_over(self, iteration: int, left: Span) -> None:
+        """Nothing to say."""
 
     def target_changed(self, record: TargetRecord) -> None:
         """It is in the record."""

@@ -67,6 +67,29 @@ class StorePromises:
             assert [run.id for run in store.runs()] == [record.run.id]
             assert [list(order) for order in store.load(record.run.id).run.order] == record.run.order
 
+    def test_tells_how_long_turns_took_here_newest_first_and_without_what_failed(
+        self, url: str, make_record: Any
+    ) -> None:
+        info = {"qualifiers": {"accel": "tcg"}}
+        with Store.open(url) as store:
+            for run_id, owner in (("ab", "here:boot:1:1"), ("cd", "here:later:2:2"), ("ef", "here_:boot:1:1")):
+                store.begin(replace(make_record(run_id, n=0).run, owner=owner, parameters={"memory": 1}), {})
+                store.set_target(run_id, TargetRecord(target="docker", outcome=Outcome.OK, info=info))
+                store.set_target(run_id, TargetRecord(target="oci", outcome=Outcome.FAILED))
+                for place in range(3):
+                    store.add_round(run_id, place, ["oci", "docker"])
+                for place in range(2):  # the third was broken off
+                    store.end_round(run_id, place, {"oci": 0.5, "docker": 1.25 + place})
+            store.begin(
+                replace(make_record("gh", n=2).run, owner="here:boot:1:1"), {}
+            )  # without times: an earlier lab's
+            [newest, oldest] = store.timed("boot", "here:")
+            assert store.timed("boot", "here:later:") == [newest]
+            assert newest.turns_s == oldest.turns_s == [{"oci": 0.5, "docker": 1.25}, {"oci": 0.5, "docker": 2.25}]
+            assert newest.qualifiers == {"docker": {"accel": "tcg"}} and newest.parameters == {"memory": 1}
+            assert store.timed("scale", "here:") == store.timed("boot", "elsewhere:") == []
+            assert store.load("ab").run.order == [["oci", "docker"]] * 3
+
     def test_lists_newest_first_and_finds_by_prefix(self, url: str, make_record: Any) -> None:
         with Store.open(url) as store:
             for day, run_id in enumerate(["ab1", "ab2", "cd"], start=1):

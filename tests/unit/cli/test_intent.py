@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from lab.cli.start import Intent, intent
 from lab.driver import ANSWERS_AT, Context, Info
 from lab.errors import BadInput
 from lab.registry import make_scenario
+from lab.run.estimate import Span
 from lab.run.runner import Entrant
 from lab.spec import Target
 from lab.store.database import Store
-from lab.store.record import Outcome, Run, RunStatus, TargetRecord
+from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
 from lab.units import MIB
 
 
@@ -49,9 +51,33 @@ def intent_of(scenario: str, *targets: str, skipped: str = "", **parameters: str
 def test_a_boot_takes_what_its_launches_take() -> None:
     plan = intent_of("boot", "docker", "process", skipped="process")
     assert (plan.launches, plan.peak_memory_bytes) == (3, 128 * MIB)
-    assert plan.likely_s == pytest.approx(3.0)
+    assert plan.likely == Span(pytest.approx(3.0), pytest.approx(3.0))
+    assert plan.likely_by == "a guess, before the first such run here"
     [only] = plan.changes()
     assert "one at a time" in only
+
+
+def test_earlier_runs_of_this_host_say_how_long_the_next_takes() -> None:
+    plan = intent_of("boot", "docker", "process", "swarm", skipped="swarm")
+    timed = TimedRun(
+        parameters=plan.run.parameters, qualifiers={"docker": {}}, turns_s=[{"docker": 8.0}, {"docker": 2.0}]
+    )
+    assert replace(plan, earlier=[timed]).likely.most_s == pytest.approx(8 + 2 + 2 + 3 * 0.1)
+    assert replace(plan, earlier=[timed]).likely_by == "by 1 earlier run here, with a guess for process"
+    both = TimedRun(
+        parameters=plan.run.parameters,
+        qualifiers={"docker": {}, "process": {}},
+        turns_s=[{"docker": 4.0, "process": 1.0}],
+    )
+    learnt = replace(plan, earlier=[both, timed, timed])
+    assert learnt.likely_by == "by 1 to 3 earlier runs here"
+    assert learnt.likely.most_s == pytest.approx(8 + 2 + 2 + 3 * 1.0)
+
+
+def test_a_run_that_may_end_itself_is_likely_to_take_a_time_between_two() -> None:
+    plan = intent_of("boot", "docker")
+    assert replace(plan, options=RunOptions(targets=["docker"], until_ci="5%", warmup=1)).likely == Span(11.0, 161.0)
+    assert replace(plan, options=RunOptions(targets=["docker"], max_time="5s", warmup=0)).likely == Span(6.0, 6.0)
 
 
 def test_the_plan_says_where_instances_answer() -> None:
@@ -69,7 +95,7 @@ def test_the_plan_says_where_instances_answer() -> None:
 def test_a_cluster_is_neither_small_nor_quick_and_the_plan_says_what_it_is() -> None:
     plan = intent_of("cluster", "kubernetes")
     assert plan.peak_memory_bytes > 1024 * MIB
-    assert plan.likely_s > 3 * 60
+    assert plan.likely.most_s > 3 * 60
     assert any("makes a cluster of its own in each round" in change for change in plan.changes())
 
 
@@ -83,7 +109,7 @@ def test_a_cluster_is_neither_small_nor_quick_and_the_plan_says_what_it_is() -> 
 )
 def test_windows_and_waits_are_in_the_likely_time(scenario: str, parameters: dict[str, str], seconds: float) -> None:
     plan = intent_of(scenario, "process", **parameters)
-    assert seconds * 3 < plan.likely_s < seconds * 3 + 10
+    assert seconds * 3 < plan.likely.most_s < seconds * 3 + 10
 
 
 @pytest.mark.parametrize(

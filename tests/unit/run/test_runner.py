@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from lab.errors import (
 from lab.features import Feature
 from lab.host.ownership import Owner
 from lab.image.source import Source
+from lab.run.estimate import Span, expected
 from lab.run.runner import Entrant, Plan, Runner, _is_look, now_iso
 from lab.scenario import Bench
 from lab.spec import Endpoint, Spec, Target
@@ -33,6 +35,7 @@ from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
 from lab.testing import FakeDriver
+from lab.testing.clocks import FakeClock
 from scenarios.boot import Boot
 
 
@@ -42,6 +45,8 @@ class Watcher:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.launches: list[LaunchRecord] = []
+        self.turns_left: list[Span] = []
+        self.left: dict[int, Span] = {}
         self.on_committed: Callable[[LaunchRecord], None] = lambda _: None
 
     def preparing(self, target: str) -> None:
@@ -53,6 +58,13 @@ class Watcher:
     def committed(self, launch: LaunchRecord, samples: Sequence[Sample]) -> None:
         self.launches.append(launch)
         self.on_committed(launch)
+
+    def turned(self, left: Span) -> None:
+        self.turns_left.append(left)
+
+    def round_over(self, iteration: int, left: Span) -> None:
+        self.left[iteration] = left
+        self.said.append(f"round {iteration} is over")
 
     def target_changed(self, record: TargetRecord) -> None:
         self.said.append(f"{record.target} {record.outcome} {record.reason}")
@@ -552,3 +564,81 @@ def test_a_service_that_ended_by_itself_keeps_nothing(store: Store, tmp_path: Pa
     record, _, _ = run(store, {"a": driver}, rounds=2, warmup=0)
     assert not record.samples
     assert {launch.error for launch in record.launches} == {"the service ended with exit status 3"}
+
+
+class Uneven(FakeDriver):
+    """Each turn takes seconds of its own: a mean, with noise around it, that drifts by a share a turn."""
+
+    def __init__(self, context: Context, clock: FakeClock, mean_s: float, *, drift: float, seed: int) -> None:
+        super().__init__("", context)
+        self.engine = replace(self.engine, clock=clock, instances={}, images={})
+        self.mean_s, self.drift, self.turns = mean_s, drift, 0
+        self.chance = random.Random(seed)
+
+    def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
+        noise = self.chance.lognormvariate(0.0, 0.08)
+        self.engine.clock.advance(self.mean_s * (1 + self.drift * self.turns) * noise)
+        self.turns += 1
+        return super().launch(spec, endpoint, mark)
+
+
+def uneven(tmp_path: Path, *, slower: float = 1.0, seed: int) -> dict[str, Driver]:
+    """One quick, one slow, one between that becomes slower."""
+    clock, context = FakeClock(), Context(run_dir=tmp_path, cache_dir=tmp_path)
+    means = {"quick": (0.05, 0.0), "slow": (6.0, 0.0), "drifting": (1.5, 0.02)}
+    return {
+        name: Uneven(context, clock, mean_s * slower, drift=drift, seed=seed + place)
+        for place, (name, (mean_s, drift)) in enumerate(means.items())
+    }
+
+
+def timed_run(store: Store, drivers: dict[str, Driver], run_id: str, rounds: int) -> tuple[Watcher, Span, float]:
+    """A run that expects what the store tells of this host; and what it thought before, and how long it took after its
+    warm-up, in seconds of the fake clock."""
+    watcher, clock = Watcher(), drivers["slow"].engine.clock  # type: ignore[attr-defined]
+    made = a_run(store, drivers, Plan(rounds=rounds), watcher, run_id)
+    earlier = store.timed("boot", Owner.current().host())
+    made.expected = {name: expected(name, qualifiers={}, like={}, runs=earlier) for name in drivers}
+    before = made.plan.estimate(made.expected).left(list(drivers))
+    over_ns: list[int] = []
+    keep = watcher.round_over
+
+    def round_over(iteration: int, left: Span) -> None:
+        over_ns.append(clock.now_ns())
+        keep(iteration, left)
+
+    watcher.round_over = round_over  # type: ignore[method-assign]
+    made.execute()
+    return watcher, before, (clock.now_ns() - over_ns[0]) / 1e9
+
+
+@pytest.mark.parametrize("seed", [10, 20, 30])
+def test_after_the_warm_up_what_is_left_is_told_within_a_quarter(store: Store, tmp_path: Path, seed: int) -> None:
+    watcher, before, took_s = timed_run(store, uneven(tmp_path, seed=seed), "r1", 12)
+    assert before == Span(0.0, 0.0), "nothing was known"
+    assert took_s > 12 * 7
+    assert watcher.left[0].most_s == pytest.approx(took_s, rel=0.25)
+    assert len(watcher.turns_left) == 13 * 3
+    assert watcher.turns_left[-1] == Span(0.0, 0.0)
+    assert sorted(watcher.left) == list(range(12)), "after the last round there is nothing to wait for"
+
+
+def test_earlier_runs_tell_before_the_first_launch_and_where_they_mislead_the_warm_up_mends_it(
+    store: Store, tmp_path: Path
+) -> None:
+    _, _, took_s = timed_run(store, uneven(tmp_path, seed=1), "r1", 5)
+    _, before, again_s = timed_run(store, uneven(tmp_path, seed=2), "r2", 10)
+    assert before.most_s == pytest.approx(again_s, rel=0.25)
+    watcher, before, slow_s = timed_run(store, uneven(tmp_path, slower=5.0, seed=3), "r3", 5)
+    assert before.most_s < slow_s / 3
+    assert slow_s > took_s * 3
+    assert watcher.left[0].most_s == pytest.approx(slow_s, rel=0.25)
+
+
+def test_a_target_that_fails_is_no_part_of_what_is_left_and_teaches_nothing(store: Store, tmp_path: Path) -> None:
+    drivers = uneven(tmp_path, seed=1)
+    drivers["slow"].engine.fail_launches = 100  # type: ignore[attr-defined]
+    watcher, _, _ = timed_run(store, drivers, "r1", 9)
+    assert watcher.left[3].most_s < 9 * 3
+    [told] = store.timed("boot", Owner.current().host())
+    assert set(told.qualifiers) == {"quick", "drifting"}
