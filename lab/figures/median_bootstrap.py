@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -25,12 +26,12 @@ _HALVINGS = 26  # of the bracket, which is some standard deviations wide
 
 def of_ratio(a: Sequence[float], b: Sequence[float], confidence: float) -> tuple[float, float]:
     """The interval of `b`'s median over `a`'s; both sorted, and `a` positive."""
-    return _interval(a, b, confidence, lambda t, first: t * first, lambda first, second: second / first)
+    return _interval(a, b, confidence, operator.mul, operator.truediv)
 
 
 def of_difference(a: Sequence[float], b: Sequence[float], confidence: float) -> tuple[float, float]:
     """The interval of `b`'s median less `a`'s; both sorted."""
-    return _interval(a, b, confidence, lambda t, first: t + first, lambda first, second: second - first)
+    return _interval(a, b, confidence, operator.add, operator.sub)
 
 
 @lru_cache(maxsize=256)
@@ -75,10 +76,10 @@ def _interval(
     moved: Callable[[Any, float | Any], Any],
     relation: Callable[[float, float], float],
 ) -> tuple[float, float]:
-    """The quantiles of `relation(first, second)` at both tails; it is at most t where `second <= moved(t, first)`."""
+    """The quantiles of `relation(second, first)` at both tails; it is at most t where `second <= moved(t, first)`."""
     many = len(law(len(a))) + len(law(len(b))) > 2 * _BY_HAND
     first, second, share = (_by_arrays if many else _by_hand)(a, b, moved)
-    ends = [relation(one, other) for one in first for other in second]
+    ends = [relation(other, one) for one in first for other in second]
     tail = (1 - confidence) / 2
     return _least(share, tail, min(ends), max(ends)), _least(share, 1 - tail, min(ends), max(ends))
 
@@ -93,13 +94,15 @@ def _by_hand(
     first, second = (
         sorted(((ordered[i] + ordered[j]) / 2, weight) for i, j, weight in law(len(ordered))) for ordered in (a, b)
     )
+    medians, weights = zip(*first, strict=True)
     values = [value for value, _ in second]
     below = [0.0, *itertools.accumulate(weight for _, weight in second)]
 
     def share(t: float) -> float:
-        return sum(weight * below[bisect_right(values, moved(t, value))] for value, weight in first)
+        edges = map(moved, itertools.repeat(t), medians)
+        return math.fsum(map(operator.mul, weights, [below[bisect_right(values, edge)] for edge in edges]))
 
-    return (first[0][0], first[-1][0]), (values[0], values[-1]), share
+    return (medians[0], medians[-1]), (values[0], values[-1]), share
 
 
 def _by_arrays(

@@ -8,11 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -20,8 +17,9 @@ from lab import units
 from lab.figures import notes, series, stats
 from lab.figures.series import EXPLAINING, SEEN, WAIT_METHOD, Series, Step
 from lab.show import table_evidence, table_memory, table_wake
+from lab.show.listing import plain_table
 from lab.show.terminal import printable
-from lab.store.record import Outcome, Run, RunRecord
+from lab.store.record import Outcome, RunRecord
 
 if TYPE_CHECKING:
     from lab.figures.compared import Row, RunComparison
@@ -71,23 +69,6 @@ def render_run(record: RunRecord) -> RenderableType:
     return Group(*parts)
 
 
-def render_runs(runs: Sequence[Run]) -> RenderableType:
-    """The runs as a list, in the order given."""
-    if not runs:
-        return Text("no runs yet: lab run boot")
-    table = _table("run", "scenario", "started (UTC)", "status", "lab", text_columns=5)
-    rows = [
-        tuple(
-            map(
-                printable,
-                (run.id, run.scenario, run.started_at.replace("T", " ")[:19], run.status.value, run.lab_version),
-            )
-        )
-        for run in runs
-    ]
-    return _Listing(table, rows)
-
-
 def render_comparison(comparison: RunComparison) -> RenderableType:
     """B against A: each total with its numbers of values, each phase, in what else the runs differ, and the verdict."""
     title = f"{comparison.scenario}: B = {comparison.b} against A = {comparison.a}"
@@ -103,44 +84,13 @@ def render_comparison(comparison: RunComparison) -> RenderableType:
             _compared_phases(phases, "What explains them: corrected on their own, and alarm nobody"),
         ]
     if comparison.differences:
-        table = _table("also differs", "A", "B")
+        table = plain_table("also differs", "A", "B")
         for difference in comparison.differences:
             table.add_row(*(_cell(_value(value)) for value in (difference.fact, difference.a, difference.b)))
         parts += [Text(), table]
     if comparison.warnings:
         parts += [Text(), *(_line(f"- {text}", "") for text in comparison.warnings)]
     return Group(*parts, Text(), _line(notes.conclusion(comparison), "bold"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Headings above any number of rows of words: a table of Rich's takes half a millisecond a row, so that it is one
-    of the headings alone wherever the rows fit the terminal as they are."""
-
-    table: Table
-    rows: Sequence[Sequence[str]]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        told = [(str(column.header) for column in self.table.columns), *self.rows]
-        widths = [max(map(_width, {*cells})) for cells in zip(*told, strict=True)]
-        if sum(widths) + 2 * len(widths) > options.max_width:
-            for row in self.rows:
-                self.table.add_row(*map(Text, row))
-            yield self.table
-            return
-        for column, width in zip(self.table.columns, widths, strict=True):
-            column.width = width
-        yield self.table
-        for row in self.rows:
-            yield Segment("  ".join(map(_padded, row, widths)) + "\n")
-
-
-def _width(text: str) -> int:
-    return len(text) if text.isascii() else cell_len(text)
-
-
-def _padded(text: str, width: int) -> str:
-    return text.ljust(width) if text.isascii() else set_cell_size(text, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +125,7 @@ def _totals(record: RunRecord, rows: Sequence[Series], metric: str) -> Table:
     quantiles = [q for q in (0.95, 0.99, 0.999) if all(stats.quantile(row.values, q) for row in shown)]
     failed = any(series.failures(record, row.target) for row in shown)
     related = any(series.beside(rows, row) for row in shown)
-    table = _table(metric, "median", "95 % interval", *([f"p{100 * q:g}" for q in quantiles] or ["range"]), "n")
+    table = plain_table(metric, "median", "95 % interval", *([f"p{100 * q:g}" for q in quantiles] or ["range"]), "n")
     if failed:
         table.add_column("failed", justify="right")
     heading = series.related(shown)
@@ -221,7 +171,7 @@ class _Facts:
         size = math.ceil((len(headings) - 1) / tables)
         for start in range(1, len(headings), size):
             shown = [0, *range(start, min(start + size, len(headings)))]
-            table = _table(*(headings[place] for place in shown))
+            table = plain_table(*(headings[place] for place in shown))
             for column in table.columns[1:]:
                 column.no_wrap = True
             for row in self.grid[1:]:
@@ -265,7 +215,7 @@ _ENDS = {"stop_s": "stop", "delete_s": "delete", "wait_cpu_s": "CPU of waiting"}
 
 def _ends(record: RunRecord, rows: Sequence[Series]) -> Table:
     """What the rest took, with its interval below each median."""
-    table = _table("and then", *_ENDS.values(), "n")
+    table = plain_table("and then", *_ENDS.values(), "n")
     for target in record.targets:
         mine = {row.metric: row for row in rows if row.target == target.target and row.metric in _ENDS}
         if mine:
@@ -276,7 +226,7 @@ def _ends(record: RunRecord, rows: Sequence[Series]) -> Table:
 
 
 def _not_measured(record: RunRecord) -> Table:
-    table = _table("not measured", "", "why", "what to do", text_columns=4)
+    table = plain_table("not measured", "", "why", "what to do", text_columns=4)
     for target in record.targets:
         if target.outcome is not Outcome.OK:
             why = (series.label(target), target.outcome.value, target.reason, target.remedy)
@@ -327,7 +277,7 @@ def _compared_phases(rows: Sequence[Row], title: str) -> RenderableType:
 
 
 def _compared_table(*counts: str) -> Table:
-    return _table("", *counts, "A", "B", _COMPARED_RATIO, "p (Holm)", "difference")
+    return plain_table("", *counts, "A", "B", _COMPARED_RATIO, "p (Holm)", "difference")
 
 
 def _compared_cells(row: Row, told: str) -> list[Text]:
@@ -343,14 +293,6 @@ def _compared_cells(row: Row, told: str) -> list[Text]:
     p = "" if row.p_corrected is None else notes.probability(row.p_corrected)
     verdict = _SHORT.get(row.verdict, row.verdict.value)
     return [_cell(cell) for cell in (*values, ratio, p, told or verdict)]
-
-
-def _table(*headings: str, text_columns: int = 1) -> Table:
-    """A table without vertical rules; the first columns are words and the rest figures."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < text_columns else "right", overflow="fold")
-    return table
 
 
 def _wrap_only(table: Table, *headings: str) -> None:

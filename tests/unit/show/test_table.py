@@ -15,7 +15,8 @@ from lab.figures import series
 from lab.figures.comparison import compare_runs
 from lab.figures.series import chain, series_of
 from lab.figures.stats import Ratio
-from lab.show.table import bar, render_comparison, render_run, render_runs
+from lab.show.listing import render_runs
+from lab.show.table import bar, render_comparison, render_run
 from lab.store.record import LaunchRecord, Outcome, RunRecord, TargetRecord
 from lab.store.sample import Sample
 from lab.timeline import Timeline
