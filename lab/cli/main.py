@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.store.record import RunRecord
 
 
-_MANY_OBJECTS = 50_000
+_MANY_OBJECTS = 200_000
 """How many new ones are looked through for garbage at a time. A long run's samples are many and none of it garbage: at
 Python's own 700, looking takes a third of the time of reading them."""
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")

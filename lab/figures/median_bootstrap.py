@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from lab.figures.arrays import numpy
+
 _LEAST_WEIGHT = 1e-7
 """What is less likely is left out: some 0.0001 of the whole. Of 9,999 resamples, ten times as much was chance."""
 _AROUND = 3.0  # times the root of n: six standard deviations of the resampled median's rank
@@ -108,7 +110,7 @@ def _by_hand(
 def _by_arrays(
     a: Sequence[float], b: Sequence[float], moved: Callable[[float, Any], Any]
 ) -> tuple[_Ends, _Ends, Callable[[float], float]]:
-    import numpy as np
+    np = numpy()
 
     found = []
     for ordered in (a, b):
@@ -128,7 +130,7 @@ def _by_arrays(
 
 @lru_cache(maxsize=256)
 def _law_arrays(n: int) -> tuple[Any, Any, Any]:
-    import numpy as np
+    np = numpy()
 
     lower, upper, weights = zip(*law(n), strict=True)
     return np.array(lower), np.array(upper), np.array(weights)

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
+from lab.figures.arrays import numpy
 from lab.figures.stats import in_order
 
 RESAMPLES = 9999
@@ -135,7 +136,7 @@ def _log_ways(n: int, m: int) -> float:
 
 
 def _random_ways(scores: Sequence[float], observed: float, m: int) -> float:
-    import numpy as np
+    np = numpy()
 
     groups = Counter(scores)
     drawn = np.random.default_rng(SEED).multivariate_hypergeometric(list(groups.values()), m, size=RESAMPLES)

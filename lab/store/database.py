@@ -36,6 +36,8 @@ LAST = "last"
 """Names the newest run, wherever a run's id is asked for."""
 
 _NEAREST = 5
+_AT_A_TIME = 10_000
+"""Rows that are taken from the database's driver in one call."""
 _TIMED_RUNS, _TIMED_ROUNDS = 20, 100
 """So many runs, and the first so many rounds of each, are looked through for how long the next run will take."""
 _STATUS = {status.value: status for status in RunStatus}
@@ -345,7 +347,8 @@ def _launches(connection: Connection, run_id: str) -> list[LaunchRecord]:
     """In the order in which they were stored; their marks are read when asked for."""
     table = launches.c
     told = (table.target, table.iteration, table.warmup, table.outcome, table.error, table.logs)
-    query = select(*told, cast(table.marks, Text), cast(table.facts, Text))
+    rows = list(_plainly(connection, select(*told, cast(table.marks, Text), cast(table.facts, Text)), table, run_id))
+    facts = json.loads(f"[{','.join(row[-1] for row in rows)}]")  # at once, in a quarter of the time of one by one
     return [
         LaunchRecord(
             target=target,
@@ -355,9 +358,9 @@ def _launches(connection: Connection, run_id: str) -> list[LaunchRecord]:
             timeline=Timeline.unread(_Marks(marks)),
             error=error,
             logs=logs,
-            facts=json.loads(facts),
+            facts=loaded,
         )
-        for target, iteration, warmup, outcome, error, logs, marks, facts in _plainly(connection, query, table, run_id)
+        for (target, iteration, warmup, outcome, error, logs, marks, _), loaded in zip(rows, facts, strict=True)
     ]
 
 
@@ -365,7 +368,8 @@ def _plainly(connection: Connection, query: Select[Any], table: Any, run_id: str
     """The rows as the database's own driver has them, which for a long run is twice as fast; true is 1 in SQLite."""
     result = connection.execute(query.where(table.run_id == run_id).order_by(table.number))
     cursor: Any = result.cursor
-    yield from cursor
+    while rows := cursor.fetchmany(_AT_A_TIME):
+        yield from rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,13 @@ def test_the_list_of_heavy_modules_is_of_what_the_lab_uses() -> None:
     """A module that no longer exists under its name would be absent from `lab --help` for that reason alone."""
     _, imported = _run("scenarios")
     assert imported >= {"rich", "pydantic", "importlib.metadata"}
+
+
+def test_the_list_of_runs_imports_nothing_that_makes_figures(tmp_path: Path) -> None:
+    said, imported = _run("runs", "--store", str(tmp_path / "lab.db"))
+    assert "no runs yet" in said
+    assert not imported & {"scipy", "numpy", "lab.show.table", "lab.registry", "lab.run.runner"}
+    assert not [name for name in imported if name.startswith("lab.figures")]
 
 
 def test_help_lists_every_command_with_its_whole_summary(help_run: tuple[str, set[str]]) -> None:
