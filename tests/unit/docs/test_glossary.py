@@ -29,7 +29,7 @@ from lab.timeline import Phase
 ROOT = Path(__file__).parents[3]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 _ENTRY = re.compile(r"- ((?:[`*]+[^`*]+[`*]+(?:, )?)+): (\S.*)")
-_TABLE_MAKERS = {"_table", "_compared_table", "Table", "add_column"}
+_TABLE_MAKERS = {"_table", "plain_table", "_compared_table", "Table", "add_column"}
 
 
 def _glossary() -> dict[str, dict[str, str]]:
