@@ -40,6 +40,7 @@ if ! usable; then
   "$python" -m venv --clear .venv
 fi
 say "Installing the lab${extras:+ with $extras} into .venv ..."
-.venv/bin/python -m pip install -q -e ".${extras:+[$extras]}"
+# Not compiled: that takes as long as the rest of it, and most modules of the packages are never imported.
+.venv/bin/python -m pip install -q --no-compile -e ".${extras:+[$extras]}"
 [ -e "$stamp" ] || rm -f .venv/.installed-*
 tr , '\n' <<<"$extras" >>"$stamp"

@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,27 +126,30 @@ def _fetch(cache_dir: Path) -> GuestKernel:
             "there is no guest kernel, and apt offers none to fetch",
             resolution=f"sudo apt-get update, or {_NO_KERNEL}",
         )
-    image = _dependency(meta, "linux-image-")
-    if not _show(image):
-        raise DriverUnavailable(f"the package {meta} names no kernel that apt has", resolution="sudo apt-get update")
-    packages = [image, *filter(None, [_dependency(image, "linux-modules-")])]
+    image = _dependency(_show(meta), "linux-image-")  # each asking takes apt some half a second
     stanza = _show(image)
+    if not stanza:
+        raise DriverUnavailable(f"the package {meta} names no kernel that apt has", resolution="sudo apt-get update")
+    packages = {image: stanza}
+    if modules := _dependency(stanza, "linux-modules-"):
+        packages[modules] = _show(modules)
     kernels = cache_dir / "kernels"
     kernels.mkdir(parents=True, exist_ok=True)
     target = kernels / f"{image}_{stanza['Version'].replace(':', '%3a')}"
     with partial(cache_dir, "kernel") as folder:
         folder.mkdir()
-        for package in packages:
-            _download_and_unpack(package, folder)
+        for package, told in packages.items():
+            _download_and_unpack(package, told, folder)
         _lay_out(folder / "root", folder / "done")
         if not target.exists():
             (folder / "done").replace(target)
     return _unpacked(target)
 
 
-def _dependency(package: str, prefix: str) -> str:
-    """The package that `package` depends on whose name starts with `prefix` and a digit or `unsigned-`; "" if none."""
-    names = re.findall(r"[a-z0-9][a-z0-9.+-]+", _show(package).get("Depends", ""))
+def _dependency(stanza: Mapping[str, str], prefix: str) -> str:
+    """The package that one with this stanza depends on whose name starts with `prefix` and a digit or `unsigned-`; ""
+    if none."""
+    names = re.findall(r"[a-z0-9][a-z0-9.+-]+", stanza.get("Depends", ""))
     return next((name for name in names if re.match(re.escape(prefix) + r"(unsigned-)?\d", name)), "")
 
 
@@ -165,8 +169,9 @@ def _show(package: str) -> dict[str, str]:
     return {key: value for key, value in fields if not key.startswith(" ")} if done.returncode == 0 else {}
 
 
-def _download_and_unpack(package: str, folder: Path) -> None:
-    stanza = _show(package)
+def _download_and_unpack(package: str, stanza: Mapping[str, str], folder: Path) -> None:
+    if not stanza:
+        raise DriverUnavailable(f"apt does not know the package {package}", resolution="sudo apt-get update")
     _run(["apt-get", "download", f"{package}={stanza['Version']}"], folder, f"apt could not download {package}")
     (archive,) = folder.glob(f"{package}_*.deb")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
