@@ -51,8 +51,8 @@ def reached(context: Context, doing: str) -> Iterator[None]:
             yield
     except DriverUnavailable as error:
         named = _named(context)
-        if named is None or not isinstance(error.__cause__, Exception):
-            raise
+        if named is None or error.__cause__ is None or isinstance(error.__cause__, DriverUnavailable):
+            raise  # nobody named it, the engine was not even asked, or it is said already
         address, by = named
         raise DriverUnavailable(
             f"no Docker engine answers at {address}, which {by} names: {error.brief}",

@@ -129,7 +129,10 @@ def _show_plan(console: Console, plan: Intent, others: Sequence[Other]) -> None:
         if not entrant.running:
             record = entrant.record
             console.print(
-                f"  skipped {record.target}: {with_remedy(record.reason, record.remedy)}", highlight=False, markup=False
+                f"  skipped {record.target}: {with_remedy(record.reason, record.remedy)}",
+                highlight=False,
+                markup=False,
+                soft_wrap=not console.is_terminal,
             )
 
 

@@ -59,3 +59,4 @@ def test_a_wrong_address_is_named_with_who_named_it(tmp_path: Path) -> None:
     )
     said = " ".join(done.stderr.split())
     assert "no Docker engine answers at unix:///nowhere/docker.sock, which DOCKER_HOST names" in said
+    assert said.count("no Docker engine answers") == 1
