@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import made_run
 import pytest
 
@@ -40,6 +41,10 @@ _ALONE = frozenset({"run", "scenarios"})
 _GROUPS = {"swarm": "docker", "lambda": "docker"}
 """Engines on one daemon, which is one thing: their tests run one after the other, beside those of other engines."""
 
+
+# No test is wrong because the machine is slow.
+hypothesis.settings.register_profile("lab", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("lab")
 
 # What they assert is told as a test's own.
 pytest.register_assert_rewrite("store_promises", "service_process")
