@@ -8,6 +8,7 @@ worker has been ended.
 | metric | what it is |
 |---|---|
 | `pss_bytes` | PSS summed over all host processes that exist because of the instance, after `ready` |
+| `idle_cpus` | CPU time of the same processes while the lab waited for `settle` after `ready`, over that time: 1 is one CPU; absent with `settle=0` |
 | `pss_after_bytes` (`after`) | the same after `load`, `alloc` and `zero` |
 | `role_pss_bytes` (`role`, `after`) | PSS by role; `vmm-tb-cache` is an emulator's translated code, and no part of `vmm` |
 | `uss_bytes`, `rss_bytes` (`after`) | the same processes' USS and RSS |
@@ -46,6 +47,7 @@ from lab.features import Coldable, EngineOnThisHost, Feature, HasGuestMemory, In
 from lab.figures.series import ABSENT
 from lab.host import procs
 from lab.host.cgroup_memory import memory_of
+from lab.host.cpu import cpus_used
 from lab.host.memory import account, held_on_disk, refresh_counters, standing, touched_bytes
 from lab.launch.session import Session
 from lab.scenario import Bench
@@ -114,9 +116,12 @@ class Memory:
             raise DriverError(f"{unserved.total()} of {self.requests} requests of {session.spec.ready_path}: {told}")
 
     def _emit(self, bench: Bench, session: Session, after: str) -> None:
-        time.sleep(self.settle)
-        refresh_counters()
         instance = _on_this_host(session)
+        if after == READY and self.settle:
+            bench.emit("idle_cpus", cpus_used(instance.host_pids(), self.settle), "")
+        else:
+            time.sleep(self.settle)
+        refresh_counters()
         found = account(instance.host_pids, emulated=bench.info.qualifiers.get("accel") == "tcg")
         if after == READY:
             bench.emit("pss_bytes", found.pss_bytes, "bytes")

@@ -43,7 +43,8 @@ class Exit(IntEnum):
 HELP = """Launch the same microservice on every platform that this machine has, and measure what each costs.
 
 Start with `lab doctor` (what works here), then `lab run boot` (how long does each take, and where does the time go), \
-then `lab report last --html boot.html`.
+then `lab report last --html boot.html`. After `lab run memory` and `lab run overhead`, `lab cost` tells what that \
+costs by how often the service is called.
 
 A target is driver or driver:variant, such as process, docker, docker:host, libvirt:microvm: see \
 `lab targets`.
@@ -354,6 +355,53 @@ def compare(
     _show(comparison.to_json, lambda: render_comparison(comparison), as_json)
     if fail_on_regression and comparison.regressions:
         raise typer.Exit(Exit.REGRESSION)
+
+
+@app.command()
+def cost(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Of memory, overhead, coldstart; else the last of this host."),
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your own table of prices, in TOML: see --print-prices.")] = None,
+    print_prices: Annotated[
+        bool, typer.Option("--print-prices", help="Print the table that ships with the lab, and end.")
+    ] = False,
+    rates: Annotated[
+        str | None, typer.Option(metavar="CALLS", help="Calls an hour to show, comma-separated: 10,1000,100000.")
+    ] = None,
+    cold_share: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="How many of a function's calls are cold: 1%. Default: all, none."),
+    ] = None,
+    function_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What a function is given. Default: what has the runs' CPUs.")
+    ] = None,
+    machine_price: Annotated[float | None, typer.Option(help="What your own machine cost.")] = None,
+    machine_years: Annotated[float | None, typer.Option(help="For how many years that is to last.")] = None,
+    machine_watts: Annotated[float | None, typer.Option(help="What it draws on average.")] = None,
+    kwh_price: Annotated[float | None, typer.Option(help="What a kWh costs you. Default: the table's.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the curve to this file.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What it costs by how often it is called, and from how many calls on a function is dearer: `lab cost`."""
+    from lab.cli.command_cost import Request, show_cost
+    from lab.cli.command_cost import print_prices as print_them
+
+    if print_prices:
+        print_them()
+        return
+    given = {
+        "rates": rates,
+        "cold_share": cold_share,
+        "function_memory": function_memory,
+        "machine_price": machine_price,
+        "machine_years": machine_years,
+        "machine_watts": machine_watts,
+        "kwh_price": kwh_price,
+    }
+    show_cost(Request(runs=runs or (), given=given, prices=prices, store=store, html=html, as_json=as_json))
 
 
 @app.command()

@@ -209,7 +209,7 @@ def read_options(given: Mapping[str, Any], config: Path | None) -> RunOptions:
     try:
         return RunOptions.model_validate(values)
     except ValidationError as error:
-        raise BadInput(_one_line(error), resolution="see `lab run --help`") from error
+        raise BadInput(problems(error), resolution="see `lab run --help`") from error
 
 
 def _resolve_environment(values: dict[str, Any]) -> None:
@@ -227,7 +227,8 @@ def _resolve_environment(values: dict[str, Any]) -> None:
         values["env"] = found
 
 
-def _one_line(error: ValidationError) -> str:
+def problems(error: ValidationError) -> str:
+    """All that is wrong, in one line, by the options' names."""
     parts = []
     for problem in error.errors():
         name = "--" + ".".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else ""

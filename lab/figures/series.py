@@ -14,7 +14,7 @@ from lab.units import RATIO
 
 _EXPLAINING_MEMORY = frozenset(
     {"pss_after_bytes", "role_pss_bytes", "uss_bytes", "rss_bytes", "cgroup_bytes", "unseen_bytes", "netns_count"}
-    | {"guest_ram_bytes", "inside_bytes", "engine_pss_bytes", "storage_bytes", "others_running"}
+    | {"guest_ram_bytes", "inside_bytes", "engine_pss_bytes", "storage_bytes", "others_running", "idle_cpus"}
     | {density.PART, "noise_bytes", "launch_s", "stopped_level"}
 )
 _EXPLAINING_OVERHEAD = frozenset({"clock_step_s", "cpu_share", "late_share", "unserved_requests"})

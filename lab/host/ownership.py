@@ -82,6 +82,11 @@ class Owner:
             return "of another boot of this machine, or of another machine with the same id"
         return "of another machine"
 
+    @property
+    def names_machine(self) -> bool:
+        """Whether its machine has an id; the image of a container often has none."""
+        return self.machine != _NO_MACHINE
+
     def of_an_earlier_boot(self) -> bool:
         """Whether it is of this machine's id and another boot: of an earlier one, if no other machine has that id."""
         return self.machine == _machine_id() != _NO_MACHINE and self.boot != _boot_id()

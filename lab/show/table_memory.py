@@ -22,6 +22,7 @@ _GROUPS: tuple[tuple[str, frozenset[str]], ...] = (
     ("later", frozenset({"pss_after_bytes"})),
     ("same processes", frozenset({"uss_bytes", "rss_bytes"})),
     ("cgroup", frozenset({"cgroup_bytes"})),
+    ("CPU while idle", frozenset({"idle_cpus"})),
     ("unseen by PSS", frozenset({"unseen_bytes", "netns_count"})),
     ("guest's memory", frozenset({"guest_ram_bytes"})),
     ("believed inside", frozenset({"inside_bytes"})),
