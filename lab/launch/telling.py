@@ -30,6 +30,8 @@ class Tally:
     counts: Counter[Came] = field(default_factory=Counter)
     last: Outcome | None = None
     answer: Outcome | None = None
+    by_name: bool = False
+    """Whether one address serves several by name: it knows none that is not there yet, which a 404 then says."""
     _first: float = 0.0
     _again: int = 0
 
@@ -46,6 +48,8 @@ class Tally:
     def steady(self, now: float) -> bool:
         """Whether waiting on is in vain: the same that does not change by itself was all that came, long enough."""
         if self.last is None or self._again < 2 or not _stays(self.last):
+            return False
+        if self.by_name and self.last.status == 404:
             return False
         return now - self._first >= max(STEADY_S, self._first - self.began)
 

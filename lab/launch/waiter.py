@@ -122,9 +122,9 @@ class Waiter:
         """Begin, and return when the thread waits; `endpoint` is None where the engine will choose it (see
         `set_endpoint`). From here on the lab's CPU counts as waiting, but for the calling thread's. Raises LaunchError
         for an address that cannot be used."""
+        self._tally = Tally(time.monotonic())
         if endpoint is not None:
             self._aim(endpoint)
-        self._tally = Tally(time.monotonic())
         self._thread.start()
         self._in_place.wait()
 
@@ -178,6 +178,7 @@ class Waiter:
     def _aim(self, endpoint: Endpoint) -> None:
         place = Place.of(endpoint)
         self._request = request_of(place, self._spec)
+        self._tally.by_name = bool(endpoint.authority)
         self._place = place
         if not self._attempting:
             self._prepared.append(Attempt.prepare(place, self._spec, self._request).warm())

@@ -23,12 +23,13 @@ from lab.spec import Spec
 from lab.store.place import filling
 
 
-def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
-    """Make sure that every node has the image of `spec`, bit by bit; returns its reference. Raises LabError."""
+def provide(kind: Kind, cluster: str, spec: Spec, context: Context, *, registry: str = "docker.io") -> str:
+    """Make sure that every node has the image of `spec`, bit by bit; returns its reference, which names `registry`,
+    where nobody asks for it. Raises LabError."""
     if spec.builtin:
         binary = build_service(context.cache_dir)
         tag = hashlib.sha256(binary.read_bytes()).hexdigest()[:16]
-        reference = f"docker.io/{spec.image}:b{tag}"
+        reference = f"{registry}/{spec.image}:b{tag}"
         path = context.run_dir / f"image-{tag}.tar"
         path.write_bytes(service_archive(binary, tag=reference, labels={}))
         try:
@@ -37,7 +38,7 @@ def provide(kind: Kind, cluster: str, spec: Spec, context: Context) -> str:
             path.unlink()
         return reference
     found = source.find(spec.image, context, command=spec.command)
-    reference = f"docker.io/stratalab/image:{found.digest.removeprefix('sha256:')[:16]}"
+    reference = f"{registry}/stratalab/image:{found.digest.removeprefix('sha256:')[:16]}"
     path = context.run_dir / f"{found.digest.removeprefix('sha256:')[:16]}.tar"
     try:
         with (

@@ -36,6 +36,7 @@ class Api:
         self.core = client.CoreV1Api(self._client)
         self.apps = client.AppsV1Api(self._client)
         self.node = client.NodeV1Api(self._client)
+        self.custom = client.CustomObjectsApi(self._client)
         self.version = client.VersionApi(self._client)
 
     def call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Json:

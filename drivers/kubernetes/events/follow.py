@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from drivers.kubernetes.objects.status import Verdict, pod_verdict, reached
@@ -16,17 +17,35 @@ _GRACE_S = 3.0
 """So long may a pod be unschedulable: another's resources may just be on their way back to the scheduler."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """What an object says: the phases that it has reached, why it will not get further, and the instants that the
+    cluster tells of it."""
+
+    phases: Callable[[Mapping[str, Any]], list[Phase]]
+    verdict: Callable[[Mapping[str, Any]], Verdict | None]
+    instants: Callable[[Mapping[str, Any]], dict[str, str]]
+
+
 class Follower:
     """Turns the events of one launch's pods into marks, in the order of their arrival.
 
     An instant is the arrival of the event that first shows its phase, the same for all that it shows first. A phase
     that is shown only after a later one of its chain stays absent, and so do all that were not yet seen when the watch
     broke: their events come again when it is mended, but late. `expects_created` is False where the first pod is not
-    what was asked for (a deployment).
+    what was asked for (a deployment). `reader` reads what the events tell of, pods unless it is given.
     """
 
-    def __init__(self, mark: Mark, *, expects_created: bool = True, on_verdict: Callable[[LaunchError], None]) -> None:
+    def __init__(
+        self,
+        mark: Mark,
+        *,
+        expects_created: bool = True,
+        on_verdict: Callable[[LaunchError], None],
+        reader: Reader | None = None,
+    ) -> None:
         self._mark = mark
+        self._reader = reader or PODS
         self._on_verdict = on_verdict
         self._changed = threading.Condition()
         self._furthest = 0 if expects_created else ENGINE_CHAIN.index(Phase.CREATED)
@@ -37,7 +56,7 @@ class Follower:
         self._gone: set[str] = set()
         self._address = ""
         self._node = ""
-        self._reported: dict[str, str] = {}
+        self._reported: dict[str, dict[str, str]] = {}
 
     def returned(self) -> None:
         """The creating call has returned: the object exists. Where an event was quicker to show more, this is stale
@@ -49,7 +68,7 @@ class Follower:
     def event(self, kind: str, pod: Mapping[str, Any]) -> None:
         """An event arrived just now."""
         with self._changed:
-            phases = reached(pod)
+            phases = self._reader.phases(pod)
             mark = self._mark.moment()
             for phase in phases:
                 place = ENGINE_CHAIN.index(phase)
@@ -61,7 +80,7 @@ class Follower:
     def seen(self, pod: Mapping[str, Any]) -> None:
         """A listing shows the pod so: nothing is known of when."""
         with self._changed:
-            self._learn("", pod, reached(pod))
+            self._learn("", pod, self._reader.phases(pod))
 
     def missed(self) -> None:
         """The watch broke: events may have been lost, and instants with them."""
@@ -131,7 +150,7 @@ class Follower:
     def reported(self) -> dict[str, str]:
         """The instants of the pod that was told of last, by the cluster's clock, which counts whole seconds."""
         with self._changed:
-            return dict(self._reported)
+            return {name: instant for told in self._reported.values() for name, instant in told.items()}
 
     def settle(self, timeout_s: float) -> None:
         """Return when the events have shown all phases, or cannot show more, or after `timeout_s`."""
@@ -152,8 +171,8 @@ class Follower:
         if kind == "DELETED":
             self._gone.add(pod["metadata"]["name"])
         elif not pod["metadata"].get("deletionTimestamp"):
-            self._verdict = pod_verdict(pod)
-            self._reported = _instants(pod)
+            self._verdict = self._reader.verdict(pod)
+            self._reported[str(pod.get("kind", ""))] = self._reader.instants(pod)
             self._tell()
         self._changed.notify_all()
 
@@ -165,7 +184,8 @@ class Follower:
         return self._verdict is not None and self._verdict.final
 
 
-def _instants(pod: Mapping[str, Any]) -> dict[str, str]:
+def instants_of(pod: Mapping[str, Any]) -> dict[str, str]:
+    """The times that a pod's object tells, by the cluster's clock, to the second."""
     status = pod.get("status") or {}
     found = {"creationTimestamp": pod["metadata"].get("creationTimestamp"), "startTime": status.get("startTime")}
     for condition in status.get("conditions") or []:
@@ -177,4 +197,5 @@ def _instants(pod: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(instant) for name, instant in found.items() if instant}
 
 
+PODS = Reader(phases=reached, verdict=pod_verdict, instants=instants_of)
 _AFTER_CREATED = frozenset(ENGINE_CHAIN[ENGINE_CHAIN.index(Phase.CREATED) + 1 :])

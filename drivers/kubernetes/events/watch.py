@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from drivers.kubernetes.connection.client import Api
 from drivers.kubernetes.connection.errors import is_cluster_error, status_of, translated
-from drivers.kubernetes.events.follow import Follower
 from lab.errors import DriverError
 from lab.launch.lines import Lines
 
@@ -25,17 +25,27 @@ _JOIN_TIMEOUT_S = 5.0
 _GONE = 410
 
 
+class Listener(Protocol):
+    """Who is told of one launch's objects: at an event's arrival, by a listing, and that events may have been lost."""
+
+    def event(self, kind: str, pod: Mapping[str, Any], /) -> None: ...
+    def seen(self, pod: Mapping[str, Any], /) -> None: ...
+    def missed(self) -> None: ...
+
+
 class _Broken(Exception):
     """The watch cannot go on from where it was."""
 
 
 class Watcher:
-    """Follows every pod of the lab's in one namespace; hands each event to the Follower of its `lab.launch`."""
+    """Follows every pod of the lab's in one namespace, or what else `listing` lists there; hands each event to the
+    Listener of its `lab.launch`, a Follower mostly."""
 
-    def __init__(self, api: Api, namespace: str) -> None:
+    def __init__(self, api: Api, namespace: str, listing: Callable[..., Any] | None = None) -> None:
         self._api = api
+        self._listing = listing or api.core.list_namespaced_pod
         self.namespace = namespace
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, Listener] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._response: Any = None
@@ -53,7 +63,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name="kubernetes events", daemon=True)
         self._thread.start()
 
-    def follow(self, launch: str, follower: Follower) -> None:
+    def follow(self, launch: str, follower: Listener) -> None:
         """Hand the events of `launch` to `follower` from here on. Raises DriverError."""
         with self._lock:
             self._followers[launch] = follower
@@ -124,8 +134,7 @@ class Watcher:
 
     def _list(self) -> str:
         """Tell the followers what is there now; returns the version from which a watch goes on."""
-        core = self._api.core
-        listed = self._api.call(core.list_namespaced_pod, self.namespace, label_selector=_SELECTOR)
+        listed = self._api.call(self._listing, self.namespace, label_selector=_SELECTOR)
         for pod in listed.get("items") or ():
             follower = self._follower(pod["metadata"])
             if follower is not None:
@@ -133,7 +142,7 @@ class Watcher:
         return str(listed["metadata"]["resourceVersion"])
 
     def _open(self) -> Any:
-        return self._api.core.list_namespaced_pod(
+        return self._listing(
             self.namespace,
             label_selector=_SELECTOR,
             resource_version=self._version,
@@ -153,6 +162,6 @@ class Watcher:
         for follower in followers:
             follower.missed()
 
-    def _follower(self, metadata: dict[str, Any]) -> Follower | None:
+    def _follower(self, metadata: dict[str, Any]) -> Listener | None:
         with self._lock:
             return self._followers.get((metadata.get("labels") or {}).get("lab.launch", ""))

@@ -14,6 +14,8 @@ from typing import Any
 
 ANNOTATION = "stratalab/labels"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "stratalab"}
+OF_KNATIVE = "serving.knative.dev/service"
+"""The label by which Knative tells of what it makes to which of its Services that belongs: that one is the instance."""
 
 _VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 """Source: k8s.io/apimachinery, `validation.IsValidLabelValue`."""

@@ -148,8 +148,13 @@ def requests(spec: Spec, given: Mapping[str, str]) -> dict[str, str]:
     return {"cpu": cpu, "memory": str(min(spec.memory_bytes, 16 * MIB)), **given}
 
 
-def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
+def tmp_volume(spec: Spec) -> dict[str, Any]:
+    """What `/tmp` is where the image has nothing there: memory, of the scratch size."""
     scratch_bytes = max(spec.scratch_bytes, _FEWEST_SCRATCH_BYTES)
+    return {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(scratch_bytes)}}
+
+
+def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
     made: dict[str, Any] = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": GRACE_S,
@@ -159,7 +164,7 @@ def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
         "containers": [container(spec, form)],
     }
     if not form.own_tmp:
-        made["volumes"] = [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(scratch_bytes)}}]
+        made["volumes"] = [tmp_volume(spec)]
     if form.runtime_class:
         made["runtimeClassName"] = form.runtime_class
     if form.host_port is not None:

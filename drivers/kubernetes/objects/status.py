@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from drivers.kubernetes.connection.refusals import explain
+from drivers.kubernetes.objects.manifests import CONTAINER
 from lab.errors import LaunchError
 from lab.launch.ends import Ending
 from lab.timeline import Phase
@@ -106,9 +107,12 @@ def _waiting_verdict(pod: Mapping[str, Any], reason: str, message: str) -> Verdi
 
 
 def _container(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
-    found: Mapping[str, Any] = statuses[0]
-    return found
+    """The service's own: a platform may have put others beside it, of which the kubelet tells by their names' order."""
+    return _named(CONTAINER, (pod.get("status") or {}).get("containerStatuses"))
+
+
+def _named(name: str, listed: Sequence[Mapping[str, Any]] | None) -> Mapping[str, Any]:
+    return next((one for one in listed or () if one.get("name") == name), (listed or [{}])[0])
 
 
 def _condition(thing: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -137,8 +141,8 @@ def _ended(pod: Mapping[str, Any]) -> Verdict | None:
 
 def _memory_bytes(pod: Mapping[str, Any]) -> int:
     """The limit that the lab gave the container, which the API may write in units of its own (`128Mi`)."""
-    containers = (pod.get("spec") or {}).get("containers") or [{}]
-    told = str(((containers[0].get("resources") or {}).get("limits") or {}).get("memory", 0))
+    container = _named(CONTAINER, (pod.get("spec") or {}).get("containers"))
+    told = str(((container.get("resources") or {}).get("limits") or {}).get("memory", 0))
     return parse_bytes(f"{told}B" if told.endswith("i") else told)
 
 

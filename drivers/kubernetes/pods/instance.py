@@ -57,7 +57,7 @@ class Pod:
     def logs(self) -> bytes:
         """The end of what it wrote; where it has not run, what the cluster says of it."""
         with translated("read the pod's log"):
-            return _logs(self._place, self._place.name)
+            return logs_of(self._place.api, self._place.namespace, self._place.name)
 
     def stop(self, *, timeout_s: float) -> None:
         """Delete the pod, which is how Kubernetes ends one: SIGTERM, and SIGKILL after `timeout_s`, rounded up."""
@@ -159,7 +159,7 @@ class Deployment:
         """The end of what its newest pod wrote; where none has run, what the cluster says of it."""
         with translated("read the pods' log"):
             pods = sorted(self._pods(), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-            return _logs(self._place, pods[-1]["metadata"]["name"]) if pods else b""
+            return logs_of(self._place.api, self._place.namespace, pods[-1]["metadata"]["name"]) if pods else b""
 
     def sleep_states(self) -> Mapping[SleepState, str]:
         """Scaled to nothing: Kubernetes holds no pod still, and keeps none that has ended."""
@@ -260,7 +260,7 @@ class Deployment:
         while self._pods():
             if time.monotonic() > deadline:
                 return False
-            _pause(self._place.follower)
+            pause(self._place.follower)
         return True
 
     def _note_processes(self) -> None:
@@ -303,7 +303,7 @@ def await_gone(what: str, there: Callable[[], bool], follower: Follower | None, 
                 f"Kubernetes still lists {what} after {timeout_s:g} s",
                 resolution="see whether its node is alive: kubectl get nodes",
             )
-        _pause(follower)
+        pause(follower)
 
 
 def require_ended(what: str, known: set[Process]) -> None:
@@ -313,7 +313,7 @@ def require_ended(what: str, known: set[Process]) -> None:
         raise CleanupError(f"{what} is gone, and its processes {pids} are not", resolution=f"sudo kill -9 {pids}")
 
 
-def _pause(follower: Follower | None) -> None:
+def pause(follower: Follower | None) -> None:
     """Until the next event, which may be the awaited one; a look now and then finds what no event tells."""
     if follower is not None:
         follower.await_event(_LOOK_EVERY_S)
@@ -321,22 +321,23 @@ def _pause(follower: Follower | None) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _logs(place: Place, pod_name: str) -> bytes:
-    api = place.api
+def logs_of(api: Api, namespace: str, pod_name: str) -> bytes:
+    """The end of what a pod's service wrote; where it has not run, what the cluster says of the pod. Raises the
+    client's exceptions."""
     try:
         read = api.core.read_namespaced_pod_log
-        return api.raw(read, pod_name, place.namespace, container=CONTAINER, tail_lines=1000)[-LOG_BYTES:]
+        return api.raw(read, pod_name, namespace, container=CONTAINER, tail_lines=1000)[-LOG_BYTES:]
     except Exception as error:
         if status_of(error) not in (400, 404):  # 400: no container runs yet
             raise
-    pod = api.found(api.core.read_namespaced_pod, pod_name, place.namespace)
+    pod = api.found(api.core.read_namespaced_pod, pod_name, namespace)
     if pod is None:
         return b""
     verdict = pod_verdict(pod)
     told = [f"the pod's phase is {(pod.get('status') or {}).get('phase', 'unknown')}"]
     told += [verdict.brief] if verdict else []
     events = api.call(
-        api.core.list_namespaced_event, place.namespace, field_selector=f"involvedObject.name={pod_name}", limit=50
+        api.core.list_namespaced_event, namespace, field_selector=f"involvedObject.name={pod_name}", limit=50
     )
     told += [f"{one.get('reason')}: {' '.join(str(one.get('message')).split())}" for one in events.get("items") or ()]
     return "\n".join(told).encode()[-LOG_BYTES:]

@@ -16,10 +16,11 @@ from lab.driver import Instance, Leftover, bears
 
 
 def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instance]:
-    """Every deployment, and every pod that belongs to none, that bears `wanted`. Raises DriverError."""
+    """Every deployment, and every pod that belongs to none, that bears `wanted`; not those of Knative's, which are
+    parts of an instance of its own driver's. Raises DriverError."""
     api = ground.api
     with translated("list pods and deployments"):
-        deployments = _listed(ground, "deployment", wanted)
+        deployments = _plain(_listed(ground, "deployment", wanted))
         pods = _listed(ground, "pod", wanted)
         alone = [pod for pod in pods if not pod["metadata"].get("ownerReferences")]
         services = {_id(one) for one in _listed(ground, "service", {})}
@@ -53,15 +54,22 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
 def find_remnants(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Leftover]:
     """Services that lead to nothing any more, and namespaces of runs, that bear `wanted`. Raises DriverError."""
     api, core = ground.api, ground.api.core
-    with translated("list namespaces and services"):
-        services = _listed(ground, "service", wanted)
-        namespaces = _listed(ground, "namespace", wanted)
+    with translated("list services"):
+        services = _plain(_listed(ground, "service", wanted))
         led_to = {_id(one) for resource in ("pod", "deployment") for one in _listed(ground, resource, {})}
     idle = [one for one in services if _id(one) not in led_to]
     return [
         *(_remnant(api, "service", one, core.delete_namespaced_service, core.read_namespaced_service) for one in idle),
-        *(_remnant(api, "namespace", one, core.delete_namespace, core.read_namespace) for one in namespaces),
+        *find_namespaces(ground, wanted),
     ]
+
+
+def find_namespaces(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Leftover]:
+    """Namespaces of runs that bear `wanted`. Raises DriverError."""
+    api, core = ground.api, ground.api.core
+    with translated("list namespaces"):
+        namespaces = _listed(ground, "namespace", wanted)
+    return [_remnant(api, "namespace", one, core.delete_namespace, core.read_namespace) for one in namespaces]
 
 
 def pods_of_the_lab(ground: Ground) -> list[str]:
@@ -116,6 +124,10 @@ def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> list[Js
         for name in sorted(ground.namespaces):
             found += api.call(within, name, label_selector=selector).get("items") or ()
     return [thing for thing in found if bears(labels.labels_of(thing), wanted)]
+
+
+def _plain(things: Sequence[Json]) -> list[Json]:
+    return [thing for thing in things if labels.OF_KNATIVE not in (thing["metadata"].get("labels") or {})]
 
 
 def _id(thing: Mapping[str, Any]) -> str:
