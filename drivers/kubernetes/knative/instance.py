@@ -58,6 +58,7 @@ class Function:
         self.endpoint = endpoint
         self._place = place
         self._processes: set[Process] = set()
+        self._killed = False
 
     def logs(self) -> bytes:
         """The end of what its newest pod wrote; where there is none, what Knative says of it."""
@@ -71,13 +72,19 @@ class Function:
         return verdict.brief.encode() if verdict else b""
 
     def stop(self, *, timeout_s: float) -> None:
-        """Delete it, which is how Knative ends one: its pods get SIGTERM, and SIGKILL after `timeout_s`."""
+        """Delete it, which is how Knative ends one. Knative has each pod drain for half a minute before the service in
+        it gets SIGTERM; what is still there after `timeout_s` is killed."""
         with translated("stop the Knative Service"):
             self._remove()
             deadline = time.monotonic() + timeout_s
             while self._pods() and time.monotonic() < deadline:
                 pause(self._place.follower)
+            self._killed = bool(self._pods())
             self._await_gone()
+
+    def was_killed(self) -> bool:
+        """Whether `stop` did not wait until Knative had drained it."""
+        return self._killed
 
     def delete(self) -> None:
         """Remove it with all that Knative made for it; returns when the API knows none of its pods and their processes

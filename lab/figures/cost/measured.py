@@ -24,10 +24,11 @@ SCENARIOS = (MEMORY, OVERHEAD, COLDSTART)
 IDLE_MEMORY, IDLE_CPUS, CALL = "pss_bytes", "idle_cpus", "request_s"
 INIT, WARM = "init", "warm"
 CALLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    INIT: ("call_phase_s", {"from": "started", "to": "polled", "state": "cold"}),
-    WARM: ("call_s", {"state": "warm"}),
+    INIT: ("phase_s", {"call": "cold", "from": "main", "to": "listening"}),
+    WARM: ("request_s", {"call": "warm"}),
 }
-"""Which samples of `coldstart` tell these times: their metric and dimensions."""
+"""Which samples of `coldstart` tell these times: their metric and dimensions. A call is timed by its client, so that
+what leads to the function is within it, which no provider would bill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,8 @@ def _notes(basis: Basis, prices: Prices, costs: Costs) -> Iterator[str]:
         told = " or ".join(f"{step:g} ms" for step in steps)
         yield (
             f"Each call of a function is billed for memory times time, rounded up to {told}, and for the request; "
-            "cold, its initialization is billed as well (of every function since 2025-08), its making is not."
+            "cold, its initialization is billed as well (of every function since 2025-08), its making is not. A call "
+            "is timed by its client here, and what leads to the function is within it."
         )
     if any(line.per_hour is not None for line in costs.lines):
         yield (

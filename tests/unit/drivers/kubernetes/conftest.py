@@ -32,6 +32,8 @@ from drivers.kubernetes.connection.client import Api, connect
 from lab.host.facts import boot_id, time_namespace
 from lab.launch.waiter import reserve_port
 
+KNATIVE = "serving.knative.dev/services"
+WATCHED = ("pods", KNATIVE)
 NODE = "stratalab-control-plane"
 CNI = json.dumps({"plugins": [{"type": "ptp"}, {"type": "portmap"}]})
 
@@ -67,6 +69,7 @@ class Stub:
         self.headers: list[Any] = []
         self.watches: list[dict[str, str]] = []
         self.refusals: list[Refusal] = []
+        self.knative: Any = None  # what does Knative's part, where the cluster has it
         self.home: str | None = None  # all that the user is allowed anything in
         self.enforced: dict[str, str] = {}  # namespace → its Pod Security level
         self.drops = 0
@@ -87,7 +90,7 @@ class Stub:
                 metadata["namespace"] = namespace
             known = (resource, namespace, metadata["name"]) in self.objects
             self.objects[resource, namespace, metadata["name"]] = thing
-            if resource == "pods":
+            if resource in WATCHED:
                 self._tell("MODIFIED" if known else "ADDED", thing)
             return thing
 
@@ -107,7 +110,7 @@ class Stub:
     def remove(self, resource: str, namespace: str, name: str) -> None:
         with self.changed:
             thing = self.objects.pop((resource, namespace, name), None)
-            if thing is not None and resource == "pods":
+            if thing is not None and resource in WATCHED:
                 self.version += 1
                 thing["metadata"]["resourceVersion"] = str(self.version)
                 self._tell("DELETED", thing)
@@ -277,7 +280,7 @@ def _service(nonce: str) -> type[BaseHTTPRequestHandler]:
 
 
 _PATH = re.compile(
-    r"/(?:api/v1|apis/[^/]+/v1)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/v1(?:alpha1)?)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
     r"/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
 )
 
@@ -348,8 +351,14 @@ class _Handler(BaseHTTPRequestHandler):
         found = _PATH.fullmatch(path)
         assert found is not None, path
         resource, namespace, name = found["resource"], found["namespace"] or "", found["name"] or ""
+        if (found["group"] or "").endswith("knative.dev"):
+            if self.stub.knative is None:
+                self._send_bytes(404, b"404 page not found\n")
+                return
+            resource = f"{found['group']}/{resource}"
         if method == "GET" and not name:
-            self._watch(query) if query.get("watch") in ("true", "True") else self._list(resource, namespace, query)
+            watched = query.get("watch") in ("true", "True")
+            self._watch(resource, query) if watched else self._list(resource, namespace, query)
         elif method == "POST":
             self._create(resource, namespace, body)
         else:
@@ -383,6 +392,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _delete(self, resource: str, namespace: str, name: str, thing: Json) -> None:
         stub = self.stub
+        if resource == KNATIVE:
+            stub.knative.deleted(thing)
+            return
         if resource == "pods":
             thing["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
             stub.add(resource, thing, namespace)
@@ -405,6 +417,9 @@ class _Handler(BaseHTTPRequestHandler):
             if (resource, namespace, name) in stub.objects:
                 self._refuse(409, f'{resource} "{name}" already exists', reason="AlreadyExists")
                 return
+            if resource == KNATIVE and (said := stub.knative.refused(body)):
+                self._refuse(400, said, reason="BadRequest")
+                return
             if resource == "pods" and (said := self.stub.violations(namespace, name, body["spec"])):
                 self._refuse(403, said, reason="Forbidden")
                 return
@@ -423,12 +438,14 @@ class _Handler(BaseHTTPRequestHandler):
             threading.Thread(target=stub.kubelet, args=(stub, answer), daemon=True).start()
         if resource == "deployments":
             _control(stub, made)
+        if resource == KNATIVE:
+            threading.Thread(target=stub.knative.created, args=(answer,), daemon=True).start()
 
     def _list(self, resource: str, namespace: str, query: dict[str, str]) -> None:
         items = [one for one in self.stub.listed(resource, namespace) if _selected(one, query.get("labelSelector", ""))]
         self._send(200, {"kind": "List", "metadata": {"resourceVersion": str(self.stub.version)}, "items": items})
 
-    def _watch(self, query: dict[str, str]) -> None:
+    def _watch(self, resource: str, query: dict[str, str]) -> None:
         stub, at = self.stub, int(query.get("resourceVersion") or 0)
         with stub.changed:
             stub.watches.append(query)
@@ -447,7 +464,8 @@ class _Handler(BaseHTTPRequestHandler):
                 fresh, sent = stub.events[sent:], len(stub.events)
                 dropped = stub.drops != drops
             for version, kind, thing in fresh:
-                if version > at:
+                own = (KNATIVE if is_knative(thing) else "pods") if isinstance(thing, dict) else resource
+                if version > at and own == resource:
                     line = json.dumps({"type": kind, "object": thing}) if kind else str(thing)
                     with contextlib.suppress(OSError):
                         self._chunk(line.encode() + b"\n")
@@ -484,6 +502,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_bytes(code, json.dumps(status).encode(), headers)
 
     def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def is_knative(thing: Json) -> bool:
+    return str(thing.get("apiVersion", "")).startswith("serving.knative.dev/")
 
 
 def _forbidden(home: str, method: str, path: str) -> str:
