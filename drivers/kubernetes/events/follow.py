@@ -52,7 +52,7 @@ class Follower:
         self._marking = True
         self._accepted = False
         self._shown: set[Phase] = set()
-        self._verdict: Verdict | None = None
+        self._verdicts: dict[str, Verdict | None] = {}
         self._gone: set[str] = set()
         self._address = ""
         self._node = ""
@@ -171,10 +171,18 @@ class Follower:
         if kind == "DELETED":
             self._gone.add(pod["metadata"]["name"])
         elif not pod["metadata"].get("deletionTimestamp"):
-            self._verdict = self._reader.verdict(pod)
-            self._reported[str(pod.get("kind", ""))] = self._reader.instants(pod)
+            # What one kind of object says takes nothing back that another has said; a listing of pods names no kind.
+            kind_of_object = str(pod.get("kind") or "Pod")
+            self._verdicts[kind_of_object] = self._reader.verdict(pod)
+            self._reported[kind_of_object] = self._reader.instants(pod)
             self._tell()
         self._changed.notify_all()
+
+    @property
+    def _verdict(self) -> Verdict | None:
+        """The worst that any kind of object says now."""
+        told = [verdict for verdict in self._verdicts.values() if verdict is not None]
+        return next((verdict for verdict in told if verdict.final), told[0] if told else None)
 
     def _tell(self) -> None:
         if self._accepted and self._verdict is not None and self._verdict.final:
