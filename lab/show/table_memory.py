@@ -123,6 +123,7 @@ def _named(row: Series) -> Line:
         "rss_bytes": lambda: "RSS",
         "cgroup_bytes": lambda: f"{told['part']} (v{told['version']})" if told["part"] == "total" else told["part"],
         "unseen_bytes": lambda: told["part"],
+        "idle_cpus": lambda: "CPUs, over the settling time",
         "netns_count": lambda: "network namespaces",
         "guest_ram_bytes": lambda: told["part"] if told["part"] == "declared" else f"{told['part']} after {after}",
         "inside_bytes": lambda: told["part"],

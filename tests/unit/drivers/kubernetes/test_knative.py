@@ -283,7 +283,7 @@ def test_what_drains_is_no_worker_and_is_not_waited_for(make: Make, knative: Kna
         assert function.workers() == []
         began = time.monotonic()
         function.force_cold(timeout_s=5)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15, "half of what it would drain"
         assert not knative.pods(function.id.partition("/")[2])
 
 
