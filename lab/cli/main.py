@@ -361,7 +361,7 @@ def compare(
 def cost(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Of memory, overhead, coldstart; else the last of this host."),
+        typer.Argument(metavar="[RUN]...", help="Of memory, wake, overhead, coldstart; else the last of this host."),
     ] = None,
     prices: Annotated[Path | None, typer.Option(help="Your own table of prices, in TOML: see --print-prices.")] = None,
     print_prices: Annotated[

@@ -17,10 +17,11 @@ from lab.host.ownership import Owner
 from lab.spec import Target
 from lab.store.record import Outcome, RunRecord
 
-MEMORY, OVERHEAD, COLDSTART = "memory", "overhead", "coldstart"
-SCENARIOS = (MEMORY, OVERHEAD, COLDSTART)
+MEMORY, WAKE, OVERHEAD, COLDSTART = "memory", "wake", "overhead", "coldstart"
+SCENARIOS = (MEMORY, WAKE, OVERHEAD, COLDSTART)
 """Those whose runs tell something here."""
 
+_AWAKE_MEMORY = "awake_pss_bytes"  # of `wake`: the same as `memory` has, where that was not run
 IDLE_MEMORY, IDLE_CPUS, CALL = "pss_bytes", "idle_cpus", "request_s"
 INIT, WARM = "init", "warm"
 CALLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -161,6 +162,9 @@ def _targets(records: Sequence[RunRecord]) -> Iterator[Measured]:
                 if rounds := _by_round(record, target, metric):
                     of_rounds = [statistics.fmean(values) for values in rounds.values()]
                     means[metric] = mean(of_rounds, name=f"{record.run.id} {label} {metric}")
+        awake = means.pop(_AWAKE_MEMORY, None)
+        if awake is not None:
+            means.setdefault(IDLE_MEMORY, awake)
         yield Measured(
             target=target,
             label=label,
@@ -196,5 +200,5 @@ def _rounded_up(seconds: float, step_s: float) -> float:
     return math.ceil(seconds / step_s - 1e-9) * step_s
 
 
-_OF = {MEMORY: (IDLE_MEMORY, IDLE_CPUS), OVERHEAD: (CALL,)}
+_OF = {MEMORY: (IDLE_MEMORY, IDLE_CPUS), WAKE: (_AWAKE_MEMORY,), OVERHEAD: (CALL,)}
 _REMEDY = "lab run memory -t …; lab run overhead -t … with the same targets; functions: lab run coldstart"

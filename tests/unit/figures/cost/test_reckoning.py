@@ -195,6 +195,15 @@ def test_a_share_is_of_memory_or_of_cpus_whichever_is_larger(idle: float, held: 
     assert any("0.0200 EUR an hour, 14.6 a month" in note for note in only(costs, Kind.MACHINE).notes)
 
 
+def test_what_an_instance_holds_is_taken_from_wake_where_memory_was_not_run() -> None:
+    awake = make_run("wake", {("docker", "awake_pss_bytes"): [[60.0 * MIB, 68.0 * MIB]] * 8})
+    assumed = Assumed(machine=Machine(price=876, years=10, watts=0), kwh_price=0.1)
+    hour = only(reckon(awake, overhead(), assumed=assumed), Kind.MACHINE).idle_per_hour
+    assert hour is not None and hour.figure == pytest.approx(0.01 * 64 / 8192)
+    both = only(reckon(awake, memory(32 * MIB), overhead(), assumed=assumed), Kind.MACHINE).idle_per_hour
+    assert both is not None and both.figure == pytest.approx(0.01 * 32 / 8192)
+
+
 def test_a_cluster_is_shared_with_its_control_plane() -> None:
     """0.10 and three nodes at 0.10 are 0.40 an hour, of which 64 MiB of 24 GiB are a 384th."""
     cluster = {
