@@ -68,9 +68,8 @@ def _costs(costs: Costs, rates: Sequence[float]) -> RenderableType:
         table = _table("", *figure_headings(rates))
         for line in shown:
             if _heading(line) == heading:
-                title = f"{line.title}, emulated (TCG)" if line.emulated else line.title
                 figures = (figure.replace(" (", "\n(") for figure in _figures(line, rates))
-                table.add_row(*map(_cell, (title, *figures)))
+                table.add_row(*map(_cell, (line.title, *figures)))
         for column in table.columns[1:]:
             column.no_wrap = True
         tables += [Text(), _line(heading, "bold"), table]
@@ -78,7 +77,7 @@ def _costs(costs: Costs, rates: Sequence[float]) -> RenderableType:
 
 
 def _heading(line: Line) -> str:
-    return f"{line.kind}: {line.offer}"
+    return f"{line.kind}: {line.offer}" if line.offer else line.kind.value
 
 
 def _figures(line: Line, rates: Sequence[float]) -> list[str]:
@@ -92,18 +91,22 @@ def _lacking(lines: Sequence[Line]) -> RenderableType:
     table = _table("not reckoned", "why", words=2)
     alike: dict[tuple[str, str], list[str]] = {}
     for line in lines:
-        heading = _heading(line) if line.offer else line.kind.value
-        alike.setdefault((heading, line.reason), []).append(line.title)
+        alike.setdefault((_heading(line), line.reason), []).append(line.title)
     for (heading, reason), titles in alike.items():
         table.add_row(_cell(f"{heading}, for {', '.join(titles)}"), _cell(reason))
     return table
 
 
 def _break_evens(costs: Costs) -> RenderableType:
-    table = _table("the function costs more than", "", "from so many calls/h on", words=2)
-    for function, other, rate in break_even_cells(costs):
-        table.add_row(_cell(function), _cell(other), _cell(rate))
-    return table
+    """For each function, what it is dearer than, and from where on."""
+    rows = break_even_cells(costs)
+    tables: list[RenderableType] = []
+    for function in dict.fromkeys(row[0] for row in rows):
+        table = _table("", "from so many calls/h on")
+        for _, other, rate in (row for row in rows if row[0] == function):
+            table.add_row(_cell(other), _cell(rate))
+        tables += [*([Text()] if tables else []), _line(f"{function} costs more than", "bold"), table]
+    return Group(*tables)
 
 
 def _measured(basis: Basis) -> RenderableType:
@@ -122,7 +125,7 @@ def _prices(used: Sequence[tuple[str, Price]]) -> RenderableType:
 
 
 def _named(line: Line) -> str:
-    return f"{line.title} ({line.offer})" if line.offer else line.title
+    return f"{line.title} ({line.offer or line.kind.value})"
 
 
 def _table(*headings: str, words: int = 1) -> Table:

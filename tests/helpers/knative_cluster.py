@@ -307,7 +307,7 @@ def _handler(cluster: KnativeCluster) -> type[BaseHTTPRequestHandler]:
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
             told = {"nonce": nonce, "main_ns": now, "listening_ns": now, "now_ns": now}
             told |= {"boot_id": boot_id(), "time_namespace": time_namespace()}
-            good = not nonce or self.headers.get("X-Lab-Nonce") == nonce
+            good = not nonce or self.path == "/healthz" or self.headers.get("X-Lab-Nonce") == nonce
             self._answer(200 if good else 403, json.dumps(told).encode())
 
         def _answer(self, code: int, body: bytes) -> None:

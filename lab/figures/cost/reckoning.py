@@ -67,7 +67,7 @@ class Costs:
 
 def costs_of(basis: Basis, prices: Prices, assumed: Assumed) -> Costs:
     """What every target costs at every price of its kind."""
-    lines = list(_lines(basis, prices, assumed))
+    lines = sorted(_lines(basis, prices, assumed), key=lambda line: list(Kind).index(line.kind))
     functions = [line for line in lines if line.per_call is not None]
     others = [line for line in lines if line.per_hour is not None]
     return Costs(
@@ -224,7 +224,7 @@ def _cluster(basis: Basis, target: Measured, offer: ClusterOffer) -> Line:
 
 
 def _machine(basis: Basis, target: Measured, prices: Prices, assumed: Assumed) -> Line:
-    line = Line(kind=Kind.MACHINE, target=target.label, offer="as you told it", emulated=target.emulated)
+    line = Line(kind=Kind.MACHINE, target=target.label, offer="", emulated=target.emulated)
     machine = assumed.machine or prices.machine
     per_kwh = assumed.kwh_price
     if per_kwh is None and prices.electricity_per_kwh is not None:
