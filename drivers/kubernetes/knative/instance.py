@@ -29,6 +29,7 @@ from lab.spec import Endpoint
 from lab.timeline import Phase, Source
 
 _INTERNAL = ("networking.internal.knative.dev", "v1alpha1")
+_NOT_TOLD = "not told"
 _QUEUE_PROXY = "/ko-app/queue"  # the program of the container that Knative puts beside the service's
 _NOT_HERE = {
     SleepState.PAUSED: "Kubernetes has no way to freeze a pod",
@@ -117,9 +118,10 @@ class Function:
             self._place.follower.settle(timeout_s)
 
     def reported(self) -> Mapping[str, str]:
-        """Knative's and the pod's own times, to the second, and by what way requests go now."""
+        """Knative's and the pod's own times, to the second, and by what way requests go now, where that is told."""
         told = self._place.follower.reported() if self._place.follower is not None else {}
-        return {**told, "activator": self.activator()}
+        way = self.activator()
+        return told if way == _NOT_TOLD else {**told, "activator": way}
 
     def activator(self) -> str:
         """Whether requests go by Knative's activator, which keeps them while there is no pod: by the mode of the
@@ -137,11 +139,11 @@ class Function:
             except Exception as error:
                 if status_of(error) not in (403, 404):
                     raise
-                return "not told"
+                return _NOT_TOLD
         modes = {str((one.get("spec") or {}).get("mode", "")) for one in listed.get("items") or ()}
         if modes == {"Serve"}:
             return "not in the way (ServerlessService in mode Serve)"
-        return "in the way (ServerlessService in mode Proxy)" if "Proxy" in modes else "not told"
+        return "in the way (ServerlessService in mode Proxy)" if "Proxy" in modes else _NOT_TOLD
 
     def sleep_states(self) -> Mapping[SleepState, str]:
         """It goes to zero by itself, and knows nothing else."""

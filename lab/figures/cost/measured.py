@@ -15,7 +15,7 @@ from lab.figures.comparison import EQUAL_SPEC
 from lab.figures.cost.uncertain import Uncertain, mean
 from lab.host.ownership import Owner
 from lab.spec import Target
-from lab.store.record import Outcome, RunRecord
+from lab.store.record import Outcome, RunRecord, RunStatus
 
 MEMORY, WAKE, OVERHEAD, COLDSTART = "memory", "wake", "overhead", "coldstart"
 SCENARIOS = (MEMORY, WAKE, OVERHEAD, COLDSTART)
@@ -112,7 +112,7 @@ def basis_of(records: Sequence[RunRecord]) -> Basis:
         raise BadInput(f"two runs of {twice} are named", resolution="name one run of each scenario")
     spec = _spec(first)
     return Basis(
-        runs=[f"{record.run.scenario} {record.run.id}" for record in records],
+        runs=[_named_run(record) for record in records],
         host=first.host,
         cpus=float(spec.get("cpus") or 1),
         memory_bytes=int(spec.get("memory_bytes") or 0),
@@ -120,6 +120,12 @@ def basis_of(records: Sequence[RunRecord]) -> Basis:
         targets=list(_targets(records)),
         scenarios=frozenset(scenarios),
     )
+
+
+def _named_run(record: RunRecord) -> str:
+    """A run with its scenario, and how it ended where that was not well."""
+    told = f"{record.run.scenario} {record.run.id}"
+    return told if record.run.status is RunStatus.DONE else f"{told} ({record.run.status})"
 
 
 def _check(first: RunRecord, record: RunRecord) -> None:

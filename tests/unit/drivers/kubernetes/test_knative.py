@@ -119,6 +119,9 @@ def test_a_function_goes_from_requested_to_ready_with_its_phases(
         assert "service condition Ready" in told and "container service startedAt" in told
         assert told["activator"] == "in the way (ServerlessService in mode Proxy)"
         session.stop()
+        assert "activator" not in function.reported()
+        facts = session.facts()["reported"]
+    assert facts["activator"].startswith("in the way"), "what is gone takes nothing back"
     assert Phase.STOPPED in timeline and Phase.DELETED in timeline
     assert not stub.listed(KNATIVE) and not stub.listed("pods") and not stub.listed("services", "lab-r1")
     template = service["spec"]["template"]

@@ -15,7 +15,7 @@ from lab.figures.cost.lines import Kind, Line
 from lab.figures.cost.measured import CALLS, INIT, WARM, basis_of
 from lab.figures.cost.prices import Machine, Prices
 from lab.figures.cost.reckoning import Assumed, Costs, costs_of
-from lab.store.record import RunRecord
+from lab.store.record import RunRecord, RunStatus
 from lab.units import MIB
 
 MADE = prices()
@@ -320,6 +320,11 @@ def test_another_boot_of_the_same_machine_is_the_same_host() -> None:
     nameless = make_run("memory", {("docker", "pss_bytes"): [[1.0]] * 8}, owner="unknown:boot:2:2")
     with pytest.raises(IncomparableRuns):
         basis_of([nameless, make_run("overhead", {("docker", "request_s"): [[1.0]] * 8}, owner="unknown:later:2:2")])
+
+
+def test_a_run_that_did_not_end_well_is_named_so() -> None:
+    broken = replace(overhead(), run=replace(overhead().run, status=RunStatus.INTERRUPTED))
+    assert basis_of([memory(), broken]).runs == ["memory 20260101-memory", "overhead 20260101-overhead (interrupted)"]
 
 
 def test_runs_that_tell_nothing_of_cost_are_refused() -> None:
