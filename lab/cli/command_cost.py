@@ -166,6 +166,7 @@ def _json(basis: Basis, prices: Prices, costs: Costs, options: CostOptions) -> d
                 "function": _named(one.function),
                 "other": _named(one.other),
                 "calls_per_hour": _figure(one.calls_per_hour),
+                "never_dearer": math.isinf(one.calls_per_hour.figure),
             }
             for one in costs.break_evens
         ],

@@ -331,7 +331,8 @@ class Rig:
             instance.sleep(state, timeout_s=min(30.0, self.timeout_s))
             assert session.instance is not None
             endpoint = session.instance.endpoint
-            rest.answered_asleep = endpoint is not None and serves(endpoint, timeout_s=0.3)
+            called_awake = state is SleepState.ZERO and self.has(Feature.FUNCTION)  # by any request: it is not asked
+            rest.answered_asleep = not called_awake and endpoint is not None and serves(endpoint, timeout_s=0.3)
             rest.running = [pid for pid in self._service(instance) if not procs.held_still(pid)]
             rest.files = instance.sleeps_on(state)
             rest.missing = [path for path in rest.files if not path.exists()]

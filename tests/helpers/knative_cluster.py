@@ -73,6 +73,7 @@ class KnativeCluster:
         self.called: dict[str, float] = {}
         self.hosts: dict[str, str] = {}
         self.activated: list[str] = []
+        self.served: dict[str, int] = {}
         self.closing = threading.Event()
         self.gateway = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.gateway.daemon_threads = True
@@ -307,6 +308,9 @@ def _handler(cluster: KnativeCluster) -> type[BaseHTTPRequestHandler]:
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
             told = {"nonce": nonce, "main_ns": now, "listening_ns": now, "now_ns": now}
             told |= {"boot_id": boot_id(), "time_namespace": time_namespace()}
+            uid = containers[0]["metadata"]["uid"] if containers else ""
+            cluster.served[uid] = cluster.served.get(uid, 0) + 1  # in the memory of this very pod's service
+            told |= {"token": uid, "served": cluster.served[uid]}
             good = not nonce or self.path == "/healthz" or self.headers.get("X-Lab-Nonce") == nonce
             self._answer(200 if good else 403, json.dumps(told).encode())
 

@@ -83,7 +83,7 @@ def test_the_last_runs_of_this_host_are_taken_and_named(tmp_path: Path, here: di
     assert set(kinds) == {"container", "function"}
     assert len(told["break_even"]) == 2
     for one in told["break_even"]:
-        assert one["calls_per_hour"]["n"] == 8
+        assert one["calls_per_hour"]["n"] == 8 and one["never_dearer"] is False
         assert 0 < one["calls_per_hour"]["low"] <= one["calls_per_hour"]["value"] <= one["calls_per_hour"]["high"]
     assert all(price["source"] and price["date"] for price in told["prices"])
 
