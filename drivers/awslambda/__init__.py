@@ -11,7 +11,7 @@ from typing import Any
 
 from drivers.awslambda import images, options, server
 from drivers.awslambda.api import NAME_PREFIX, REQUEST_MOST_BYTES, Api, Listed
-from drivers.awslambda.emulator import MINISTACK, install, program_of, provide_rie
+from drivers.awslambda.emulator import MINISTACK, install, program_of
 from drivers.awslambda.function import Function
 from drivers.awslambda.workers import LABELS, Events, Workers
 from drivers.dockerapi import cold, daemon, ports, surroundings
@@ -116,8 +116,6 @@ class LambdaDriver:
         chosen = options.read(self._context.options)
         if not chosen.endpoint:
             install(self._context)
-            if spec.builtin:
-                provide_rie(self._context)
         self._images[spec.image] = images.provide(self._context, spec)
         api = self._api(self._url(spec))
         api.look()  # the server loads what it needs at the first question
@@ -272,10 +270,7 @@ def _settings(spec: Spec, image: str, environment: Mapping[str, str]) -> dict[st
         "Tags": dict(spec.labels),
     }
     if spec.command is not None:
-        # What replaces the service's own arguments comes behind the bridge, which starts it.
-        own = ["/service", "bridge"] if spec.builtin else []
-        settings["ImageConfig"] = {"Command": [*own, *spec.command]}
-        settings["ImageConfig"] |= {"EntryPoint": [f"/{images.RIE}"]} if spec.builtin else {}
+        settings["ImageConfig"] = {"Command": list(spec.command)}
     return settings
 
 

@@ -55,7 +55,7 @@ def _service(api: APIClient, context: Context, spec: Spec) -> str:
             build_service(context.cache_dir),
             tag=tag,
             labels=images.run_labels(spec.labels),
-            entrypoint=[f"/{RIE}", "/service", "bridge"],
+            entrypoint=["/service", "bridge"],
             beside={RIE: provide_rie(context)},
         )
         images.load(api, made)

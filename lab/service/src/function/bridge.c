@@ -3,7 +3,8 @@
  *     service bridge [ARGUMENTS]     starts `service ARGUMENTS`, and forwards a Function URL's events to it
  *
  * Environment, beside the service's own:
- *     AWS_LAMBDA_RUNTIME_API   address:port of the Runtime API, version 2018-06-01
+ *     AWS_LAMBDA_RUNTIME_API   address:port of the Runtime API, version 2018-06-01; where it is absent, and the image
+ *                              has /aws-lambda-rie, that emulator is started, which then starts this
  *
  * Each event of `/runtime/invocation/next` is a request to the service, which listens on loopback beside it, and the
  * service's answer is the function's. What lies below /function/ is answered here, to the launch's nonce
@@ -31,6 +32,7 @@
 #define ROOM ((size_t)24 * 1024 * 1024) /* an event has 6 MiB, its escapes up to six times as many at the worst */
 #define LISTENS_WITHIN_NS (30 * NS_PER_S)
 #define NONCE_BYTES 128
+#define MAX_ARGUMENTS 64
 
 static struct peer runtime = {.fd = -1}, service = {.fd = -1};
 static pid_t child;
@@ -267,12 +269,26 @@ static bool find_peers(void)
            parse_address("127.0.0.1", (uint16_t)port, &service.address, &service.address_length);
 }
 
+/* As the entrypoint of AWS's own images does: who gives no Runtime API wants an emulator of it. */
+static void become_emulator(int argc, char **argv)
+{
+    static char rie[] = "/aws-lambda-rie";
+    static char *arguments[MAX_ARGUMENTS + 2];
+    if (argc <= MAX_ARGUMENTS && access(rie, X_OK) == 0) {
+        arguments[0] = rie;
+        memcpy(arguments + 1, argv, (size_t)argc * sizeof *argv);
+        execv(rie, arguments);
+    }
+}
+
 int bridge(int argc, char **argv)
 {
-    (void)argc;
     struct answer next;
     static const char path[] = "invocation/next";
     runtime_host = environment("AWS_LAMBDA_RUNTIME_API", "");
+    if (!runtime_host[0]) {
+        become_emulator(argc, argv);
+    }
     if (!find_peers()) {
         complain("bridge", "AWS_LAMBDA_RUNTIME_API names no address and port, or LAB_PORT no port");
         return 2;
