@@ -21,9 +21,10 @@ and nothing of it runs).
 | `asleep_disk_bytes` (`state`) | blocks on disk of the files that hold it while it sleeps so: the snapshot of a saved one | bytes |
 
 What sleeps is proven (docs/method.md, rule 23): its processes on this host are stopped, frozen or gone after `asleep`
-seconds. A virtual machine's process runs on: its guest's own clock must have stood still for those seconds. What wakes
-is the same instance only if it proves it: the service's token and its counter of answers lie in its memory alone, and are
-as before after `paused` and `saved`, and new after `stopped` and `zero`. Else the launch has failed, and has no figure.
+seconds. A virtual machine's process runs on: the threads of its virtual CPUs must not have run in those seconds, or its
+guest's own clock must have stood still for them. What wakes is the same instance only if it proves it: the service's
+token and its counter of answers lie in its memory alone, and are as before after `paused` and `saved`, and new after
+`stopped` and `zero`. Else the launch has failed, and has no figure.
 
 Of a paused instance the first connection is made at the start, since nothing refuses it; of the others when the engine
 has accepted the request to wake it (docs/method.md, rule 4). Nothing inside an instance can time its waking: all is read

@@ -14,7 +14,7 @@ from lab.figures.evidence import Seen, tell
 from lab.figures.series import ABSENT
 from lab.host.cold import evict
 from lab.host.memory import Account, account, held_on_disk
-from lab.launch.asleep import GONE, how_asleep
+from lab.launch.asleep import GONE, how_asleep, virtual_cpus_ran_ns
 from lab.launch.session import Session
 from lab.launch.waiter import Answer, Waiter
 from lab.scenario import Bench
@@ -79,8 +79,9 @@ class Cycle:
         start_ns = bench.clock.now_ns()
         instance.sleep(self._state, timeout_s=self._within_s)
         sleep_s = (bench.clock.now_ns() - start_ns) / 1e9
+        ran_ns = virtual_cpus_ran_ns(working)
         bench.clock.sleep(self._asleep_s)
-        how = self._require_asleep(working)
+        how = self._require_asleep(working, ran_ns)
         held, files = self._counted("asleep_pss_bytes", self._account), instance.sleeps_on(self._state)
         on_disk = self._counted("asleep_disk_bytes", lambda: held_on_disk(files)) if files else None
         if self._evict:
@@ -128,20 +129,22 @@ class Cycle:
         finally:
             waiter.cancel()
 
-    def _require_asleep(self, working: Mapping[int, Role]) -> str:
-        """How it sleeps, as this host's kernel shows it; empty where only its guest's clock can tell, afterwards."""
+    def _require_asleep(self, working: Mapping[int, Role], ran_ns: int | None) -> str:
+        """How it sleeps, as this host's kernel shows it, its virtual CPUs having run for `ran_ns` when it fell asleep;
+        empty where only its guest's clock can tell, afterwards."""
         if not working:
             return "by its engine's word alone: its processes are not this host's"
         pids = self._workload() or working
         how = how_asleep(pids)
-        if how not in ("", GONE) and self._state is not SleepState.PAUSED:
-            raise MeasurementError(f"it was put to sleep ({self._state}), and its processes are {how}, not gone")
+        if how != GONE and self._state is not SleepState.PAUSED:
+            raise MeasurementError(f"it was put to sleep ({self._state}), and its processes {_are(how)}, not gone")
         if how:
             return f"its processes are {how}" if how != GONE else "no process of it is left"
         if Role.SERVICE in pids.values():
             raise MeasurementError(f"it was put to sleep ({self._state}), and its processes run")
         if Feature.OWN_KERNEL in self._bench.info.features:
-            return ""
+            still = ran_ns is not None and virtual_cpus_ran_ns(pids) == ran_ns
+            return "its virtual CPUs are held still: their threads did not run" if still else ""
         self._unanswered = 1
         try:  # a sandbox with a kernel of its own: its process tells nothing, and its clock is the host's
             ask.get(self._session, "/clock", timeout_s=_SILENT_S)
@@ -218,6 +221,10 @@ class Cycle:
 
     def _told(self, answer: Answer) -> Told:
         return Told.of(answer, host_realtime_ns=time.time_ns() - (self._bench.clock.now_ns() - answer.received_ns))
+
+
+def _are(how: str) -> str:
+    return f"are {how}" if how else "run"
 
 
 def _latency_s(answer: Answer) -> float:

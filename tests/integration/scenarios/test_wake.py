@@ -20,7 +20,7 @@ HOW = {
     "docker stopped": "no process of it is left",
     "swarm zero": "no process of it is left",
     "libvirt:microvm saved": "no process of it is left",
-    "libvirt:microvm paused": "its virtual CPUs are held still: its own clock did not go on",
+    "libvirt:microvm paused": "its virtual CPUs are held still: their threads did not run",
 }
 SLEEPERS = [
     pytest.param(target, states, marks=pytest.mark.engine(target))
