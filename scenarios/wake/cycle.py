@@ -102,7 +102,8 @@ class Cycle:
 
     def _wake(self, instance: Sleeps) -> Woken:
         """Raises DriverError, ReadyTimeout."""
-        waiter = Waiter(self._session.spec, self._bench.clock, patience_s=_PATIENCE_S)
+        patience_s = _PATIENCE_S if self._state is SleepState.SAVED else None
+        waiter = Waiter(self._session.spec, self._bench.clock, patience_s=patience_s)
         same = self._state is not SleepState.ZERO  # what runs then may answer at another address
         endpoint = self._session.instance.endpoint if self._session.instance is not None and same else None
         try:
