@@ -27,6 +27,8 @@ def is_cluster_error(error: BaseException) -> bool:
     import websocket
     import yaml
 
+    if isinstance(error, AttributeError) and isinstance(error.__context__, kubernetes.client.exceptions.ApiException):
+        return True  # the client's own, of releases such as 36.0: it decodes the body of a refusal that has none
     return isinstance(
         error,
         kubernetes.client.exceptions.OpenApiException
