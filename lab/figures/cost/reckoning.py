@@ -81,7 +81,7 @@ def _lines(basis: Basis, prices: Prices, assumed: Assumed) -> Iterator[Line]:
     for target in basis.targets:
         priced = False
         for function in prices.functions:
-            if target.function and target.driver in function.drivers:
+            if target.driver in function.drivers:
                 priced = True
                 yield from _functions(basis, target, function, assumed)
         for container in prices.containers:
@@ -106,7 +106,8 @@ def _lines(basis: Basis, prices: Prices, assumed: Assumed) -> Iterator[Line]:
             )
         yield _machine(basis, target, prices, assumed)
     if COLDSTART not in basis.scenarios:
-        for function in prices.functions:
+        seen = {target.driver for target in basis.targets}
+        for function in (one for one in prices.functions if not seen & set(one.drivers)):
             yield Line(
                 kind=Kind.FUNCTION,
                 target="a function",

@@ -242,6 +242,12 @@ def test_what_was_not_measured_is_a_row_with_its_reason() -> None:
     assert "dockerd does not run" in only(reckon(memory(), skipped), Kind.CONTAINER).reason
 
 
+def test_a_function_that_was_not_called_yet_is_told_so_and_no_container() -> None:
+    costs = reckon(memory(target="made"), overhead(target="made"))
+    assert only(costs, Kind.FUNCTION).reason.endswith("lab run coldstart -t made")
+    assert not [line for line in costs.lines if line.kind is Kind.CONTAINER]
+
+
 def test_without_a_measured_initialization_no_cold_call_is_reckoned() -> None:
     of_warm = CALLS[WARM]
     run = make_run("coldstart", {("made", of_warm[0]): [[0.0024]] * 8}, dimensions=dict([of_warm]))
