@@ -20,7 +20,8 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
-| FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call |
+| FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; a call is a request to `Instance.endpoint`, as that for `ready` is |
+| - | Initializes (instance) | `coldstart`: functions of which a worker can be had before any call |
 | - | Limited (instance) | `limits`: a function whose platform promises limits |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
 | - | TellsKill (instance) | `boot`, every stop: a service that its stop signal did not end, as a fact |
@@ -227,6 +228,15 @@ class Limited(Protocol):
         """One request to the service within an event of the platform's API, which is padded to so many bytes. Raises
         DriverError for an event beyond what the contract allows, unless `beyond` says that this is tried; and where
         there is no answer at all."""
+
+
+@runtime_checkable
+class Initializes(Protocol):
+    """Of a function whose platform can have a worker initialized before anybody calls (provisioned concurrency)."""
+
+    def initialize(self, *, timeout_s: float) -> None:
+        """Have one worker more than there are; returns when it waits for its first call, having answered none. Raises
+        Unsupported where this platform does not do it after all; DriverError."""
 
 
 @runtime_checkable
