@@ -7,16 +7,17 @@ import os
 import platform
 import signal
 import subprocess
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from drivers.barehost.labelled import LABELS, instances
+from drivers.barehost.limited import empty_groups, make_group
+from drivers.barehost.members import Members
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature, Role, SleepState
-from lab.host import cgroup, procs
+from lab.host import cgroup
 from lab.host.cgroup_memory import killed_in
 from lab.host.pinning import cpu_list
 from lab.host.procfs import read_link, read_text
@@ -31,7 +32,6 @@ from lab.spec import Endpoint, Spec
 from lab.store.place import require_exec
 from lab.timeline import Phase, Source
 
-_LABELS = "LAB_LABELS"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
     | {Feature.PINNING, Feature.SLEEP}
@@ -92,7 +92,7 @@ class ProcessDriver:
         if endpoint is None:
             raise LaunchError("a process needs an endpoint to listen at")
         service, enter = self._built()
-        group = _make_group(spec, self._places)
+        group = make_group(spec, self._places)
         entrances = [str(path) for path in group.entrances]
         # By sched_setaffinity(2), which every user may call; the service and all that it starts inherit it.
         held = [f"cpus={cpu_list(spec.cpuset)}"] if spec.cpuset else []
@@ -101,7 +101,7 @@ class ProcessDriver:
         try:
             child = subprocess.Popen(
                 [str(enter), *held, *entrances, "--", str(service), *(spec.command or ())],
-                env={**environment, _LABELS: json.dumps(dict(spec.labels))},
+                env={**environment, LABELS: json.dumps(dict(spec.labels))},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -122,26 +122,16 @@ class ProcessDriver:
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
         """Those whose processes say so in their environment, where this user may read it, or by their cgroup."""
-        by_launch = {group.labels.get("lab.launch", ""): group for group in cgroup.groups(self._places)}
-        found = _environments()
-        for launch, group in by_launch.items():
-            if launch not in found and (pids := group.pids()):
-                found[launch] = _Found(dict(group.labels), None, frozenset(pids))
-        none = cgroup.Group("", ())
+        found = instances(self.name, self._places)
         return [
-            ProcessInstance(labels=one.labels, endpoint=one.endpoint, group=by_launch.get(launch, none))
-            for launch, one in found.items()
+            ProcessInstance(labels=one.labels, endpoint=one.endpoint, group=group)
+            for one, group in found.values()
             if bears(one.labels, labels)
         ]
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
         """Cgroups in which no process is, and to which no instance's processes belong."""
-        live = set(_environments())
-        return [
-            EmptyGroup(group)
-            for group in cgroup.groups(self._places)
-            if bears(group.labels, labels) and group.labels.get("lab.launch") not in live and not group.pids()
-        ]
+        return empty_groups(self.name, self._places, labels)
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
         """The service and its launcher. Raises Unsupported for any other image; LabError."""
@@ -183,13 +173,12 @@ class ProcessInstance:
     ) -> None:
         self.labels = labels
         self.endpoint = endpoint
-        self._launch = labels.get("lab.launch", "")
         self._group = group
         self._child = child
-        self._ended = False
         self._killed = False
         self._stopped: set[Process] = set()
-        self.id = self._launch
+        self.id = labels.get("lab.launch", "")
+        self._members = Members(f"process {self.id}", self.id, group, child.process if child else None)
 
     def logs(self) -> bytes:
         """What the service wrote; empty where another lab launched it, whose pipe it was."""
@@ -197,17 +186,17 @@ class ProcessInstance:
 
     def host_pids(self) -> Mapping[int, Role]:
         """The service and its children."""
-        return {member.pid: Role.SERVICE for member in self._members()}
+        return {member.pid: Role.SERVICE for member in self._members.all()}
 
     def storage(self) -> Mapping[str, Sequence[Path]]:
         """The service's program: what it writes is not told apart from the host's own files."""
-        links = (Path(f"/proc/{member.pid}/exe") for member in self._members())
+        links = (Path(f"/proc/{member.pid}/exe") for member in self._members.all())
         return {"image": sorted({Path(found) for link in links if (found := read_link(link))})}
 
     def stop(self, *, timeout_s: float) -> None:
         """SIGTERM to the service, and after `timeout_s`, or once it has ended, SIGKILL to all that is left."""
         self._expect_end()
-        main = self._child.process if self._child else min(self._members(), default=None)
+        main = self._child.process if self._child else min(self._members.all(), default=None)
         try:
             if main is not None:
                 main.send(signal.SIGTERM)
@@ -235,7 +224,7 @@ class ProcessInstance:
         require_offered(self.sleep_states(), state)
 
         def stop() -> Iterable[int]:
-            self._stopped = self._signalled(self._members(), signal.SIGSTOP)
+            self._stopped = self._signalled(self._members.all(), signal.SIGSTOP)
             if not self._stopped:
                 raise DriverError(f"process {self.id} has ended, and cannot sleep")
             return [member.pid for member in self._stopped]
@@ -245,7 +234,7 @@ class ProcessInstance:
     def wake(self, state: SleepState) -> None:
         """SIGCONT, to those that were stopped: to look for them again would be time of the lab's own."""
         require_offered(self.sleep_states(), state)
-        self._signalled(self._stopped or self._members(), signal.SIGCONT)
+        self._signalled(self._stopped or self._members.all(), signal.SIGCONT)
         self._stopped = set()
 
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it stays in memory
@@ -285,29 +274,9 @@ class ProcessInstance:
             self._child.expect_end()
 
     def _kill(self) -> None:
-        deadline = time.monotonic() + _KILL_TIMEOUT_S
-        # Again and again, since a member may fork between the listing and the signal.
-        while members := self._members():
-            for member in members:
-                member.send(signal.SIGKILL)
-            if procs.all_ended(members, deadline - time.monotonic()):
-                raise DriverError(
-                    f"process {self.id} does not end, though it was killed", details=f"processes: {members}"
-                )
-        # From here on the kernel may give the number of the service's session to another.
-        self._ended = True
+        self._members.kill()
         if self._child:
             self._child.reap()
-
-    def _members(self) -> set[Process]:
-        if self._ended:
-            return set()
-        pids = set(self._group.pids())
-        main = self._child.process if self._child else None
-        if main is not None:
-            pids.update(pid for pid, entry in procs.table().items() if entry.session == main.pid)
-        pids.update(found.pids if (found := _environments().get(self._launch)) else ())
-        return {process for pid in pids if (process := Process.of(pid)) is not None}
 
 
 class _Child:
@@ -344,91 +313,9 @@ class _Child:
         self._output.close()  # the writers are dead, so that the pipe has an end, and the thread with it
 
 
-class EmptyGroup:
-    """A cgroup that a launch left behind; `id` is its path in the first of its hierarchies."""
-
-    kind = "cgroup"
-
-    def __init__(self, group: cgroup.Group) -> None:
-        self.id = str(group.directories[0].path)
-        self.labels = group.labels
-        self._group = group
-
-    def delete(self) -> None:
-        """Remove it. Raises CleanupError."""
-        self._group.remove()
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    labels: Mapping[str, str]
-    endpoint: Endpoint | None
-    pids: frozenset[int]
-
-
-def _environments() -> dict[str, _Found]:
-    """The processes whose environment bears the lab's labels, by launch."""
-    found: dict[str, _Found] = {}
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            text = path.read_bytes()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if not text.startswith(f"{_LABELS}=".encode()) and f"\0{_LABELS}=".encode() not in text:
-            continue
-        pairs = (entry.partition("=") for entry in text.decode(errors="replace").split("\0"))
-        environment = {key: value for key, _, value in pairs}
-        labels = _parse_labels(environment.get(_LABELS, ""))
-        if "lab.launch" not in labels or Process.of(pid := int(path.parent.name)) is None:
-            continue
-        before = found.get(labels["lab.launch"])
-        host, port = environment.get("LAB_HOST", ""), environment.get("LAB_PORT", "")
-        endpoint = Endpoint(host, int(port)) if host and port.isdigit() else None
-        found[labels["lab.launch"]] = _Found(
-            labels, before.endpoint if before else endpoint, (before.pids if before else frozenset()) | {pid}
-        )
-    return found
-
-
-def _parse_labels(text: str) -> dict[str, str]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(key): str(one) for key, one in value.items()} if isinstance(value, dict) else {}
-
-
 def _require_own_service(spec: Spec) -> None:
     if not spec.builtin:
         raise Unsupported(
             f"a bare process cannot run the image '{spec.image}': it has no root filesystem of its own",
             resolution="leave 'process' out of --targets, or leave out --image",
         )
-
-
-def _make_group(spec: Spec, where: cgroup.Places) -> cgroup.Group:
-    wanted = cgroup.Limits(memory_bytes=spec.memory_bytes, swap_bytes=0, cpus=spec.cpus, pids=spec.pids)
-    try:
-        group = cgroup.make(where, spec.labels, wanted)
-    except OSError as error:
-        raise LaunchError(f"a cgroup cannot be made: {error.strerror}", details=str(error)) from error
-    try:
-        problems = _not_held(group.limits(), wanted, where)
-    except BaseException:
-        group.remove()
-        raise
-    if problems:
-        group.remove()
-        raise LaunchError(f"the kernel did not take the limits: {', '.join(problems)}")
-    return group
-
-
-def _not_held(held: cgroup.Limits, wanted: cgroup.Limits, where: cgroup.Places) -> Iterable[str]:
-    """Which limits the kernel holds otherwise than asked; it rounds memory down to whole pages."""
-    problems = []
-    for limit, slack in (("memory", os.sysconf("SC_PAGESIZE")), ("cpus", 1e-4), ("pids", 0)):
-        name = "memory_bytes" if limit == "memory" else limit
-        have, want = getattr(held, name), getattr(wanted, name)
-        if where.can_set(limit) and (have is None or abs(have - want) > slack):
-            problems.append(f"{limit} is {have} and not {want}")
-    return problems

@@ -38,6 +38,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
     ),
     "guest-init": ("guest", "pid1"),
     "enter": ("cgroup",),
+    "activator": ("common", "activation"),
 }
 """Each program's folders of sources, from the lowest: a folder may use those before it, and none behind it."""
 
@@ -68,6 +69,12 @@ def build_guest_init(cache_dir: Path) -> Path:
 def build_enter(cache_dir: Path) -> Path:
     """The static launcher into cgroups, built unless `cache_dir` has it. Raises LabError when no compiler can."""
     return build("enter", cache_dir)
+
+
+def build_activator(cache_dir: Path) -> Path:
+    """The static keeper of a listening socket, built unless `cache_dir` has it. Raises LabError when no compiler
+    can."""
+    return build("activator", cache_dir)
 
 
 def build(

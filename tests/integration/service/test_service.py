@@ -162,6 +162,13 @@ def test_clock_tells_how_often_it_answered_and_a_token_that_each_start_draws_ane
     assert len(tokens) == 2 and all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)
 
 
+@pytest.mark.parametrize("given", [{"LAB_IDLE_MS": "100"}, {"LAB_IDLE_MS": "soon"}])
+def test_it_ends_for_idleness_only_where_somebody_else_keeps_its_socket(binary: Path, given: Mapping[str, str]) -> None:
+    environment = {"LAB_PORT": str(free_port()), "LAB_NONCE": NONCE, "LISTEN_PID": "1", "LISTEN_FDS": "1", **given}
+    ended = subprocess.run([binary], env=environment, capture_output=True, timeout=WAIT_S, check=False)
+    assert ended.returncode == 2 and b"LAB_IDLE_MS: " in ended.stderr
+
+
 def test_marks_are_written_to_stdout_with_the_clocks_values(service: Service) -> None:
     _, _, clock = service.get("/clock")
     assert service.process.first_lines == [  # type: ignore[attr-defined]

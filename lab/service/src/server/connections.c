@@ -355,12 +355,35 @@ static void reap(void)
     }
 }
 
-int serve(const struct launch *launch, const struct handlers *handlers, int listener)
+static bool has_children(void)
+{
+    siginfo_t any = {0};
+    return waitid(P_ALL, 0, &any, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/* How long the next look may wait. */
+static int patience_ms(uint64_t idle_ns, uint64_t quiet_since_ns)
+{
+    if (handed->busy()) {
+        return 0;
+    }
+    if (active > 0 || listener_paused) {
+        return SWEEP_MS;
+    }
+    if (idle_ns == 0) {
+        return -1;
+    }
+    uint64_t passed_ns = clock_ns(CLOCK_MONOTONIC) - quiet_since_ns;
+    uint64_t left_ms = passed_ns < idle_ns ? (idle_ns - passed_ns + NS_PER_MS - 1) / NS_PER_MS : 0;
+    return left_ms < SWEEP_MS ? (int)left_ms : SWEEP_MS;
+}
+
+int serve(const struct launch *launch, const struct handlers *handlers, int listener, uint64_t idle_ns)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = LISTENER};
     struct sigaction action = {.sa_handler = child_signal, .sa_flags = SA_NOCLDSTOP};
     sigset_t blocked, waiting;
-    uint64_t swept_ns = 0;
+    uint64_t swept_ns = 0, quiet_since_ns = clock_ns(CLOCK_MONOTONIC);
 
     launched = launch;
     handed = handlers;
@@ -380,8 +403,7 @@ int serve(const struct launch *launch, const struct handlers *handlers, int list
 
     for (;;) {
         static struct epoll_event events[64];
-        int timeout_ms = handed->busy() ? 0 : active > 0 || listener_paused ? SWEEP_MS : -1;
-        int count = epoll_pwait(epoll_fd, events, 64, timeout_ms, &waiting);
+        int count = epoll_pwait(epoll_fd, events, 64, patience_ms(idle_ns, quiet_since_ns), &waiting);
         if (child_ended) {
             reap();
         }
@@ -412,6 +434,15 @@ int serve(const struct launch *launch, const struct handlers *handlers, int list
             if (now - swept_ns > SWEEP_MS * NS_PER_MS) {
                 swept_ns = now;
                 sweep();
+            }
+        }
+        if (idle_ns > 0) {
+            uint64_t now = clock_ns(CLOCK_MONOTONIC);
+            /* A child answers a request that was taken, and would end with this process. */
+            if (count > 0 || active > 0 || handed->busy() || has_children()) {
+                quiet_since_ns = now;
+            } else if (now - quiet_since_ns >= idle_ns) {
+                return 0;
             }
         }
     }

@@ -19,7 +19,9 @@ struct handlers {
 
 /* The requests that were answered so far, the one that is being answered included. */
 uint64_t served(void);
-int serve(const struct launch *launch, const struct handlers *handlers, int listener);
+/* Returns 0 once nothing was open or went on for `idle_ns`, where that is not 0: whoever holds the listening socket as
+ * well starts it anew. Else it returns only where it cannot serve. */
+int serve(const struct launch *launch, const struct handlers *handlers, int listener, uint64_t idle_ns);
 void respond(int slot, int status, const char *headers, const char *json);
 /* Another process answers on this connection; forget it here. */
 void hand_over(int slot);

@@ -13,8 +13,10 @@
  *     LAB_NONCE    the launch's secret: admits to every endpoint but /healthz; without it they always refuse
  *     LAB_VERSION  given back in an X-Lab-Version header on every answer
  *     LAB_NETWORK  `none`: there is no network but loopback, so listen there, on LAB_PORT or any port
+ *     LISTEN_PID, LISTEN_FDS  by sd_listen_fds(3): descriptor 3 is the listening socket, whatever LAB_PORT says
+ *     LAB_IDLE_MS  with such a socket: end after so many milliseconds without an open connection; 0 or absent: never
  *
- * Exit status: 0 after SIGTERM or SIGINT, 1 when the address cannot be had, 2 for a bad environment.
+ * Exit status: 0 after SIGTERM, SIGINT or LAB_IDLE_MS, 1 when the address cannot be had, 2 for a bad environment.
  */
 #include "client/ask.h"
 #include "client/load_and_watch.h"
@@ -28,6 +30,7 @@
 #include "service/routes.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -40,6 +43,8 @@
 #endif
 #define MAX_VALUE 128
 #define BACKLOG 1024
+#define INHERITED 3          /* SD_LISTEN_FDS_START */
+#define MAX_IDLE_MS 86400000 /* a day */
 
 static void stop(int signal)
 {
@@ -127,6 +132,23 @@ static int listen_at(const char *host, uint16_t port, int *listener)
     return 0;
 }
 
+/* The listening socket that whoever started this keeps as well; -1 where there is none. */
+static int inherited(void)
+{
+    const char *pid_text = environment("LISTEN_PID", ""), *count_text = environment("LISTEN_FDS", "");
+    uint64_t pid, count;
+    int on = 0;
+    socklen_t length = sizeof on;
+    if (!parse_number(pid_text, strlen(pid_text), INT32_MAX, &pid) || pid != (uint64_t)getpid() ||
+        !parse_number(count_text, strlen(count_text), 1, &count) || count != 1 ||
+        getsockopt(INHERITED, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) < 0 || !on) {
+        return -1;
+    }
+    fcntl(INHERITED, F_SETFD, FD_CLOEXEC);
+    fcntl(INHERITED, F_SETFL, O_NONBLOCK);
+    return INHERITED;
+}
+
 int main(int argc, char **argv)
 {
     struct launch launch = {.main_ns = clock_ns(CLOCK_MONOTONIC), .main_boottime_ns = clock_ns(CLOCK_BOOTTIME)};
@@ -166,8 +188,16 @@ int main(int argc, char **argv)
         complain("LAB_PORT", "must be a number from 0 to 65535");
         return 2;
     }
-    int listener;
-    int failed = listen_at(alone ? "127.0.0.1" : environment("LAB_HOST", "127.0.0.1"), (uint16_t)port, &listener);
+    const char *idle_text = environment("LAB_IDLE_MS", "0");
+    uint64_t idle_ms;
+    int listener = inherited(), failed = 0;
+    if (!parse_number(idle_text, strlen(idle_text), MAX_IDLE_MS, &idle_ms) || (idle_ms > 0 && listener < 0)) {
+        complain("LAB_IDLE_MS", "must be a number of at most a day, and needs a socket by LISTEN_PID and LISTEN_FDS");
+        return 2;
+    }
+    if (listener < 0) {
+        failed = listen_at(alone ? "127.0.0.1" : environment("LAB_HOST", "127.0.0.1"), (uint16_t)port, &listener);
+    }
     if (failed) {
         return failed;
     }
@@ -175,5 +205,5 @@ int main(int argc, char **argv)
     launch.listening_boottime_ns = clock_ns(CLOCK_BOOTTIME);
     tell(&launch, "listening", launch.listening_ns);
     make_token(launch.token, sizeof launch.token);
-    return serve(&launch, &routes, listener);
+    return serve(&launch, &routes, listener, idle_ms * NS_PER_MS);
 }

@@ -1,0 +1,1 @@
+"""What the drivers share whose services are bare processes of this host, told by environment and cgroup."""
