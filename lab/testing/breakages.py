@@ -205,6 +205,34 @@ instance("no replica's address is told", FakeInstance, endpoints=lambda _: [])
 instance("the policy of updates is not told whole", FakeInstance, update_policy=lambda _: {"order": "stop-first"})
 
 
+instance("a worker stays where all were to be ended", FakeInstance, force_cold=nothing)
+instance("a worker's name is used again", FakeInstance, new_worker_name=lambda _: "worker")
+instance("no worker is named", FakeInstance, workers=lambda _: [])
+instance(
+    "what is shown is another worker's",
+    FakeInstance,
+    show=lambda self, _, phase: FakeInstance.show(self, "another", phase),
+)
+instance("a worker is initialized with its first call", FakeInstance, initialize=nothing)
+BREAKAGES["how long a worker is kept is not told"] = type(
+    "Broken",
+    (FakeDriver,),
+    {
+        "info": lambda self: replace(
+            (told := FakeDriver.info(self)), facts={k: v for k, v in told.facts.items() if k != "keep_alive_s"}
+        )
+    },
+)
+
+
+def _anew(function: FakeInstance) -> None:
+    FakeInstance.force_cold(function, timeout_s=1)
+    FakeInstance.before_request(function)
+
+
+instance("each call starts a worker anew", FakeInstance, before_request=_anew)
+
+
 @broken("no network is claimed, and there is one")
 class _Addressed(ModelDriver):
     def info(self) -> Info:

@@ -7,12 +7,13 @@ are.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import secrets
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, ClassVar
 
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, LaunchError, Unsupported
-from lab.features import Feature, Role
+from lab.features import CallPhase, Feature, Role
 from lab.host.facts import boot_id, time_namespace
 from lab.image.process import TMP
 from lab.launch.ticks import TICK
@@ -43,6 +44,7 @@ class FakeEngine:
     restart_s: float = 0.050
     stopped_s: float = 0.0
     tick_s: float = 0.0  # with Feature.TICKS: it starts and stops an instance when its own clock ticks
+    keep_alive_s: float | None = None  # with Feature.FUNCTION: how long a worker stays that nobody calls
     fail_launches: int = 0
     features: frozenset[Feature] = frozenset({Feature.NETWORK, Feature.MARKER})
     instances: dict[str, FakeInstance] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class FakeDriver:
                 "surroundings": {"seccomp": "no filter", TMP: "not limited: a thread shares the host's"},
                 "restart": {"default": "no", "best": "always"},
                 TICK: self.engine.tick_s,
+                "keep_alive_s": self.engine.keep_alive_s,
             },
             qualifiers={"clock": f"{self.engine.tick_s:g} s tick"} if Feature.TICKS in self.engine.features else {},
         )
@@ -150,13 +153,16 @@ class FakeInstance:
         self._server: _Server | None = None
         self._replicas: list[_Replica] = []
         self._changing = threading.Lock()
+        self._calling = threading.Lock()
+        self._called_ns = 0
+        self._seen: list[Callable[[str, CallPhase, str], None]] = []
         self._stopped = False
 
     def serve(self, mark: Mark) -> None:
         """Be the service: say `main`, listen, say `listening`, answer. Raises OSError."""
         replica = self._new_replica(mark)
         if self.endpoint is not None:
-            self._server = _Server(self.endpoint, self._engine, self._replicas)
+            self._server = _Server(self.endpoint, self._engine, self._replicas, self.before_request)
             threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self._say(mark, Phase.LISTENING, int(replica.told["listening_ns"]))
 
@@ -195,6 +201,55 @@ class FakeInstance:
     def update_policy(self) -> Mapping[str, str]:
         return {"order": "start-first", "readiness": "none", "grace": "0s", "pre_stop": "none"}
 
+    # With Feature.FUNCTION its replicas are workers: a request starts one where there is none.
+
+    def workers(self) -> Sequence[str]:
+        return [replica.name for replica in self._replicas]
+
+    def force_cold(self, *, timeout_s: float) -> None:  # noqa: ARG002  a thread's answers end when told
+        with self._changing:
+            self._keep(0)
+
+    def initialize(self, *, timeout_s: float) -> None:  # noqa: ARG002  only its own clock passes
+        self.start_worker()
+
+    @contextlib.contextmanager
+    def follow(self, seen: Callable[[str, CallPhase, str], None]) -> Iterator[None]:
+        self._seen.append(seen)
+        try:
+            yield
+        finally:
+            self._seen.remove(seen)
+
+    def new_worker_name(self) -> str:
+        return secrets.token_hex(8)
+
+    def start_worker(self) -> None:
+        """As for a request: what of it takes how long is what a launch takes."""
+        name = self.new_worker_name()
+        self._engine.clock.advance(self._engine.created_s)
+        self.show(name, CallPhase.CREATED)
+        self._engine.clock.advance(self._engine.started_s)
+        self.show(name, CallPhase.STARTED)
+        self._engine.clock.advance(self._engine.main_s)
+        self._new_replica(name=name)
+
+    def show(self, worker: str, phase: CallPhase) -> None:
+        for seen in list(self._seen):
+            seen(worker, phase, Source.EVENT)
+
+    def before_request(self) -> None:
+        """Called before each request is answered."""
+        if Feature.FUNCTION not in self._engine.features or self._stopped:
+            return
+        with self._calling:
+            idle_s = (self._engine.clock.now_ns() - self._called_ns) / 1e9
+            if self._called_ns and self._engine.keep_alive_s is not None and idle_s > self._engine.keep_alive_s:
+                self._keep(0)
+            if not self._replicas:
+                self.start_worker()
+            self._called_ns = self._engine.clock.now_ns()
+
     def _change(self, change: Callable[[], None]) -> None:
         def run() -> None:
             with self._changing:
@@ -220,14 +275,15 @@ class FakeInstance:
         while len(self._replicas) > replicas:
             self._replicas.pop().end()
 
-    def _new_replica(self, mark: Mark | None = None) -> _Replica:
+    def _new_replica(self, mark: Mark | None = None, name: str | None = None) -> _Replica:
         main_ns = self._engine.clock.now_ns()
         if mark is not None:
             self._say(mark, Phase.MAIN, main_ns)
         self._engine.clock.advance(self._engine.listening_s)
         version = self._spec.environment.get("LAB_VERSION", "")
         told = {"nonce": self.id, "main_ns": main_ns, "pid": 1, "version": version, "token": secrets.token_hex(16)}
-        replica = _Replica(told | {"listening_ns": self._engine.clock.now_ns()})
+        told |= {"listening_ns": self._engine.clock.now_ns()}
+        replica = _Replica(told, name=self.new_worker_name() if name is None else name)
         if Feature.HOST_PIDS in self._engine.features:
             replica.process = subprocess.Popen(["sleep", "600"], start_new_session=True)
             threading.Thread(target=self._watch, args=(replica, replica.process), daemon=True).start()
@@ -257,6 +313,7 @@ FakeDriver.made = FakeInstance
 @dataclass(slots=True, eq=False)
 class _Replica:
     told: dict[str, Any]
+    name: str = ""
     process: subprocess.Popen[bytes] | None = None
     served: int = 0
 
@@ -282,8 +339,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # with socketserver's 5, a busy machine drops connections that no replica refused
 
-    def __init__(self, endpoint: Endpoint, engine: FakeEngine, replicas: list[_Replica]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, engine: FakeEngine, replicas: list[_Replica], before_request: Callable[[], None]
+    ) -> None:
         self.engine = engine
+        self.before_request = before_request
         self._replicas = replicas
         self._turn = itertools.count()
         super().__init__((endpoint.host, endpoint.port), _Handler)
@@ -297,6 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        self.server.before_request()
         engine, replica = self.server.engine, self.server.next_replica()
         if replica is None:
             self.send_error(503)

@@ -119,6 +119,15 @@ CAUGHT_BY = {
     "a connection outlives close": "test_no_descriptor_outlives_close",
     "a descriptor outlives close": "test_no_descriptor_outlives_close",
     "a cgroup stays": "test_its_cgroups_go_with_it",
+    "a worker stays where all were to be ended": (
+        "test_once_they_are_ended_there_is_no_worker_and_the_next_call_is_the_first_of_a_new_one"
+    ),
+    "no worker is named": "test_once_they_are_ended_there_is_no_worker_and_the_next_call_is_the_first_of_a_new_one",
+    "a worker's name is used again": "test_a_worker_has_a_name_that_none_had_before",
+    "each call starts a worker anew": "test_a_later_call_is_answered_by_the_worker_that_is_there",
+    "what is shown is another worker's": "test_what_is_shown_of_a_call_is_of_its_new_worker_and_in_order",
+    "a worker is initialized with its first call": ("test_one_that_is_initialized_before_any_call_has_answered_nobody"),
+    "how long a worker is kept is not told": "test_its_facts_tell_how_long_an_idle_worker_is_kept",
     "asleep it goes on": "test_asleep_it_neither_answers_nor_runs",
     "it is put to sleep and does not wake": "test_it_can_be_put_to_sleep_and_woken_in_each_state_that_is_offered",
     "how it could sleep is not told": "test_each_state_of_sleep_is_told_with_a_reason_where_it_cannot_be",

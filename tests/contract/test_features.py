@@ -18,6 +18,7 @@ from lab.features import (
     Execs,
     Feature,
     HasGuestMemory,
+    Invoked,
     OnThisHost,
     Replicates,
     Role,
@@ -32,6 +33,7 @@ OF_INSTANCE: Mapping[Feature, Any] = {
     Feature.STORAGE: StoredHere,
     Feature.GUEST_MEMORY: HasGuestMemory,
     Feature.REPLICAS: Replicates,
+    Feature.FUNCTION: Invoked,
     Feature.SLEEP: Sleeps,
 }
 OF_DRIVER: Mapping[Feature, Any] = {

@@ -26,7 +26,7 @@ def make_rig(target: Target, made: Callable[..., Driver], cache: Path, run_dir: 
     if issubclass(made, FakeDriver):  # type: ignore[arg-type]
         engine = engine_of(context)
         clock = engine.clock
-        engine.features |= {Feature.REPLICAS}
+        engine.features |= {Feature.REPLICAS, Feature.FUNCTION}
     if issubclass(made, ModelDriver):  # type: ignore[arg-type]
         view = HostView(model_engine_of(context).kernel.root)
     return Rig(
