@@ -30,6 +30,9 @@ _EXPLAINING_CONTAINMENT = frozenset(
 )
 _EXPLAINING_LIMITS = frozenset({"limit_met_s", "limit_met_bytes"})
 _EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "calls_absent", "devices_seen", "mounts_seen"})
+_EXPLAINING_COLDSTART = frozenset(
+    {"shown_s", "kth_answer_s", "burst_workers", "gap_call_s", "cold_after_gap", "failed_calls"}
+)
 _EXPLAINING_WAKE = frozenset(
     {"sleep_s", "answer_s", "clock_late_s", "awake_pss_bytes"}
     | {"asleep_pss_bytes", "asleep_swap_bytes", "asleep_disk_bytes"}
@@ -44,6 +47,7 @@ EXPLAINING = (
     | _EXPLAINING_CONTAINMENT
     | _EXPLAINING_LIMITS
     | _EXPLAINING_SURFACE
+    | _EXPLAINING_COLDSTART
     | _EXPLAINING_WAKE
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
@@ -70,6 +74,11 @@ SEEN = "seen"
 
 CONTROL = "process"
 """The target that others are related to: the same service with no platform at all."""
+
+CALL = "call"
+"""The dimension that tells of which kind a call of a function was."""
+CALL_CHAIN = ("request", "main", "listening", "handler", "answer")
+"""The instants of one call, as its client and the service that answers it see them."""
 
 WAIT_METHOD = "wait_method"
 SERVICE = "service"
@@ -202,6 +211,20 @@ def chain(rows: Iterable[Series], target: str, name: str) -> list[Step]:
         and row.dimensions.get("to") in order
         and row.dimensions.get("chain", name) == name
     ]
+    return _path(steps, order)
+
+
+def call_chain(rows: Iterable[Series], target: str, kind: str) -> list[Step]:
+    """The steps of `target`'s calls of that kind (cold, first, warm), one after the other from `request`."""
+    steps = [
+        Step(start=row.dimensions["from"], end=row.dimensions["to"], series=row)
+        for row in rows
+        if row.target == target and row.metric == "phase_s" and row.dimensions.get(CALL) == kind
+    ]
+    return _path(steps, CALL_CHAIN)
+
+
+def _path(steps: Sequence[Step], order: Sequence[str]) -> list[Step]:
     path: list[Step] = []
     at = order[0]
     while True:

@@ -310,7 +310,7 @@ class Session:
         """Add the service's own marks, on the shared clock where this launch proves it and on a guest's elsewhere."""
         told = self.answer.clock() if self.answer else None
         if told is not None and self.answer is not None:
-            shared = _proves_shared(told, self.answer)
+            shared = proves_shared(told, sent_ns=self.answer.sent_ns, received_ns=self.answer.received_ns)
             for phase, key in ((Phase.MAIN, "main_ns"), (Phase.LISTENING, "listening_ns")):
                 self._add_service_mark(phase, int(told[key]), shared=shared)
         elif not self._network:
@@ -418,11 +418,11 @@ def _refused(spec: Spec, info: Info) -> str:
     return ""
 
 
-def _proves_shared(told: Mapping[str, Any], answer: Answer) -> bool:
-    """Whether the service's clock is the lab's own (docs/method.md, rule 2): its `now` lies between the request's
-    leaving and the answer's arrival, and it runs in this kernel and this time namespace."""
+def proves_shared(told: Mapping[str, Any], *, sent_ns: int, received_ns: int) -> bool:
+    """Whether the clock of the service that answered `told` is the lab's own (docs/method.md, rule 2): its `now` lies
+    between the request's leaving and the answer's arrival, and it runs in this kernel and this time namespace."""
     return (
-        answer.sent_ns <= int(told["now_ns"]) <= answer.received_ns
+        sent_ns <= int(told["now_ns"]) <= received_ns
         and told.get("boot_id") == boot_id()
         and told.get("time_namespace") == time_namespace() != ""
     )

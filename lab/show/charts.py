@@ -8,7 +8,7 @@ from typing import Any
 
 from lab import units
 from lab.figures import series, stats
-from lab.figures.series import Series
+from lab.figures.series import Series, Step
 
 COLOURS = {  # of a step, by the phase that ends it: told apart also by those who see fewer colours (Okabe and Ito)
     "kernel": "#999999",
@@ -16,8 +16,10 @@ COLOURS = {  # of a step, by the phase that ends it: told apart also by those wh
     "main": "#56B4E9",
     "listening": "#CC79A7",
     "ready": "#009E73",
+    "handler": "#0072B2",
+    "answer": "#009E73",
 }
-_DARK = frozenset({"init", "ready"})
+_DARK = frozenset({"init", "ready", "handler", "answer"})
 _INK = "#1c2330"
 _OTHER_COLOUR = "#E69F00"
 _POINT = "#0072B2"
@@ -31,16 +33,21 @@ _NEAR = 5.0
 
 def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
     """One bar a target, its service chain's steps by their share of its own whole."""
+    chains = [series.chain(rows, target, series.SERVICE) for target in targets]
+    return shares([(steps[0].series.label, steps) for steps in chains if steps])
+
+
+def shares(bars: Sequence[tuple[str, Sequence[Step]]]) -> Any:
+    """One bar for each name and its steps, each by its share of the bar's own whole, which is told beside the name."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    chains = [series.chain(rows, target, series.SERVICE) for target in targets]
     named = set()
-    for steps in chains:
+    for name, steps in bars:
         whole = sum(step.median for step in steps)
         if whole <= 0:
             continue
-        title = _plain(f"{steps[0].series.label}, {units.quantity(whole, 's')}")
+        title = bar_title(name, whole)
         for step in steps:
             part = step.median / whole
             told = f"{step.start} → {step.end}: {units.quantity(step.median, 's')}"
@@ -61,7 +68,7 @@ def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
             )
             named.add(step.end)
     figure.update_layout(
-        **_layout(len(chains)),
+        **_layout(len(bars)),
         barmode="stack",
         xaxis={"title": "share of the target's own median time (%)", "range": [0, 100], "fixedrange": True},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
@@ -69,22 +76,36 @@ def phases(rows: Sequence[Series], targets: Sequence[str]) -> Any:
     return figure
 
 
-def growth(rows: Sequence[Series], targets: Sequence[str]) -> Any:
-    """One line a target: the median time until the k-th replica serves, by k, and its interval as bars. The first was
-    asked for by itself, and is a point beside its line."""
+def bar_title(name: str, whole_s: float) -> str:
+    """What a bar of `shares` is called."""
+    return _plain(f"{name}, {units.quantity(whole_s, 's')}")
+
+
+def growth(
+    rows: Sequence[Series],
+    targets: Sequence[str],
+    *,
+    metric: str = "kth_ready_s",
+    what: str = "replicas that serve",
+    first_apart: bool = True,
+) -> Any:
+    """One line a target: the median time until the k-th is there, by k, and its interval as bars. With `first_apart`
+    the first was asked for by itself, and is a point beside its line."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    told = [row for row in rows if row.metric == "kth_ready_s"]
+    told = [row for row in rows if row.metric == metric]
     for target in targets:
         ways: dict[str, list[Series]] = {}
         for row in told:
             if row.target == target:
-                ways.setdefault(" ".join([row.label, *_apart_by(row, "k", "rate", "replicas")]), []).append(row)
+                ways.setdefault(" ".join([row.label, *_apart_by(row, "k", "rate", "replicas", "burst")]), []).append(
+                    row
+                )
         for title, line in ways.items():
             points = sorted((int(row.dimensions["k"]), stats.estimate(row.values)) for row in line)
             found = [estimate for _, estimate in points]
-            gap = [None] * sum(k == 1 for k, _ in points)
+            gap = [None] * sum(first_apart and k == 1 for k, _ in points)
             figure.add_scatter(
                 x=_parted([k for k, _ in points], gap),
                 y=_parted([one.median for one in found], gap),
@@ -99,7 +120,7 @@ def growth(rows: Sequence[Series], targets: Sequence[str]) -> Any:
             )
     figure.update_layout(
         **{key: value for key, value in _layout(6).items() if key != "yaxis"},
-        xaxis={"title": "k, replicas that serve", "dtick": 1, "fixedrange": True},
+        xaxis={"title": f"k, {what}", "dtick": 1, "fixedrange": True},
         yaxis={"title": "s", "type": "log", "automargin": True, "fixedrange": True},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )

@@ -15,6 +15,8 @@ from lab.figures.evidence import Claims
 from lab.figures.series import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
 from lab.show import charts_memory, report_evidence, table_memory, table_wake
+from lab.show.calls import chart as calls_chart
+from lab.show.calls import table as calls_table
 from lab.show.charts import awake, distributions, growth, phases
 from lab.show.page import chart as _chart
 from lab.show.page import details as _details
@@ -56,6 +58,7 @@ def render(record: RunRecord) -> str:
         *_wake(record, rows),
         *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
+        *_calls(record, rows),
         *_memory(record, rows),
         *_density(record, rows),
         *_growth(record, rows),
@@ -145,6 +148,44 @@ def _where(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     )
 
 
+def _calls(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    names = [target.target for target in record.targets]
+    if any(series.call_chain(rows, name, kind) for name in names for kind in calls_table.KINDS):
+        yield "<h2>Where a call's time goes</h2>"
+        yield (
+            "<p>Medians of each step between the service's own instants, each bar the calls' own whole: cold, the "
+            "first of an initialized worker, and warm. Marks are what the platform showed of the new worker, counted "
+            "from the same instant; they are of another chain, and no part of the bar.</p>"
+        )
+        yield _chart("calls", calls_chart.calls(rows, names))
+        body = [
+            _phase_of_call(row)
+            for row in rows
+            if row.metric == "shown_s" or (row.metric == "phase_s" and series.CALL in row.dimensions)
+        ]
+        headings = ["target", "call", "phase", "told by", "median", "95 % interval", "range or quantiles", "n"]
+        yield _details("All phases of calls", _table(headings, body, figures_from=4), opened=True)
+    if any(row.metric == "kth_answer_s" for row in rows):
+        yield "<h2>A burst from zero</h2>"
+        yield (
+            "<p>Medians, with their 95 % intervals where there are any, of the time from just before the first of the "
+            "calls until the k-th of them has its answer. No worker was there before.</p>"
+        )
+        told = {"metric": "kth_answer_s", "what": "calls answered"}
+        yield _chart("burst", growth(rows, names, **told, first_apart=False))
+    lines = [
+        [series.label(target), *line] for target in record.targets for line in calls_table.beside(rows, target.target)
+    ]
+    if lines:
+        yield _table(["target", "what", "median", "interval or range", "n"], lines)
+
+
+def _phase_of_call(row: Series) -> list[str]:
+    told = row.dimensions
+    phase = f"{told.get('from', 'request')} → {told['to']}"
+    return [row.label, told[series.CALL], phase, told.get("source", "service"), *_figures(row)]
+
+
 def _growth(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     if any(row.metric == "kth_ready_s" for row in rows):
         yield "<h2>From one replica to N</h2>"
@@ -217,7 +258,7 @@ def _rest(rows: Sequence[Series]) -> Iterator[str]:
         yield _table(["", "what", *headings], [[title, what, *_figures(row)] for title, what, row in shown])
         if nothing:
             yield f"<p>0 each: {_text(nothing)}.</p>"
-    told = {"phase_s", "lead_s"} | table_memory.GROUPED
+    told = {"phase_s", "lead_s"} | table_memory.GROUPED | calls_table.GROUPED
     rest = [row for row in rows if row.metric in EXPLAINING and row.metric not in told]
     if rest:
         yield "<h2>And then</h2>"

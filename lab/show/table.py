@@ -17,6 +17,7 @@ from lab import units
 from lab.figures import notes, series, stats
 from lab.figures.series import EXPLAINING, SEEN, WAIT_METHOD, Series, Step
 from lab.show import table_evidence, table_memory, table_wake
+from lab.show.calls import table as calls_table
 from lab.show.listing import plain_table
 from lab.show.terminal import printable
 from lab.store.record import Outcome, RunRecord
@@ -30,6 +31,8 @@ LOOKS = {  # of a step in a bar, by the phase that ends it: a glyph for paper, a
     "main": ("█", "cyan"),
     "listening": ("▚", "magenta"),
     "ready": ("▓", "green"),
+    "handler": ("▒", "blue"),
+    "answer": ("▓", "green"),
 }
 _OTHER_LOOK = ("▞", "yellow")
 _MAX_BAR = 100
@@ -54,6 +57,7 @@ def render_run(record: RunRecord) -> RenderableType:
     if chains:
         parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
         parts += [_phases(rows, target) for target in chains]
+    parts += calls_table.parts(record, rows, _call)
     parts += table_wake.parts(record, rows)
     parts += table_memory.parts(record, rows)
     parts += table_evidence.parts(record)
@@ -179,18 +183,32 @@ class _Facts:
             yield table
 
 
-def _phases(rows: Sequence[Series], target: str) -> RenderableType:
-    service = series.chain(rows, target, series.SERVICE)
+def _steps(steps: Sequence[Step]) -> Table:
+    """Each step below the other, with its share of the whole; rows without one may be added."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     for _ in range(4):
         table.add_column(justify="right", no_wrap=True)
-    whole = sum(step.median for step in service)
-    for step in service:
+    whole = sum(step.median for step in steps)
+    for step in steps:
         glyph, colour = LOOKS.get(step.end, _OTHER_LOOK)
         share = units.share(step.median, whole)
         table.add_row(Text(glyph, colour), *_step_cells(step.series), _cell(share))
+    return table
+
+
+def _call(steps: Sequence[Step], shown: Sequence[Series]) -> RenderableType:
+    """One kind of call: its steps, and when its platform showed something."""
+    table = _steps(steps)
+    for row in shown:
+        table.add_row(_cell("shown"), *_step_cells(row))
+    return Padding(Group(_Bar(steps), table), (0, 0, 0, 2))
+
+
+def _phases(rows: Sequence[Series], target: str) -> RenderableType:
+    service = series.chain(rows, target, series.SERVICE)
+    table = _steps(service)
     for step in series.chain(rows, target, series.ENGINE):
         table.add_row(_cell("engine"), *_step_cells(step.series))
     for row in rows:
@@ -205,7 +223,7 @@ def _phases(rows: Sequence[Series], target: str) -> RenderableType:
 
 def _step_cells(row: Series) -> list[Text]:
     found = stats.estimate(row.values)
-    name = f"{row.dimensions['from']} → {row.dimensions['to']}"
+    name = f"{row.dimensions.get('from', 'request')} → {row.dimensions['to']}"
     cells = (name, units.quantity(found.median, row.unit), _interval(found, row.unit), f"n {found.n}")
     return [_cell(cell) for cell in cells]
 

@@ -335,10 +335,10 @@ def test_a_failed_launch_keeps_its_own_error_where_removing_fails_too(
             instance.delete = fail_once  # type: ignore[method-assign]
             return instance
 
-    def odd(*_: object) -> bool:
+    def odd(*_: object, **__: object) -> bool:
         raise MeasurementError("odd clock")
 
-    monkeypatch.setattr("lab.launch.session._proves_shared", odd)
+    monkeypatch.setattr("lab.launch.session.proves_shared", odd)
     driver = Silent("", Context(run_dir=Path("/"), cache_dir=Path("/")))
     driver.engine = drivers["a"].engine  # type: ignore[attr-defined]
     run(store, {"a": driver}, rounds=1, warmup=0)
