@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lab.errors import BadInput
 
 KEEP_ALIVE = "socket-keep-alive"
-KEEP_ALIVE_S = 60.0
+KEEP_ALIVE_S = 300.0
 _LEAST_S, _MOST_S = 0.1, 86_400.0
 
 

@@ -33,8 +33,8 @@ def test_a_keep_alive_that_is_none_is_refused_on_one_line_with_the_remedy(text: 
     assert "\n" not in error.value.brief and "-o socket-keep-alive=2" in error.value.resolution
 
 
-def test_a_keep_alive_is_in_seconds_and_a_minute_unless_given() -> None:
-    assert (keep_alive_s({}), keep_alive_s({"socket-keep-alive": "0.5"})) == (60.0, 0.5)
+def test_a_keep_alive_is_in_seconds_and_five_minutes_unless_given() -> None:
+    assert (keep_alive_s({}), keep_alive_s({"socket-keep-alive": "0.5"})) == (300.0, 0.5)
 
 
 def test_an_unknown_variant_is_refused_with_those_that_there_are(context: Context) -> None:
