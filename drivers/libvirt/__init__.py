@@ -25,6 +25,7 @@ from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
 from drivers.libvirt.media import Media, prepare_media
+from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
@@ -54,6 +55,7 @@ class LibvirtDriver:
             raise Unsupported(f"libvirt has no variant '{variant}'", resolution="see `lab targets`")
         self.name = "libvirt"
         self.variant = variant or _DEFAULT_VARIANT
+        self._variant = VARIANTS[self.variant]
         self._context = context
         self._lock = threading.Lock()
         self._domains: Domains | None = None
@@ -62,12 +64,8 @@ class LibvirtDriver:
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
-        return {
-            "": "a virtual machine as most are: the same as q35",
-            "q35": "QEMU's PC with PCI Express",
-            "pc": "QEMU's older PC with PCI (i440FX)",
-            "microvm": "QEMU's minimal machine, without PCI",
-        }
+        about = {name: variant.about for name, variant in VARIANTS.items()}
+        return {"": f"a virtual machine as most are: the same as {_DEFAULT_VARIANT}", **about}
 
     def info(self) -> Info:
         """Raises DriverUnavailable, and BadInput for options that cannot be meant."""
@@ -84,6 +82,7 @@ class LibvirtDriver:
             version, uri = dotted(connection.getLibVersion()), connection.getURI()
         emulator = host.emulator
         slow = slow_launch(connection)
+        left_out = [part.what for part in self._variant.left_out]
         return Info(
             engine="libvirt and QEMU",
             version=f"libvirt {version}, QEMU {emulator.version}",
@@ -117,6 +116,7 @@ class LibvirtDriver:
                 },
                 "cpu_limit": "virtual CPUs, and a cgroup quota for a fraction" if host.cpu_quota else "virtual CPUs",
                 **({"slow_launch": slow} if slow else {}),
+                **({"left_out": left_out} if left_out else {}),
                 "stop_request": "a line on the guest's console, then destroy",
                 "saved_by": "libvirt's save and restore: QEMU's migration to a file, without mapped-ram",
             },
@@ -156,7 +156,7 @@ class LibvirtDriver:
                 Plan(
                     name=name,
                     uuid=identity,
-                    variant=self.variant,
+                    machine=self._variant.machine,
                     accel=host.accel,
                     spec=spec,
                     kernel=media.kernel,
@@ -226,7 +226,7 @@ class LibvirtDriver:
         if self._host is None:
             self._host = ask_host(
                 self._connected().connection,
-                self.variant,
+                self._variant.machine,
                 accel=self._option("accel"),
                 kernel_option=self._option("kernel"),
                 cache_dir=self._context.cache_dir,
@@ -242,7 +242,7 @@ class LibvirtDriver:
                     found = kernel.obtain(option, cache)
                     self._host = None  # without a kernel KVM could not be proven: it is asked anew
                 with filling("what guests boot from", self._context.run_dir):
-                    media = prepare_media(spec, self.variant, found, self._context)
+                    media = prepare_media(spec, self._variant, found, self._context)
             except OSError as error:
                 raise DriverError(
                     f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",
@@ -253,7 +253,7 @@ class LibvirtDriver:
         return self._prepared[1]
 
     def _command_line(self, host: Host, spec: Spec, *, disk: bool) -> str:
-        return command_line(self.variant, host.accel, spec, disk=disk, tsc_khz=host.tsc_khz)
+        return command_line(self._variant, host.accel, spec, disk=disk, tsc_khz=host.tsc_khz)
 
     def _option(self, name: str) -> str:
         return self._context.options.get(name, "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drivers.libvirt.variants import Variant
 from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
 from lab.errors import Unsupported
@@ -24,7 +25,8 @@ QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
 """What QEMU's user-mode network gives its guest (qemu-system(1), -netdev user)."""
 _PERIOD_US = 100_000
-_TB_CACHE_MIB = 32
+_TB_CACHE_MIB = 64
+"""TCG's translations, which are thrown away when there is no more room: a guest needs some 40 MiB to become ready."""
 _DISK_SLOT, _NETWORK_SLOT, _ENTROPY_SLOT = "0x10", "0x11", "0x12"
 """Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
@@ -34,11 +36,11 @@ _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a domain's XML is made of."""
+    """All that a domain's XML is made of; `machine` is QEMU's."""
 
     name: str
     uuid: str
-    variant: str
+    machine: str
     accel: str
     spec: Spec
     kernel: Path
@@ -72,7 +74,7 @@ def domain_xml(plan: Plan) -> str:
         *_tuning(plan, held),
         _e(
             "os",
-            _e("type", "hvm", arch="x86_64", machine=plan.variant),
+            _e("type", "hvm", arch="x86_64", machine=plan.machine),
             _e("kernel", str(plan.kernel)),
             _e("initrd", str(plan.initramfs)),
             _e("cmdline", plan.command_line),
@@ -89,17 +91,21 @@ def domain_xml(plan: Plan) -> str:
     return text_of(domain)
 
 
-def command_line(variant: str, accel: str, spec: Spec, *, disk: bool, tsc_khz: int | None = None) -> str:
+def command_line(variant: Variant, accel: str, spec: Spec, *, disk: bool, tsc_khz: int | None = None) -> str:
     """The guest kernel's command line.
 
     `loglevel=6` leaves the kernel's notices and warnings on the console, so that it does not wait for the serial line
     much, and its first line comes as soon as it runs (earlyprintk). A panic ends the guest at once.
     """
     words = ["loglevel=6", "earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200", "panic=-1", "reboot=t"]
+    words += variant.words()
     if accel == "tcg":
         words.append("no_timer_check")  # timers that an emulator delays are not broken
-        if variant == "microvm" and tsc_khz:
+        words.append("noreplace-smp")  # locks cost nothing where one CPU is emulated, and taking 9,000 of them out does
+        if variant.machine == "microvm" and tsc_khz:
             words.append(f"tsc_early_khz={tsc_khz}")  # no other timer is there to calibrate it by
+            # Nor to check it by, but ticks: those that come late on a busy host would make the guest give up its clock.
+            words.append("tsc=reliable")
     if launch := spec.labels.get("lab.launch"):
         words.append(f"lab.hostname={launch[:12]}")
     words += [f"lab.ip={GUEST_ADDRESS}", f"lab.gw={GUEST_GATEWAY}", f"lab.port={spec.port}"]
@@ -179,7 +185,7 @@ def _clock(plan: Plan) -> etree._Element:
     offset_s = plan.spec.guest_clock_offset_s
     if not offset_s:
         return _e("clock", offset="utc")
-    if plan.variant == "microvm" and plan.accel == "kvm":
+    if plan.machine == "microvm" and plan.accel == "kvm":
         # QEMU, hw/i386/microvm.c: it gets its RTC only where there is no KVM to tell it the time.
         raise Unsupported(
             "a microvm under KVM has no clock of its own that could be wrong", resolution="choose libvirt:q35"
@@ -189,7 +195,7 @@ def _clock(plan: Plan) -> etree._Element:
 
 def _features(plan: Plan) -> etree._Element:
     features = _e("features", _e("acpi"))
-    if plan.variant != "microvm":
+    if plan.machine != "microvm":
         features.append(_e("apic"))
     if plan.accel == "tcg":
         features.append(_e("tcg", _e("tb-cache", str(_TB_CACHE_MIB), unit="MiB")))
@@ -252,7 +258,7 @@ def _entropy(plan: Plan) -> etree._Element:
 
 
 def _address(plan: Plan, slot: str) -> etree._Element:
-    if plan.variant == "microvm":
+    if plan.machine == "microvm":
         return _e("address", type="virtio-mmio")
     # A place of our own on the root bus, or libvirt adds PCI Express ports that nothing else needs.
     return _e("address", type="pci", domain="0", bus="0", slot=slot, function="0")
@@ -262,7 +268,7 @@ def _qemu_arguments(plan: Plan) -> etree._Element:
     """The network as QEMU's own arguments: libvirt 9.0's `<interface type='user'>` can neither forward nor restrict."""
     forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
     device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
-    if plan.variant == "microvm":
+    if plan.machine == "microvm":
         device = "virtio-net-device,netdev=lab0"
     arguments = ("-netdev", f"user,id=lab0,restrict=on,ipv6=off,hostfwd={forward}", "-device", device)
     return _e(f"{{{QEMU_URI}}}commandline", *(_e(f"{{{QEMU_URI}}}arg", value=argument) for argument in arguments))

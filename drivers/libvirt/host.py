@@ -35,7 +35,7 @@ class Host:
     tsc_khz: int | None
 
 
-def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel_option: str, cache_dir: Path) -> Host:
+def ask_host(connection: libvirt.virConnect, machine: str, *, accel: str, kernel_option: str, cache_dir: Path) -> Host:
     """Find out, proving KVM where this boot of the host has not seen the proof.
 
     Raises DriverUnavailable where QEMU is missing or the forced `accel` cannot be had, BadInput for an unknown one.
@@ -47,7 +47,7 @@ def ask_host(connection: libvirt.virConnect, variant: str, *, accel: str, kernel
         )
     if accel and accel not in ACCELS:
         raise BadInput(f"'{accel}' is no accelerator", resolution="give -o accel=kvm, -o accel=tcg, or neither")
-    emulator = find_emulator(connection, variant)
+    emulator = find_emulator(connection, machine)
     proof = _proof(emulator, kernel_option, cache_dir, again=accel == "kvm")
     if accel == "kvm" and not proof.proven:
         raise DriverUnavailable(

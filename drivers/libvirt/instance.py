@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,17 +31,27 @@ _KILLED = b"lab-guest killed after"
 _RANDOM = re.compile(rb"\[ *(\d+\.\d+)\] random: crng init done")  # drivers/char/random.c
 
 
+@dataclass(slots=True, kw_only=True)
+class _Life:
+    """Who wants to be told of a domain's start and end, and what libvirt has told: that its guest has shut down, that
+    the domain has ended."""
+
+    resumed: Callable[[], None] | None = None
+    gone: Callable[[], None] | None = None
+    shut: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
 class Domains:
     """A connection, and who wants to be told of which domain's life."""
 
     def __init__(self, connection: libvirt.virConnect) -> None:
         """Raises DriverUnavailable when the connection broke since it was opened."""
         self.connection = connection
-        self._resumed: dict[str, Callable[[], None]] = {}
-        self._gone: dict[str, Callable[[], None]] = {}
-        self._ended: dict[str, threading.Event] = {}
+        self._lives: dict[str, _Life] = {}
         library = sdk()
         self._running, self._stopped = library.VIR_DOMAIN_EVENT_RESUMED, library.VIR_DOMAIN_EVENT_STOPPED
+        self._shut = library.VIR_DOMAIN_EVENT_SHUTDOWN
         with translated("watch the domains"):
             self._callback = connection.domainEventRegisterAny(
                 None, library.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._told, None
@@ -56,16 +67,16 @@ class Domains:
     def watch(self, identity: str, resumed: Callable[[], None], gone: Callable[[], None]) -> None:
         """From the event loop's thread, call `resumed` when the domain with UUID `identity` starts to run, and `gone`
         when it ends though nobody here asked it to (see `expect_end`)."""
-        self._ended[identity] = threading.Event()
-        self._resumed[identity], self._gone[identity] = resumed, gone
+        self._lives[identity] = _Life(resumed=resumed, gone=gone)
 
     def watched(self, identity: str) -> bool:
         """Whether the domain's end would be one that nobody here asked for."""
-        return identity in self._gone
+        life = self._lives.get(identity)
+        return life is not None and life.gone is not None
 
     def expect_end(self, identity: str) -> None:
         """The domain is being ended on purpose. Idempotent."""
-        self._gone.pop(identity, None)
+        self._life(identity).gone = None
 
     def expect_sleep(self, identity: str) -> Callable[[], None] | None:
         """The domain is being put to sleep: it may end, and when it runs again that is no start of it. Returns whom its
@@ -81,20 +92,22 @@ class Domains:
 
     def unwatch(self, identity: str) -> None:
         """Call nothing any more. Idempotent."""
-        self._resumed.pop(identity, None)
-        self._gone.pop(identity, None)
-        self._ended.pop(identity, None)
+        self._lives.pop(identity, None)
 
-    def await_end(self, identity: str, timeout_s: float) -> bool:
-        """Whether libvirt no longer knows the domain, within `timeout_s`. Raises DriverError."""
+    def await_end(self, identity: str, timeout_s: float, *, or_shut: bool = False) -> bool:
+        """Whether libvirt no longer knows the domain, within `timeout_s`; with `or_shut`, or has told of its guest that
+        it shut down, after which it ends QEMU. Raises DriverError."""
         deadline = time.monotonic() + timeout_s
+        life = self._life(identity)
         while self.find(identity) is not None:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._ended.setdefault(identity, threading.Event()).wait(min(left, _LOOK_S))
-            if self._ended[identity].is_set():
+            (life.shut if or_shut else life.ended).wait(min(left, _LOOK_S))
+            if life.ended.is_set():
                 time.sleep(0.001)  # the event comes a moment before the domain is off the list
+            elif or_shut and life.shut.is_set():
+                return True
         return True
 
     def find(self, identity: str) -> libvirt.virDomain | None:
@@ -133,8 +146,7 @@ class Domains:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._resumed.clear()
-        self._gone.clear()
+        self._lives.clear()
         with contextlib.suppress(sdk().libvirtError):  # a broken connection has let go already
             self.connection.domainEventDeregisterAny(self._callback)
         with contextlib.suppress(sdk().libvirtError):
@@ -143,14 +155,22 @@ class Domains:
     def _told(
         self, _connection: libvirt.virConnect, domain: libvirt.virDomain, event: int, _detail: int, _opaque: object
     ) -> None:
-        identity = domain.UUIDString()
-        if event == self._running and identity in self._resumed:
-            self._resumed[identity]()
-        elif event == self._stopped and identity in self._ended:
-            self._ended[identity].set()
-            if gone := self._gone.get(identity):
+        life = self._lives.get(domain.UUIDString())
+        if life is None:
+            return
+        if event == self._running and life.resumed is not None:
+            life.resumed()
+        elif event == self._shut:
+            life.shut.set()
+        elif event == self._stopped:
+            life.ended.set()
+            life.shut.set()
+            if gone := life.gone:
                 gone()
-            self._gone.pop(identity, None)
+            life.gone = None
+
+    def _life(self, identity: str) -> _Life:
+        return self._lives.setdefault(identity, _Life())
 
 
 Connected = Callable[[], Domains]
@@ -187,7 +207,11 @@ class LibvirtInstance:
         return self._console.text() if self._console else b""
 
     def stop(self, *, timeout_s: float) -> None:
-        """Ask the guest's init by its console, then destroy; returns when libvirt has let go of the domain."""
+        """Ask the guest's init by its console, then destroy; returns when libvirt says that the guest has shut down and
+        its QEMU has ended, or has let go of the domain.
+
+        It lets go only once QEMU's process has been reaped, for which it looks every 0.2 s: that is `delete`'s to wait
+        for (docs/guests.md)."""
         self._remember_process()
         self._connected().expect_end(self.id)
         if self._connected().find(self.id) is None:
@@ -197,7 +221,7 @@ class LibvirtInstance:
             if self._console
             else self._console_path is not None and type_into(self._console_path, STOP_LINE)
         )
-        if not asked or not self._connected().await_end(self.id, timeout_s):
+        if not asked or not self._ends(timeout_s):
             self._killed = bool(asked)
             self._destroy()
 
@@ -301,8 +325,18 @@ class LibvirtInstance:
                 self._process = entry.process
                 return
 
+    def _ends(self, timeout_s: float) -> bool:
+        begun = time.monotonic()
+        if not self._connected().await_end(self.id, timeout_s, or_shut=True):
+            return False
+        left = timeout_s - (time.monotonic() - begun)
+        return self._process.wait(left) if self._process else self._connected().await_end(self.id, left)
+
     def _destroy(self) -> None:
         self._connected().expect_end(self.id)
+        # What has ended by itself libvirt is about to let go of; asked once more, it would begin anew.
+        if self._process and not self._process.alive() and self._connected().await_end(self.id, _DESTROY_S):
+            return
         domain = self._connected().find(self.id)
         if domain is None:
             return

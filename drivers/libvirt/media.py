@@ -19,6 +19,7 @@ from pathlib import Path
 from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from drivers.libvirt.variants import Variant
 from lab.driver import Context
 from lab.host.rlimits import granted
 from lab.service.build import build_guest_init, build_service
@@ -43,8 +44,8 @@ class Media:
     entropy: bool = True
 
 
-def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Context) -> Media:
-    """The files for `spec` on `variant`'s machine, made unless they are there. Raises LabError, OSError."""
+def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Context) -> Media:
+    """The files for `spec` and `variant`, made unless they are there. Raises LabError, OSError."""
     run_dir, cache_dir = context.run_dir, context.cache_dir
     folder = run_dir / _FOLDER
     folder.mkdir(exist_ok=True)
@@ -54,7 +55,7 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Contex
     disk, config, files = None, _service_config(spec), [_service_file(cache_dir)]
     entropy = modules.known(kernel.modules, "virtio_rng")
     # Its random numbers first: they come while the rest is loaded.
-    needed = [_BUS[variant], *(["virtio_rng"] if entropy else []), "virtio_net"]
+    needed = [_BUS[variant.machine], *(["virtio_rng"] if entropy else []), "virtio_net"]
     if not spec.builtin:
         from drivers.libvirt.rootfs import foreign_root
 
@@ -62,7 +63,10 @@ def prepare_media(spec: Spec, variant: str, kernel: GuestKernel, context: Contex
         config, files = foreign_root(spec, disk, context), []
         needed += ["virtio_blk", "ext4"]
     contents = [*files, file("lab/config", config.encode())]
-    packed = initramfs(build_guest_init(cache_dir).read_bytes(), modules.resolve(kernel.modules, needed), contents)
+    loaded = modules.resolve(kernel.modules, needed)
+    if variant.unsigned:
+        loaded = [(name, modules.without_signature(data)) for name, data in loaded]
+    packed = initramfs(build_guest_init(cache_dir).read_bytes(), loaded, contents)
     archive = _once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
     return Media(kernel=image, initramfs=archive, disk=disk, entropy=entropy)
 

@@ -11,6 +11,8 @@ from drivers.libvirt.bzimage import unzstd
 from lab.errors import Unsupported
 
 _SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
+_SIGNED = b"~Module signature appended~\n"
+_ABOUT_SIGNATURE = 12
 
 
 def _plain(name: str) -> str:
@@ -56,6 +58,19 @@ def depends(module: bytes) -> list[str]:
     if not found:
         return []
     return [_plain(name) for name in rest.split(b"\0")[0].decode("ascii", "replace").split(",") if name]
+
+
+def without_signature(module: bytes) -> bytes:
+    """`module` as it was before it was signed; one that is not signed, or in a way not known here, as it is.
+
+    Behind the module come the signature, 12 bytes about it of which the last 4 are its length, and a line
+    (scripts/sign-file.c).
+    """
+    if not module.endswith(_SIGNED):
+        return module
+    about = len(module) - len(_SIGNED) - _ABOUT_SIGNATURE
+    signature = int.from_bytes(module[about + 8 : about + _ABOUT_SIGNATURE], "big") if about > 0 else 0
+    return module[: about - signature] if 0 < signature < about else module
 
 
 def _builtin(root: Path) -> set[str]:

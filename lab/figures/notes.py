@@ -73,6 +73,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_waiting(rows),
         *_health(record),
         *_slow(record),
+        *_left_out(record),
         *_ticks(record),
     ]
     if any(_accel(target.info) == "tcg" for target in record.targets):
@@ -358,6 +359,13 @@ def _slow(record: RunRecord) -> Iterator[str]:
         ]
         if taken:
             yield slow_launch(target, stats.estimate(taken).median)
+
+
+def _left_out(record: RunRecord) -> Iterator[str]:
+    """What a target's variant lacks, so that its row is not taken for the row of what it was made from."""
+    for target in record.targets:
+        if left_out := (target.info.get("facts") or {}).get("left_out"):
+            yield f"{series.label(target)} is without {', '.join(left_out)}: what it gains is what they cost."
 
 
 def _ticks(record: RunRecord) -> Iterator[str]:

@@ -21,6 +21,7 @@ from drivers.libvirt.domain import (
     labels_of,
     vcpus,
 )
+from drivers.libvirt.variants import VARIANTS
 from drivers.libvirt.xml import text_of
 from lab.errors import LaunchError, Unsupported
 from lab.spec import Endpoint, Spec
@@ -29,11 +30,11 @@ from lab.units import MIB
 HOSTILE = {"lab.run": "r", "lab.note": "</metadata><qemu:commandline>'\"&amp;]]>"}
 
 
-def plan(variant: str = "q35", **changes: object) -> Plan:
+def plan(machine: str = "q35", **changes: object) -> Plan:
     made = Plan(
         name="lab-q35-1",
         uuid=str(uuid.UUID(int=7)),
-        variant=variant,
+        machine=machine,
         accel="tcg",
         spec=Spec(labels=HOSTILE, port=80),
         kernel=Path("/r/kernel"),
@@ -109,15 +110,15 @@ def test_a_guests_clock_is_right_unless_its_spec_says_how_wrong() -> None:
         assert dict(clock.attrib) == {"offset": "variable", "adjustment": "-86400", "basis": "utc"}
     with pytest.raises(Unsupported):  # it would show the host's time, silently
         domain_xml(plan("microvm", spec=day, accel="kvm"))
-    assert "no-kvmclock" in command_line("q35", "kvm", day, disk=False).split()
-    assert "no-kvmclock" not in command_line("q35", "kvm", Spec(nonce="n"), disk=False).split()
+    assert "no-kvmclock" in command_line(VARIANTS["q35"], "kvm", day, disk=False).split()
+    assert "no-kvmclock" not in command_line(VARIANTS["q35"], "kvm", Spec(nonce="n"), disk=False).split()
 
 
 def test_only_a_spec_that_asks_for_it_gives_the_guest_leave_to_panic() -> None:
-    words = command_line("q35", "tcg", Spec(nonce="5eed", guest_panic=True), disk=False).split()
+    words = command_line(VARIANTS["q35"], "tcg", Spec(nonce="5eed", guest_panic=True), disk=False).split()
     assert {"lab.nonce=5eed", "lab.panic=5eed", "panic=-1"} <= set(words)
     for spec in (Spec(nonce="5eed"), Spec(guest_panic=True)):
-        assert "lab.panic" not in command_line("q35", "tcg", spec, disk=False)
+        assert "lab.panic" not in command_line(VARIANTS["q35"], "tcg", spec, disk=False)
 
 
 def test_a_guest_that_ends_is_gone_and_reachable_from_loopback_alone() -> None:
@@ -156,22 +157,23 @@ def test_a_guest_has_the_hosts_random_numbers_where_its_kernel_takes_them(varian
 
 def test_a_guest_is_called_as_a_bare_container_of_its_launch_is() -> None:
     spec = Spec(nonce="n", labels={"lab.launch": "0123456789abcdef"})
-    assert "lab.hostname=0123456789ab" in command_line("q35", "tcg", spec, disk=False).split()
-    assert "lab.hostname" not in command_line("q35", "tcg", Spec(nonce="n"), disk=False)
+    assert "lab.hostname=0123456789ab" in command_line(VARIANTS["q35"], "tcg", spec, disk=False).split()
+    assert "lab.hostname" not in command_line(VARIANTS["q35"], "tcg", Spec(nonce="n"), disk=False)
 
 
 def test_emulation_is_bounded_and_kvm_gives_the_hosts_cpu() -> None:
     emulated, virtual = root(plan()), root(plan(accel="kvm"))
-    assert emulated.get("type") == "qemu" and emulated.findtext("features/tcg/tb-cache") == "32"
+    assert emulated.get("type") == "qemu" and emulated.findtext("features/tcg/tb-cache") == "64"
     assert virtual.get("type") == "kvm" and virtual.find("features/tcg") is None
     cpu = virtual.find("cpu")
     assert cpu is not None and cpu.get("mode") == "host-passthrough"
 
 
 def test_the_command_line_names_the_launch_and_its_root() -> None:
-    words = command_line("q35", "kvm", Spec(nonce="ab", port=81), disk=True).split()
+    words = command_line(VARIANTS["q35"], "kvm", Spec(nonce="ab", port=81), disk=True).split()
     assert {"lab.nonce=ab", "lab.port=81", "lab.root=/dev/vda", "lab.rootfstype=ext4", "panic=-1"} <= set(words)
-    assert "no_timer_check" not in words
-    assert "tsc_early_khz=5" in command_line("microvm", "tcg", Spec(), disk=False, tsc_khz=5).split()
-    assert "tsc_early_khz" not in command_line("q35", "tcg", Spec(), disk=False, tsc_khz=5)
-    assert "lab.root" not in command_line("q35", "tcg", Spec(), disk=False)
+    assert not {"no_timer_check", "noreplace-smp", "tsc=reliable"} & set(words), "an emulator's"
+    emulated = command_line(VARIANTS["microvm"], "tcg", Spec(), disk=False, tsc_khz=5).split()
+    assert {"tsc_early_khz=5", "tsc=reliable", "no_timer_check", "noreplace-smp"} <= set(emulated)
+    assert "tsc" not in command_line(VARIANTS["q35"], "tcg", Spec(), disk=False, tsc_khz=5), "it has other timers"
+    assert "lab.root" not in command_line(VARIANTS["q35"], "tcg", Spec(), disk=False)

@@ -19,6 +19,7 @@ from drivers.libvirt import media, rootfs
 from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.guest import Entry, cpio, directory, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context
 from lab.errors import DriverError, Unsupported
 from lab.image import ImageArchive
@@ -204,7 +205,7 @@ def test_media_are_written_once_and_not_for_all(tmp_path: Path, monkeypatch: pyt
     run.mkdir()
 
     def prepared(spec: Spec) -> media.Media:
-        return media.prepare_media(spec, "q35", kernel, Context(run_dir=run, cache_dir=cache))
+        return media.prepare_media(spec, VARIANTS["q35"], kernel, Context(run_dir=run, cache_dir=cache))
 
     first = prepared(Spec())
     before = {path: path.stat().st_mtime_ns for path in (first.kernel, first.initramfs)}

@@ -151,6 +151,20 @@ def test_modules_come_after_what_they_need_and_unpacked(tmp_path: Path) -> None:
         modules.resolve(tmp_path, ["nvme"])
 
 
+def signed(module: bytes, signature: bytes, *, length: int | None = None) -> bytes:
+    """As scripts/sign-file does: id_type PKCS#7, then the signature's length as a big-endian word."""
+    about = struct.pack(">BBBBB3xI", 0, 0, 2, 0, 0, len(signature) if length is None else length)
+    return module + signature + about + b"~Module signature appended~\n"
+
+
+def test_a_module_is_as_before_it_was_signed_and_what_is_no_signature_stays() -> None:
+    module = b"\x7fELF~Module signature appended~\n and more"
+    assert modules.without_signature(signed(module, b"PKCS7" * 100)) == module
+    assert modules.without_signature(module) == module
+    for odd in (signed(module, b"", length=0), signed(b"", b"x", length=9), signed(module, b"x", length=2**32 - 1)):
+        assert modules.without_signature(odd) == odd
+
+
 def test_a_zstd_module_without_zstd_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel/virtio.ko.zst").write_bytes(b"\x28\xb5\x2f\xfd")

@@ -1,0 +1,90 @@
+"""The variants: which machine of QEMU's a guest gets, and what of its kernel is left out.
+
+That is by its command line (Documentation/admin-guide/kernel-parameters.txt) and the modules that it is given. Words
+and start-up calls that a kernel does not know change nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+_SELF_TESTS = "cryptomgr.notests=1"
+"""Of the kernel's ciphers, each at its registration (crypto/algboss.c): nothing that a service could see."""
+_SELF_TEST_CALLS = ("crypto_kdf108_init",)
+"""Start-up calls that do nothing but test: a key derivation (crypto/kdf_sp800108.c)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """`what` is left out of a kernel, for a reader: by words of its command line, by start-up calls that are not made,
+    by modules without their signatures (`unsigned`)."""
+
+    what: str
+    words: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+    unsigned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """QEMU's `machine`, what it is in words, and what of the guest's kernel is left out."""
+
+    machine: str
+    about: str
+    left_out: tuple[Part, ...] = ()
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether the guest's modules come without their signatures."""
+        return any(part.unsigned for part in self.left_out)
+
+    def words(self) -> Iterator[str]:
+        """The kernel's words for what is left out, the self-tests of every guest's among them."""
+        yield _SELF_TESTS
+        for part in self.left_out:
+            yield from part.words
+        calls = [*_SELF_TEST_CALLS, *(call for part in self.left_out for call in part.calls)]
+        yield f"initcall_blacklist={','.join(calls)}"
+
+
+_LEAN = (
+    Part(
+        what="tracing and kprobes",
+        calls=(
+            "init_kprobes",
+            "trace_eval_init", "trace_eval_sync", "tracer_init_tracefs", "event_trace_init", "event_trace_enable",
+            "init_dynamic_event", "init_kprobe_trace", "init_trace_printk_function_export",
+        ),
+    ),
+    Part(what="IPv6", words=("ipv6.disable=1",)),
+    Part(what="Linux security modules", words=("lsm=capability", "apparmor=0")),
+    Part(what="auditing", words=("audit=0",)),
+    Part(what="zeroing of allocated memory", words=("init_on_alloc=0",)),
+    Part(
+        what="certificates, module signatures, IMA and EVM",
+        calls=(
+            "load_system_certificate_list", "blacklist_init", "platform_keyring_init", "machine_keyring_init",
+            "init_encrypted", "init_ima", "init_evm",
+        ),
+        unsigned=True,
+    ),
+    Part(
+        what="kernel functions for BPF, and CUBIC",  # each registration makes the kernel read its own type information
+        calls=(
+            "btf_module_init", "kfunc_init", "bpf_rstat_kfunc_init", "bpf_key_sig_kfuncs_init",
+            "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init", "cubictcp_register",
+        ),
+    ),
+)  # fmt: skip
+
+VARIANTS: Mapping[str, Variant] = {
+    "q35": Variant(machine="q35", about="QEMU's PC with PCI Express"),
+    "pc": Variant(machine="pc", about="QEMU's older PC with PCI (i440FX)"),
+    "microvm": Variant(machine="microvm", about="QEMU's minimal machine, without PCI"),
+    "microvm-lean": Variant(
+        machine="microvm",
+        about=f"a microvm whose kernel starts without {', '.join(part.what for part in _LEAN)}",
+        left_out=_LEAN,
+    ),
+}
