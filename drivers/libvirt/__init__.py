@@ -82,7 +82,7 @@ class LibvirtDriver:
             version, uri = dotted(connection.getLibVersion()), connection.getURI()
         emulator = host.emulator
         slow = slow_launch(connection)
-        left_out = [part.what for part in self._variant.left_out]
+        left_out = [part.what for part in self._variant.parts(host.accel)]
         return Info(
             engine="libvirt and QEMU",
             version=f"libvirt {version}, QEMU {emulator.version}",

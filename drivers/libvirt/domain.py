@@ -98,7 +98,7 @@ def command_line(variant: Variant, accel: str, spec: Spec, *, disk: bool, tsc_kh
     much, and its first line comes as soon as it runs (earlyprintk). A panic ends the guest at once.
     """
     words = ["loglevel=6", "earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200", "panic=-1", "reboot=t"]
-    words += variant.words()
+    words += variant.words(accel)
     if accel == "tcg":
         words.append("no_timer_check")  # timers that an emulator delays are not broken
         words.append("noreplace-smp")  # locks cost nothing where one CPU is emulated, and taking 9,000 of them out does

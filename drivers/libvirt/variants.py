@@ -18,12 +18,13 @@ _SELF_TEST_CALLS = ("crypto_kdf108_init",)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """`what` is left out of a kernel, for a reader: by words of its command line, by start-up calls that are not made,
-    by modules without their signatures (`unsigned`)."""
+    by modules without their signatures (`unsigned`). `emulated`: only where that is dear, in an emulator."""
 
     what: str
     words: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     unsigned: bool = False
+    emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +40,17 @@ class Variant:
         """Whether the guest's modules come without their signatures."""
         return any(part.unsigned for part in self.left_out)
 
-    def words(self) -> Iterator[str]:
+    def parts(self, accel: str) -> list[Part]:
+        """What is left out where guests run by `accel`."""
+        return [part for part in self.left_out if accel == "tcg" or not part.emulated]
+
+    def words(self, accel: str) -> Iterator[str]:
         """The kernel's words for what is left out, the self-tests of every guest's among them."""
         yield _SELF_TESTS
-        for part in self.left_out:
+        parts = self.parts(accel)
+        for part in parts:
             yield from part.words
-        calls = [*_SELF_TEST_CALLS, *(call for part in self.left_out for call in part.calls)]
+        calls = [*_SELF_TEST_CALLS, *(call for part in parts for call in part.calls)]
         yield f"initcall_blacklist={','.join(calls)}"
 
 
@@ -76,6 +82,7 @@ _LEAN = (
             "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init", "cubictcp_register",
         ),
     ),
+    Part(what="repeated string instructions", words=("clearcpuid=rep_good",), emulated=True),
 )  # fmt: skip
 
 VARIANTS: Mapping[str, Variant] = {

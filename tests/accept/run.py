@@ -2,7 +2,7 @@
 
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
-The parts: waiting, readiness, docker, qemu, overhead, memory, neighbour, hostkernel, functions, trees,
+The parts: waiting, readiness, docker, qemu, guest, overhead, memory, neighbour, hostkernel, functions, trees,
 figures, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
@@ -28,6 +28,8 @@ from docker_pairs import docker_pairs
 from figures_accept import figures
 from functions_accept import PAIRS as FUNCTION_PAIRS
 from functions_accept import functions
+from guest_accept import ROUNDS as GUEST_ROUNDS
+from guest_accept import guest
 from hostkernel_accept import ROUNDS as HOSTKERNEL_ROUNDS
 from hostkernel_accept import hostkernel
 from memory_accept import PAIRS as MEMORY_PAIRS
@@ -57,6 +59,7 @@ TITLES = {
     "readiness": "`ready` against one patient client, for answers that take time or CPU",
     "docker": "Docker by the lab against a separate program (raw HTTP, a request every 2 ms)",
     "qemu": "libvirt against QEMU by hand",
+    "guest": "Guests that are spared self-tests, and lean ones, against guests as they were; and how soon they stop",
     "overhead": "System calls and CPU work by the service against a plain C loop in the same target",
     "memory": "Memory: smem beside the lab, 20 MiB more in a real service, alarms of made-up runs",
     "neighbour": "A busy neighbour on the same CPU, and none",
@@ -89,6 +92,7 @@ def main() -> int:
         "readiness": lambda: readiness(options.pairs or READINESS_PAIRS, chance, FULL_GRID if options.full else GRID),
         "docker": lambda: docker_pairs(options.pairs or DOCKER_PAIRS, chance),
         "qemu": lambda: qemu_pairs(options.pairs or QEMU_PAIRS, chance),
+        "guest": lambda: guest(options.pairs or GUEST_ROUNDS, chance),
         "overhead": lambda: overhead(options.pairs or OVERHEAD_ROUNDS, chance),
         "memory": lambda: memory(options.pairs or MEMORY_PAIRS, chance),
         "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import drivers.libvirt as libvirt_driver
 from drivers.libvirt import LibvirtDriver
 from lab.driver import Context, Mark
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
@@ -24,7 +25,7 @@ from lab.timeline import Phase, Source, SystemClock, Timeline
 from lab.units import MIB
 
 pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.timeout(300)]
-VARIANTS = ("microvm", "q35", "pc")
+VARIANTS = ("microvm", "microvm-lean", "q35", "pc")
 READY_S = 120
 SYSTEM_SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 
@@ -103,11 +104,39 @@ def test_a_guest_boots_serves_and_is_gone(
 
         folder = next(driver._context.run_dir.glob(f"lab-{variant}-*"))
         session.stop(timeout_s=30)
+        assert Process.of(pid) is None, "a stopped guest's QEMU has ended"
         until(lambda: b"lab-guest exit 0" in session.instance.logs())  # else it was destroyed and not asked
         session.delete()
         assert Process.of(pid) is None
         assert not folder.exists()
         assert not driver.list_instances({"lab.run": labels["lab.run"]})
+
+
+def test_a_lean_guests_own_kernel_says_what_it_leaves_out_and_unknown_words_change_nothing(
+    make_driver: Callable[..., LibvirtDriver], labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The self-tests, which no variant runs, among them."""
+    asked = libvirt_driver.command_line
+
+    def all_told(*given: object, **how: object) -> str:
+        words = asked(*given, **how).replace("loglevel=6", "loglevel=7")  # type: ignore[arg-type]
+        words = words.replace("initcall_blacklist=", "initcall_blacklist=no_such_call,")
+        return f"no_such_module.option=1 no_such_option {words}"
+
+    monkeypatch.setattr(libvirt_driver, "command_line", all_told)
+    driver = make_driver("microvm-lean")
+    with launched(driver, Spec(labels=labels)) as session:
+        said = session.instance.logs().decode(errors="replace")
+        assert "no_such_option" in said and "no_such_call" in said
+        assert "alg: self-tests disabled" in said
+        assert "self-tests for CTR-KDF" not in said
+        assert "IPv6: Loaded, but administratively disabled" in said
+        assert "audit: initializing netlink subsys (disabled)" in said
+        assert "heap alloc:off" in said
+        assert "AppArmor initialized" not in said and "Loaded X.509 cert" not in said
+        assert "module verification failed" in said, "its modules are not signed"
+        for what, word in (("tracing", "IPv6"), ("zeroing", "certificates")):
+            assert {what, word} <= set(" ".join(driver.info().facts["left_out"]).replace(",", "").split())
 
 
 def test_a_killed_qemu_is_seen_and_deleted(make_driver: Callable[..., LibvirtDriver], labels: dict[str, str]) -> None:

@@ -42,6 +42,12 @@ def test_lean_is_a_microvm_of_its_own_that_names_all_that_it_leaves_out_on_one_l
     assert {word for word in plain if not word.startswith("initcall_blacklist=")} <= set(said)
 
 
+def test_what_is_dear_in_an_emulator_alone_is_left_out_there_alone() -> None:
+    hosted = command_line(LEAN, "kvm", Spec(), disk=False).split()
+    assert "clearcpuid=rep_good" in words("microvm-lean") and "clearcpuid=rep_good" not in hosted
+    assert "ipv6.disable=1" in hosted and len(LEAN.parts("kvm")) == len(LEAN.parts("tcg")) - 1
+
+
 def test_timers_and_mitigations_stay() -> None:
     """A microvm without its APIC's timer has none (docs/guests.md), and boots as soon with mitigations as without."""
     assert not {"noapictimer", "nolapic", "mitigations=off"} & set(words("microvm-lean"))
