@@ -19,12 +19,11 @@ from urllib.parse import urlsplit
 
 from drivers.libvirt import cold, kernel
 from drivers.libvirt.console import Console, GuestEnd
-from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.domain import Plan, command_line, domain_xml
 from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
-from drivers.libvirt.media import Media, prepare_media
+from drivers.libvirt.media import Media, prepare_media, write_overlay
 from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported

@@ -1,4 +1,5 @@
-"""What every launch of a spec boots from, written once into the run's directory: kernel, initramfs, root disk.
+"""What every launch of a spec boots from, written once into the run's directory: kernel, initramfs, root disk; and each
+launch's own layer over that disk.
 
 QEMU runs as another user, who cannot read a cache below a home directory; and libvirt gives the files that it opens
 to that user. So each run has its own copies, gone with the run.
@@ -12,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,10 @@ from lab.store.place import partial
 _FOLDER = "libvirt"
 _OWN_KEY = secrets.token_bytes(32)
 _BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}
+
+_CLUSTER_BITS = 16
+_CLUSTER = 1 << _CLUSTER_BITS
+_HEADER_BYTES = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,32 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
 def disk_path(spec: Spec, run_dir: Path) -> Path:
     """Where the root disk of `spec`'s image lies for all launches of a run."""
     return run_dir / _FOLDER / f"root-{_digest(spec.image)}.img"
+
+
+def write_overlay(backing: Path, overlay: Path) -> Path:
+    """Write an empty qcow2 (version 2) over raw `backing` to `overlay` and return it: what `qemu-img create -b` makes.
+
+    Written here since a launch should not wait for a program of its own. The layout is docs/interop/qcow2.txt of
+    QEMU: header, L1 table, refcount table, refcount block, a cluster each.
+    """
+    size = backing.stat().st_size
+    name = str(backing).encode()
+    l2_covers = _CLUSTER * (_CLUSTER // 8)
+    l1_entries = -(-size // l2_covers)
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQ",
+        b"QFI\xfb", 2, _HEADER_BYTES, len(name), _CLUSTER_BITS, size, 0, l1_entries, _CLUSTER, 2 * _CLUSTER, 1, 0, 0,
+    )  # fmt: skip
+    if l1_entries > _CLUSTER // 8 or len(name) > 1023:
+        raise ValueError("the root disk is too large, or its path too long, for this layout")
+    image = bytearray(4 * _CLUSTER)
+    image[: len(header)] = header
+    image[_HEADER_BYTES : _HEADER_BYTES + len(name)] = name
+    struct.pack_into(">Q", image, 2 * _CLUSTER, 3 * _CLUSTER)
+    struct.pack_into(">4H", image, 3 * _CLUSTER, 1, 1, 1, 1)
+    overlay.touch(mode=0o600)  # what the guest writes is not for all
+    overlay.write_bytes(image)
+    return overlay
 
 
 def fast_kernel(kernel: GuestKernel, cache_dir: Path) -> Path:

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from drivers.libvirt import media, rootfs
-from drivers.libvirt.disk import write_overlay
 from drivers.libvirt.guest import Entry, cpio, directory, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from drivers.libvirt.media import write_overlay
 from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context
 from lab.errors import DriverError, Unsupported
