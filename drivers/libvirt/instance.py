@@ -81,14 +81,13 @@ class Domains:
     def expect_sleep(self, identity: str) -> Callable[[], None] | None:
         """The domain is being put to sleep: it may end, and when it runs again that is no start of it. Returns whom its
         end is to be told when it is awake, for `awake`."""
-        self._resumed.pop(identity, None)
-        return self._gone.pop(identity, None)
+        life = self._life(identity)
+        gone, life.gone, life.resumed = life.gone, None, None
+        return gone
 
     def awake(self, identity: str, gone: Callable[[], None] | None) -> None:
         """The domain runs again: from here on its end is none that was asked for."""
-        self._ended[identity] = threading.Event()
-        if gone is not None:
-            self._gone[identity] = gone
+        self._lives[identity] = _Life(gone=gone)
 
     def unwatch(self, identity: str) -> None:
         """Call nothing any more. Idempotent."""
