@@ -82,6 +82,11 @@ _LEAN = (
             "bpf_prog_test_run_init", "bpf_tcp_ca_kfunc_init", "cubictcp_register",
         ),
     ),
+    Part(
+        what="PS/2, a PC's speaker, serial ports but the console, /sys/kernel/slab",
+        words=("8250.nr_uarts=1",),
+        calls=("i8042_init", "add_pcspkr", "slab_sysfs_init"),
+    ),
     Part(what="repeated string instructions", words=("clearcpuid=rep_good",), emulated=True),
 )  # fmt: skip
 

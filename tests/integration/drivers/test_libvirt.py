@@ -131,9 +131,10 @@ def test_a_lean_guests_own_kernel_says_what_it_leaves_out_and_unknown_words_chan
         assert "alg: self-tests disabled" in said
         assert "self-tests for CTR-KDF" not in said
         assert "IPv6: Loaded, but administratively disabled" in said
-        assert "audit: initializing netlink subsys (disabled)" in said
         assert "heap alloc:off" in said
-        assert "AppArmor initialized" not in said and "Loaded X.509 cert" not in said
+        # What the same kernel says at this level where it is there, as one look at libvirt:microvm shows.
+        for word in ("audit: initializing netlink", "AppArmor initialized", "Loaded X.509 cert", "ima: ", "kprobes: "):
+            assert word not in said
         assert "module verification failed" in said, "its modules are not signed"
         for what, word in (("tracing", "IPv6"), ("zeroing", "certificates")):
             assert {what, word} <= set(" ".join(driver.info().facts["left_out"]).replace(",", "").split())
