@@ -58,7 +58,7 @@ _LEAN = (
     Part(
         what="tracing and kprobes",
         calls=(
-            "init_kprobes",
+            "init_kprobes", "init_optprobes",
             "trace_eval_init", "trace_eval_sync", "tracer_init_tracefs", "event_trace_init", "event_trace_enable",
             "init_dynamic_event", "init_kprobe_trace", "init_trace_printk_function_export",
         ),
