@@ -96,7 +96,7 @@ VARIANTS: Mapping[str, Variant] = {
     "microvm": Variant(machine="microvm", about="QEMU's minimal machine, without PCI"),
     "microvm-lean": Variant(
         machine="microvm",
-        about=f"a microvm whose kernel starts without {', '.join(part.what for part in _LEAN)}",
+        about=f"a microvm whose kernel starts without: {'; '.join(part.what for part in _LEAN)}",
         left_out=_LEAN,
     ),
 }

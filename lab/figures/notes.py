@@ -365,7 +365,7 @@ def _left_out(record: RunRecord) -> Iterator[str]:
     """What a target's variant lacks, so that its row is not taken for the row of what it was made from."""
     for target in record.targets:
         if left_out := (target.info.get("facts") or {}).get("left_out"):
-            yield f"{series.label(target)} is without {', '.join(left_out)}: what it gains is what they cost."
+            yield f"{series.label(target)} starts without: {'; '.join(left_out)}. What it gains is what they cost."
 
 
 def _ticks(record: RunRecord) -> Iterator[str]:

@@ -61,7 +61,7 @@ def guest(rounds: int, chance: random.Random) -> list[Verdict]:
     with lab_side() as side:
         prepared = {name: side.prepare(f"libvirt:{name}") for name in (*MACHINES, "microvm-lean")}
         if any(one.info.qualifiers.get("accel") != "tcg" for one in prepared.values()):
-            raise DriverUnavailable("guests run by KVM here, where their kernels' self-tests take no time to speak of")
+            raise DriverUnavailable("guests run by KVM here, and the goals are those of emulated ones")
         ways = {(name, before) for name in prepared for before in (False, True) if name in MACHINES or not before}
         times = {way: Times() for way in sorted(ways)}
         for number in range(rounds + 1):

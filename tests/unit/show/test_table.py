@@ -318,8 +318,8 @@ def test_what_each_launch_loses_is_told_with_what_mends_it_and_only_where_a_reas
 
 def test_what_a_variant_leaves_out_is_told_below_its_row(make_record: Make) -> None:
     record = make_record()
-    assert "is without" not in shown(render_run(record))
+    assert "starts without" not in shown(render_run(record))
     lean = {"facts": {"left_out": ["tracing", "IPv6"]}}
     targets = [replace(t, info=t.info | lean) if t.target == "libvirt:q35" else t for t in record.targets]
     said = " ".join(shown(render_run(replace(record, targets=targets)), 400).split())
-    assert "libvirt:q35 (tcg) is without tracing, IPv6: what it gains is what they cost." in said
+    assert "libvirt:q35 (tcg) starts without: tracing; IPv6. What it gains is what they cost." in said
