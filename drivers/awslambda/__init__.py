@@ -96,6 +96,7 @@ class LambdaDriver:
                 "docker": told["ServerVersion"],
                 "runtime": "the Runtime Interface Emulator, which starts the runtime at the first call",
                 "keep_alive_s": chosen.keep_alive_s if own else None,
+                "workers_at_most": "as many as half of this host's memory has room for" if own else None,
                 "calls_per_worker": CALLS_PER_WORKER,
                 "calls_per_worker_why": "warm calls take longer as a worker's log grows, which is read at each",
                 "fixed_waits": _FIXED if own else {},
@@ -172,9 +173,14 @@ class LambdaDriver:
         return list(found.values())
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
-        """Servers of the lab's, and images."""
+        """Servers of the lab's, also where there is no Docker engine any more, and images."""
         running: list[Leftover] = list(server.servers(labels))
-        return [*running, *images.remnants(self._docker(), labels)]
+        try:
+            return [*running, *images.remnants(self._docker(), labels)]
+        except DriverUnavailable:
+            if running:
+                return running
+            raise
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
         """The layers' directories, and the programs that the engine starts. Raises DriverError."""

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from drivers.awslambda.emulator import MINISTACK, install
 from lab.driver import Context, bears
 from lab.errors import CleanupError, DriverError, DriverUnavailable
@@ -29,6 +31,7 @@ PRODUCT = f"MiniStack {MINISTACK}"
 HOST = "127.0.0.1"
 _LABELS = "LAB_LAMBDA_SERVER"
 _FLAGS = "LAMBDA_DOCKER_FLAGS"
+_LEAST_WORKERS, _MOST_WORKERS = 4, 1000
 _UP_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _END_TIMEOUT_S = 20.0
@@ -92,6 +95,12 @@ def flags_of(spec: Spec) -> str:
     return shlex.join(["-m", str(spec.memory_bytes), "--tmpfs", tmp])
 
 
+def most_workers(spec: Spec) -> int:
+    """How many calls there may be at a time, over all functions of a server: what half of this host's memory has room
+    for, and no more than AWS's own default."""
+    return max(_LEAST_WORKERS, min(_MOST_WORKERS, psutil.virtual_memory().total // 2 // spec.memory_bytes))
+
+
 def servers(labels: Mapping[str, str]) -> Sequence[Server]:
     """Every server of the lab's that runs and bears `labels`, as far as this user may read its environment."""
     found = []
@@ -126,6 +135,7 @@ def provide(context: Context, spec: Spec, keep_alive_s: int) -> Server:
     port = reserve_port()
     own = {
         "LAMBDA_WARM_TTL_SECONDS": str(keep_alive_s),
+        "LAMBDA_ACCOUNT_CONCURRENCY": str(most_workers(spec)),
         _FLAGS: flags,
         _LABELS: json.dumps(labels),
     }

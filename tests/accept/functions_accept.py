@@ -13,15 +13,16 @@ from typing import Any
 
 from labside import lab_side
 from programs import run_program
-from verdict import SAME, UNDER_1_MS, Verdict, report, say
+from verdict import SAME, UNDER_1_MS, Goal, Verdict, report, say
 
 from lab.errors import MeasurementError, Unsupported
 from lab.features import Invoked
+from lab.figures import stats
 from lab.launch.attempt import Attempt, Place, request_of
 from lab.launch.session import Session
 from lab.timeline import HostClock, SystemClock
 
-PAIRS = 24
+PAIRS = 40
 WARM = 15
 """Calls after each cold one; the middle one is that turn's figure."""
 TIMEOUT_S = 60.0
@@ -105,14 +106,18 @@ def _call(session: Session, clock: HostClock) -> float:
 def _print(what: str, times: dict[str, list[float]]) -> list[Verdict]:
     report(f"{what}, by the lab", times["lab"], "ms")
     report(f"{what}, by hand", times["hand"], "ms")
-    ratios = [lab / hand for lab, hand in zip(times["lab"], times["hand"], strict=True)]
-    of_medians = statistics.median(times["lab"]) / statistics.median(times["hand"])
-    verdict = report(f"{what}, lab / by hand, ratio within each pair", ratios, "", SAME)
-    say(f"    for information: ratio of the medians {of_medians:.3f}")
-    return [verdict] if verdict else []
+    found = stats.ratio(times["hand"], times["lab"])
+    return [_judged(f"{what}, ratio of the medians, lab / by hand", found.value, found.low, found.high, "", SAME)]
 
 
 def _own_part(warm: dict[str, list[float]]) -> list[Verdict]:
-    more = [lab - hand for lab, hand in zip(warm["lab"], warm["hand"], strict=True)]
-    verdict = report("warm, what the lab adds to the same call by hand", more, "ms", UNDER_1_MS)
-    return [verdict] if verdict else []
+    found = stats.difference(warm["hand"], warm["lab"])
+    name = "warm, what the lab adds: its median less that by hand"
+    return [_judged(name, found.value, found.low, found.high, "ms", UNDER_1_MS)]
+
+
+def _judged(name: str, value: float, low: float | None, high: float | None, unit: str, goal: Goal) -> Verdict:
+    verdict = goal.judge(low, high)
+    between = "too few for an interval" if low is None or high is None else f"95 % interval {low:.4g} to {high:.4g}"
+    say(f"  {name}: {value:.4g}{unit and ' ' + unit} ({between}); goal {goal.text} -> {verdict}")
+    return verdict

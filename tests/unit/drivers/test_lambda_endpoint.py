@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.exceptions
@@ -21,6 +22,7 @@ from drivers.awslambda.function import PROMISES
 from lab.driver import Context
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Limited
+from lab.host.procs import Process
 from lab.spec import Spec
 from lab.units import MIB
 from scenarios.limits import Limits
@@ -127,6 +129,12 @@ def test_every_worker_of_a_server_has_the_limits_of_the_spec() -> None:
     assert flags == f"-m {112 * MIB} --tmpfs /tmp:exec,size=4096,mode=1777"
 
 
+def test_no_more_workers_than_the_host_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.psutil, "virtual_memory", lambda: SimpleNamespace(total=4096 * MIB))
+    at_most = {mib: server.most_workers(Spec(memory_bytes=mib * MIB)) for mib in (1, 128, 512, 4096)}
+    assert at_most == {1: 1000, 128: 16, 512: 4, 4096: 4}
+
+
 # --- errors
 
 
@@ -203,6 +211,16 @@ def test_without_docker_its_remedy_is_told(tmp_path: Path) -> None:
     with pytest.raises(DriverUnavailable, match="no Docker engine answers") as raised:
         _driver(tmp_path, docker_host=f"unix://{tmp_path}/none.sock").info()
     assert "docker-host" in raised.value.resolution
+
+
+def test_a_server_is_told_of_where_docker_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = _driver(tmp_path, docker_host=f"unix://{tmp_path}/none.sock")
+    with pytest.raises(DriverUnavailable):
+        driver.leftovers({"lab.run": "r"})
+    left = server.Server(Process(1, 2**22 + 1), 1, {"lab.run": "r"}, "")
+    monkeypatch.setattr(server, "servers", lambda _: [left])
+    assert driver.leftovers({"lab.run": "r"}) == [left]
+    left.delete()  # it is gone already
 
 
 @pytest.mark.parametrize("provide", [emulator.install, emulator.provide_rie])
