@@ -1,10 +1,12 @@
 """One function of a Lambda API made cold, called, and called again, by plain HTTP, with containers told by the docker
 command; no code of the lab's, Python's standard library only.
 
-Reads one JSON object from stdin: host, port (of the API and of the function's URL), name, authority (the URL's host),
-nonce, environment (an object, the function's), label (KEY=VALUE, which its workers bear), warm (how many calls after
-the cold one). Prints one: cold_s, warm_s (a list), each from just before `connect` to the end of the answer; workers,
-the ids of the containers that were created meanwhile; calls, the how-manieth call each was, by the function's count.
+Reads a line with one JSON object from stdin: host, port (of the API and of the function's URL), name, authority (the
+URL's host), nonce, environment (an object, the function's), label (KEY=VALUE, which its workers bear), warm (how many
+calls after the cold one). Prints one: cold_s, warm_s (a list), each from just before `connect` to the end of the
+answer; workers, the ids of the containers that were created meanwhile; calls, the how-manieth call each was, by the
+function's count. With `each` true it only calls, once for each further line, and prints a line for each: took_s
+and call.
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ SETTLE_S = 0.3
 
 def main() -> int:
     end_on_sigterm()
-    given = json.load(sys.stdin)
+    given = json.loads(sys.stdin.readline())
+    if given["each"]:
+        for _ in sys.stdin:
+            took_s, number = call(given)
+            sys.stdout.write(json.dumps({"took_s": took_s, "call": number}) + "\n")
+            sys.stdout.flush()
+        return 0
     make_cold(given)
     events = subprocess.Popen(
         ["docker", "events", "--filter", "event=create", "--filter", f"label={given['label']}", "--format", "{{.ID}}"],
