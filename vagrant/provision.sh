@@ -283,11 +283,18 @@ start_libvirt() {
     return
   fi
   have libvirtd || return 1
-  local daemon
+  local daemon log
+  as_root mkdir -p "$STATE_DIR"
   for daemon in virtlogd libvirtd; do
     listens "libvirt/${daemon/libvirtd/libvirt}-sock" && continue
-    as_root "$daemon" -d || return 1
-    await 10 test -s "$SYSROOT/run/$daemon.pid" || return 1
+    log=$STATE_DIR/$daemon.log
+    # shellcheck disable=SC2016  # the inner shell's variables
+    as_root sh -c 'setsid python3 "$0" "$1" -d >"$2" 2>&1 </dev/null &' "$here/reap.py" "$daemon" "$log"
+    if ! await 10 listens "libvirt/${daemon/libvirtd/libvirt}-sock"; then
+      warn "$daemon gives no answer; the end of $log:"
+      as_root tail -n 5 "$log" >&2
+      return 1
+    fi
     note_pid "$daemon" "$(as_root cat "$SYSROOT/run/$daemon.pid")"
   done
   await 60 libvirt_there
