@@ -12,7 +12,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.bash
 . "$(dirname "$0")/lib.bash"
 kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-debian_packages 'qemu-system-x86=1:7.2*' 'busybox-static=1:1.35*' "${kernel:?no package lists: apt-get update}=6.1*"
+debian_packages 'qemu-system-x86=1:7.2*' 'qemu-system-common=1:7.2*' 'busybox-static=1:1.35*' \
+    "${kernel:?no package lists: apt-get update}=6.1*"
 
 cd "$work"
 mkdir -p guest/bin
@@ -35,7 +36,7 @@ khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
 boot() {
     timeout 60 qemu-system-x86_64 -machine "$2" -accel tcg -m 128 -nodefaults -no-user-config -display none -no-reboot \
         "${firmware[@]}" -serial stdio -kernel "$image" -initrd initramfs \
-        -append "console=ttyS0 loglevel=1 reboot=t no_timer_check tsc_early_khz=$khz $3" <&- >console 2>&1 || true
+        -append "console=ttyS0 loglevel=1 reboot=t no_timer_check tsc_early_khz=$khz $3" </dev/null >console 2>&1 || true
     echo "$1: $(tr -d '\r' <console | grep -xE 'runs|slept' | paste -sd ' ')"
 }
 {
