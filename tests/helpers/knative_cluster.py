@@ -153,6 +153,8 @@ class KnativeCluster:
         pod = self.start_pod(service)
         while not self._is_ready(pod) and self._there(service):
             time.sleep(0.005)
+        if not self._there(service):
+            return
         self.tell(service, "True", "Unknown", url=f"http://{host}")
         time.sleep(self.programmed_s)
         self.called[name] = time.monotonic()

@@ -159,6 +159,12 @@ class Follower:
                 lambda: Phase.ENGINE_READY in self._shown or not self._marking or self._final(), timeout_s
             )
 
+    def require_hope(self) -> None:
+        """Raise LaunchError where events have told that the service will not be."""
+        with self._changed:
+            if self._final() and self._verdict is not None:
+                raise self._verdict.error()
+
     def await_event(self, timeout_s: float) -> None:
         """Return at the next event, or after `timeout_s`."""
         with self._changed:

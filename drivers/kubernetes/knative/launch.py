@@ -85,7 +85,7 @@ class Launch:
         return status.verdict(found) if found else None
 
     def _await_name(self) -> str:
-        """The name that requests must give, as soon as it is told."""
+        """The name that requests must give, as soon as it is told. Raises LaunchError, Unsupported."""
         for _ in range(round(_NAME_TIMEOUT_S / _LOOK_EVERY_S)):
             with translated("read the Knative Service", LaunchError):
                 found = self._read()
@@ -97,6 +97,7 @@ class Launch:
                 )
             if name:
                 return name
+            self._follower.require_hope()
             self._follower.await_event(_LOOK_EVERY_S)
         raise LaunchError(
             f"Knative did not tell by which name the service answers within {_NAME_TIMEOUT_S:g} s",

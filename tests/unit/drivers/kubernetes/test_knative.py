@@ -418,7 +418,7 @@ def test_a_revision_whose_pod_finds_no_room_is_given_time(make: Make, knative: K
 
 
 def test_a_service_that_ends_is_told_by_its_own_container_and_not_the_queue_proxys(
-    make: Make, knative: KnativeCluster, stub: Any, k8s: Any
+    make: Make, knative: KnativeCluster, stub: Any, k8s: Any, quick: None
 ) -> None:
     def crash(stub: Any, pod: dict[str, Any]) -> None:
         k8s.schedule(stub, pod)
