@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if any(Target.parse(marker.args[0]).driver == "kubernetes" for marker in item.iter_markers("engine")):
             item.add_marker("kind")
         if engines := [Target.parse(marker.args[0]).driver for marker in item.iter_markers("engine")]:
-            item.add_marker(pytest.mark.xdist_group(min(_GROUPS.get(name, name) for name in engines)))
+            item.add_marker(pytest.mark.xdist_group(_group(item, engines)))
     if turn := _turn(config):
         others = {item for item in items if _turn_of(item) != turn}
         config.hook.pytest_deselected(items=list(others))
@@ -104,6 +104,12 @@ def _turn_of(item: pytest.Item) -> str:
     if item.get_closest_marker("alone") or (drives and _ALONE & set(item.path.relative_to(_TESTS).parts)):
         return "alone"
     return "engines" if drives else "beside"
+
+
+def _group(item: pytest.Item, engines: Sequence[str]) -> str:
+    """Whose tests run one after the other. Guests share nothing but libvirtd, and are many: two groups of them."""
+    group = min(_GROUPS.get(name, name) for name in engines)
+    return f"{group} contract" if group == "libvirt" and "contract" in item.path.parts else group
 
 
 @pytest.fixture(autouse=True, scope="session")

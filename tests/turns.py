@@ -17,8 +17,8 @@ from pathlib import Path
 
 _WORKERS_PER_CORE = 2  # most tests wait, for a process or for a clock, more than they compute
 _MOST_WORKERS = 16
-_ENGINES_AT_ONCE = 2
-"""As many engines as are quicker together than in turn on two cores: Docker's tests wait, and guests' compute."""
+_ENGINES_AT_ONCE = 3
+"""More than two cores have work for, since Docker's tests mostly wait, and guests' do when guests end."""
 
 _OK, _TESTS_FAILED, _NOTHING_COLLECTED = 0, 1, 5
 """pytest's exit codes; all others say that it could not go on."""
