@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of its own need root"),
 ]
 
-ROUNDS, LONG = 12, 80
+ROUNDS, LONG = 12, 40
 TIMEOUT_S = 300.0
 
 
