@@ -20,7 +20,8 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
-| FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; a call is a request to `Instance.endpoint`, as that for `ready` is |
+| FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
+| - | Bypassed (instance) | `coldstart`: functions whose worker answers without its platform as well, so that what that takes is told apart |
 | - | Initializes (instance) | `coldstart`: functions of which a worker can be had before any call |
 | - | Limited (instance) | `limits`: a function whose platform promises limits |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
@@ -228,6 +229,19 @@ class Limited(Protocol):
         """One request to the service within an event of the platform's API, which is padded to so many bytes. Raises
         DriverError for an event beyond what the contract allows, unless `beyond` says that this is tried; and where
         there is no answer at all."""
+
+
+@runtime_checkable
+class Bypassed(Protocol):
+    """Of a function whose platform stands between callers and a worker that answers without it as well."""
+
+    def past_platform(self, path: str) -> tuple[Endpoint, bytes]:
+        """Where its only worker is asked, as the platform itself asks it, and the bytes of an HTTP request that is
+        GET `path` there. It takes one call at a time: whoever sends it sees to it that none is under way. Raises
+        DriverError where there is not exactly one worker."""
+
+    def service_answer(self, body: bytes) -> bytes:
+        """The service's answer within `body`, which that request was answered with; empty where there is none."""
 
 
 @runtime_checkable

@@ -115,6 +115,18 @@ class OwnService(Protocol):
 
 
 @runtime_checkable
+class CallsAgain(Protocol):
+    """A scenario that calls one worker of a function again and again: a target whose workers are not to be called so
+    often is refused (`exceeding_calls`)."""
+
+    calls_by: str  # the parameter that decides how often
+
+    @property
+    def calls_per_worker(self) -> int:
+        """The most calls of one worker."""
+
+
+@runtime_checkable
 class Takes(Protocol):
     """A scenario whose rounds last longer than its launches, for the same plan."""
 
@@ -142,3 +154,12 @@ class Needs(Protocol):
 
     def look(self) -> None:
         """Raises Unsupported with the remedy where the host lacks it: every target is then skipped, and shown so."""
+
+
+def exceeding_calls(info: Info, calls: int) -> str:
+    """Why so many calls of one worker are too many on the platform of `info`; empty where they are not."""
+    most = info.facts.get("calls_per_worker")
+    if not isinstance(most, int) or calls <= most:
+        return ""
+    why = info.facts.get("calls_per_worker_why", "beyond that they are not to be compared")
+    return f"{calls} calls of one worker, and at most {most} are to be compared on {info.engine}: {why}"

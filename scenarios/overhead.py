@@ -46,19 +46,20 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from lab.errors import BadInput, LabError, MeasurementError
+from lab.errors import BadInput, LabError, MeasurementError, Unsupported
 from lab.features import Feature
 from lab.figures.latency import latencies_s, quantile_s
 from lab.figures.series import ABSENT
 from lab.host.pinning import largest_cache_bytes
 from lab.launch.session import Session
-from lab.scenario import Bench
+from lab.scenario import Bench, exceeding_calls
 from lab.service.load import LATE_SHARE, LoadResult, run_load
 from lab.service.measure import Kind, Measured, measure
 from lab.spec import Spec
 from lab.units import MIB
 
 MAX_REQUESTS = 20_000
+_CALLS_BEFORE = 1 + len(Kind)  # of a function's worker: for `ready`, and a measurement of each kind
 _QUANTILES = {"latency_p50_s": 0.5, "latency_p99_s": 0.99}
 
 
@@ -105,6 +106,8 @@ class Overhead:
 
     def _load(self, bench: Bench, session: Session) -> None:
         assert session.instance is not None and session.instance.endpoint is not None  # noqa: S101  it has a network
+        if why := exceeding_calls(bench.info, _CALLS_BEFORE + round(self.rate * self.seconds)):
+            raise Unsupported(f"it may be {why}")
         found = run_load(session.instance.endpoint, rate=self.rate, seconds=self.seconds)
         emit_load(bench, found, load=f"{self.rate}/s for {self.seconds:g} s", seconds=self.seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -32,6 +33,8 @@ PROMISES = {
 }
 """https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
+_INVOCATIONS = "/2015-03-31/functions/function/invocations"  # of the Runtime Interface Emulator
+_AGENT = "stratalab"
 _COLD = "LAB_COLD"
 _GONE_S = 30.0
 _POLL_S = 0.02
@@ -158,18 +161,32 @@ class Function:
 
     def call(self, path: str, *, query: str = "", method: str = "GET", pad_to: int = 0, beyond: bool = False) -> Called:
         """By the API's Invoke, with a Function URL's event."""
-        event: dict[str, Any] = {
-            "version": "2.0",
-            "rawPath": path,
-            "rawQueryString": query,
-            "headers": {"x-lab-nonce": self._environment.get("LAB_NONCE", "")},
-            "requestContext": {"http": {"method": method}},
-            "isBase64Encoded": False,
-        }
+        event = self._event(path, query=query, method=method)
         if pad_to:
             event["padding"] = ""
             event["padding"] = "x" * max(0, pad_to - len(_payload(event)))
         return self._required().call(self.id, _payload(event), beyond=beyond)
+
+    def past_platform(self, path: str) -> tuple[Endpoint, bytes]:
+        """Its worker's Runtime Interface Emulator, at the port on loopback where the endpoint asks it as well."""
+        workers = self._workers.find(self._launch)
+        if len(workers) != 1 or not workers[0].port:
+            raise DriverError(f"there is not one worker of {self.id} to be asked, but {len(workers)}")
+        where, payload = Endpoint("127.0.0.1", workers[0].port), _payload(self._event(path))
+        head = (
+            f"POST {_INVOCATIONS} HTTP/1.1\r\nHost: {where}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
+        )
+        return where, head.encode() + payload
+
+    def service_answer(self, body: bytes) -> bytes:
+        """What a Function URL would make of the worker's answer."""
+        try:
+            told = json.loads(body)
+            said = str(told["body"]).encode()
+            return base64.b64decode(said, validate=True) if told.get("isBase64Encoded") else said
+        except (ValueError, TypeError, KeyError):
+            return b""
 
     def sleep_states(self) -> Mapping[SleepState, str]:
         """Without a worker it sleeps."""
@@ -187,6 +204,37 @@ class Function:
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002
         """Nothing of it is kept."""
         return ()
+
+    def _event(self, path: str, *, query: str = "", method: str = "GET") -> dict[str, Any]:
+        """What a Function URL makes of a request (payload format 2.0)."""
+        domain = self.endpoint.authority if self.endpoint is not None else ""
+        asked = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": _AGENT}
+        name = domain.partition(".")[0]
+        return {
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": path,
+            "rawQueryString": query,
+            "headers": {
+                "host": domain,
+                "user-agent": _AGENT,
+                "accept": "*/*",
+                "x-forwarded-for": "127.0.0.1",
+                "x-forwarded-port": "443",
+                "x-forwarded-proto": "https",
+                "x-lab-nonce": self._environment.get("LAB_NONCE", ""),
+            },
+            "requestContext": {
+                "accountId": "anonymous",
+                "apiId": name,
+                "domainName": domain,
+                "domainPrefix": name,
+                "http": asked,
+                "routeKey": "$default",
+                "stage": "$default",
+            },
+            "isBase64Encoded": False,
+        }
 
     def _required(self) -> Api:
         if self._api is None:

@@ -25,7 +25,7 @@ from lab.registry import driver_names, make_driver
 from lab.run.company import Company
 from lab.run.estimate import Expected, Span, expected
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
-from lab.scenario import Makes, Needs, OwnService, Paced, Scenario, Sized, Takes
+from lab.scenario import CallsAgain, Makes, Needs, OwnService, Paced, Scenario, Sized, Takes, exceeding_calls
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
 from lab.store.database import Store
 from lab.store.digest import digests
@@ -263,6 +263,8 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
         missing = scenario.requires - info.features
         if missing:
             raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
+        if isinstance(scenario, CallsAgain) and (why := exceeding_calls(info, scenario.calls_per_worker)):
+            raise BadInput(f"{scenario.name} would make {why}", resolution=f"lower -p {scenario.calls_by}=…")
         if isinstance(scenario, Needs):
             scenario.look()
     except LabError as error:

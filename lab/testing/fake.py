@@ -45,6 +45,7 @@ class FakeEngine:
     stopped_s: float = 0.0
     tick_s: float = 0.0  # with Feature.TICKS: it starts and stops an instance when its own clock ticks
     keep_alive_s: float | None = None  # with Feature.FUNCTION: how long a worker stays that nobody calls
+    calls_per_worker: int | None = None  # likewise: how many calls of one are to be compared
     fail_launches: int = 0
     features: frozenset[Feature] = frozenset({Feature.NETWORK, Feature.MARKER})
     instances: dict[str, FakeInstance] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class FakeDriver:
                 "restart": {"default": "no", "best": "always"},
                 TICK: self.engine.tick_s,
                 "keep_alive_s": self.engine.keep_alive_s,
+                "calls_per_worker": self.engine.calls_per_worker,
             },
             qualifiers={"clock": f"{self.engine.tick_s:g} s tick"} if Feature.TICKS in self.engine.features else {},
         )

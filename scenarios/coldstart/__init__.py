@@ -5,6 +5,7 @@
 | `cold_s` | just before the call's connection; every worker was ended before | its complete answer, the first of a worker never seen before | s |
 | `first_s` | the same; a worker is initialized and has answered nobody | its complete answer, the first of that worker | s |
 | `warm_s` | the same; the worker has answered before | its complete answer; the middle one of `warm` calls in a row | s |
+| `direct_s` | just before a connection to that worker itself, past its platform, by the request that the platform would send it | its complete answer; the middle one of `warm` such calls in a row, after the warm ones | s |
 | `phase_s` (`call`, `from`, `to`, `chain`) | the instant `from` of that call | the next one that was seen, `to` | s |
 | `shown_s` (`call`, `to`, `source`) | just before the call's connection | the platform showed that instant of the new worker: `created`, `started`, `polled` | s |
 | `kth_answer_s` (`k`, `burst`) | just before the first of `burst` calls, begun one right after the other at zero | the k-th of them has its complete answer | s |
@@ -19,13 +20,18 @@ rule 23), by a counter and a random token that live in the service's memory only
 its workers: cold is no worker just before, the answer's counter at 1, its token never heard before *and* exactly one
 worker never seen before; a runtime that is started anew in the same container counts from 1 as well, and is not cold.
 First is a new worker that was there before the call, a counter at 1, and no other worker since. Warm is a counter above
-1 and a token heard before. A call whose proof fails is a failed call with its reason, never a sample, and where it is
-one of these three its launch is listed as failed.
+1 and a token heard before. Direct is the only worker there is, the token of the call before it and a counter one
+higher, so that what `warm_s` is longer than `direct_s` is the platform's own part; one is made only when the answer
+before it is complete. A call whose proof fails is a failed call with its reason, never a sample, and where it is cold,
+first or warm its launch is listed as failed.
 
 The instants of `phase_s` are those of the service's chain, by its own clock where this call proves that it is the
 host's: `request` (just before the connection), `main` and `listening` of a worker that was started for the call,
 `handler` (the service reads its clock for the answer) and `answer`. What the platform shows (`shown_s`) is of another
 chain, and never subtracted from these; of a platform that shows nothing it is absent.
+
+Platforms whose worker cannot be asked otherwise (`Bypassed`) have no `direct_s`. Where warm calls take longer the more
+there have been, `Info.facts["calls_per_worker"]` caps them, and more than that are refused before anything is launched.
 
 Gaps need a platform that tells how long it keeps an idle worker (`Info.facts["keep_alive_s"]`); those above
 `longest_gap_s` are left out, and told. Platforms that look for idle workers on a clock of their own keep them longer.
@@ -34,7 +40,7 @@ Gaps need a platform that tells how long it keeps an idle worker (`Info.facts["k
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Self
 
@@ -42,7 +48,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from lab.errors import MeasurementError, Unsupported
-from lab.features import CallPhase, Feature, Initializes
+from lab.features import Bypassed, CallPhase, Feature, Initializes
 from lab.figures.series import ABSENT
 from lab.launch.session import Session
 from lab.scenario import Bench
@@ -54,7 +60,8 @@ _MOST_GAP = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coldstart:
-    """One cold call, `warm` warm ones, the first of an initialized worker, a burst from zero, and calls after gaps."""
+    """One cold call, `warm` warm ones and as many direct ones, the first of an initialized worker, a burst from zero,
+    and calls after gaps."""
 
     warm: Annotated[int, Field(ge=1, le=200)] = 5
     burst: Annotated[int, Field(ge=0, le=64)] = 8
@@ -67,6 +74,7 @@ class Coldstart:
     headline: ClassVar[str] = "cold_s"
     own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK, Feature.FUNCTION})
+    calls_by: ClassVar[str] = "warm"
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -83,6 +91,10 @@ class Coldstart:
         return max(1, self.burst)  # a platform may start a worker for each call
 
     @property
+    def calls_per_worker(self) -> int:
+        return 1 + 2 * self.warm  # the cold one, the warm ones, and as many direct ones
+
+    @property
     def likely_s_per_round(self) -> float:
         return 2.0 + 2.0 * len(self._gaps())  # how long is kept what is idle, the platform tells later
 
@@ -93,7 +105,10 @@ class Coldstart:
             with failed.told("cold"):
                 _emit_cold(bench, *caller.cold())
             with failed.told("warm"):
-                self._warm(bench, caller)
+                warm = self._warm(bench, caller)
+                if isinstance(caller.function, Bypassed):
+                    with failed.told("direct"):
+                        self._direct(bench, caller, warm)
             with failed.told("first"):
                 self._first(bench, caller)
             if self.burst:
@@ -105,13 +120,18 @@ class Coldstart:
             session.stop()
             _raise(session, failed)
 
-    def _warm(self, bench: Bench, caller: Caller) -> None:
+    def _warm(self, bench: Bench, caller: Caller) -> Call:
+        """The last of them."""
         calls = [caller.warm() for _ in range(self.warm)]
-        for call in calls:
-            bench.emit("request_s", call.seconds, "s", call="warm")
-        middle = sorted(calls, key=lambda call: call.seconds)[(len(calls) - 1) // 2]
-        bench.emit("warm_s", middle.seconds, "s")
-        _emit_phases(bench, middle, "warm")
+        _emit_middle(bench, calls, "warm")
+        return calls[-1]
+
+    def _direct(self, bench: Bench, caller: Caller, before: Call) -> None:
+        calls: list[Call] = []
+        for _ in range(self.warm):
+            before = caller.direct(before)
+            calls.append(before)
+        _emit_middle(bench, calls, "direct")
 
     def _first(self, bench: Bench, caller: Caller) -> None:
         if not isinstance(caller.function, Initializes):
@@ -210,6 +230,14 @@ def _emit_cold(bench: Bench, call: Call, followed: Followed) -> None:
                 ns, source = shown[phase]
                 seconds = (ns - call.begun_ns) / 1e9
                 bench.emit("shown_s", seconds, "s", call="cold", to=phase.value, source=source)
+
+
+def _emit_middle(bench: Bench, calls: Sequence[Call], kind: str) -> None:
+    for call in calls:
+        bench.emit("request_s", call.seconds, "s", call=kind)
+    middle = sorted(calls, key=lambda call: call.seconds)[(len(calls) - 1) // 2]
+    bench.emit(f"{kind}_s", middle.seconds, "s")
+    _emit_phases(bench, middle, kind)
 
 
 def _emit_phases(bench: Bench, call: Call, kind: str) -> None:

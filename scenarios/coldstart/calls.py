@@ -11,13 +11,13 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from lab.driver import Instance
 from lab.errors import MeasurementError
-from lab.features import CallPhase, Invoked
+from lab.features import Bypassed, CallPhase, Invoked
 from lab.launch.attempt import Attempt, Place, request_of
 from lab.launch.session import Session, proves_shared
 from lab.timeline import HostClock
@@ -103,7 +103,9 @@ class Caller:
 
     def make(self, count: int) -> list[Attempted]:
         """`count` calls, begun one right after the other, each waited for; in the order in which they were begun."""
-        attempts = [self._prepared() for _ in range(count)]
+        return self._complete([self._prepared(self._place, self._request) for _ in range(count)], bytes)
+
+    def _complete(self, attempts: Sequence[Attempt], read: Callable[[bytes], bytes]) -> list[Attempted]:
         begun_ns = []
         try:
             with selectors.DefaultSelector() as selector:
@@ -114,7 +116,7 @@ class Caller:
         finally:
             for attempt in attempts:
                 attempt.connection.close()
-        return [_outcome(*each, self._timeout_s) for each in zip(attempts, begun_ns, strict=True)]
+        return [_outcome(*each, self._timeout_s, read) for each in zip(attempts, begun_ns, strict=True)]
 
     def cold(self) -> tuple[Call, Followed]:
         """End every worker, and call: by a worker that was never seen before, whose first answer this is. Raises
@@ -155,6 +157,22 @@ class Caller:
             raise Unproven(f"it was the answer {call.served} of a worker that had not answered before")
         return call
 
+    def direct(self, before: Call) -> Call:
+        """Ask the worker that answered `before` without its platform, when nobody else calls. Raises Unproven,
+        DriverError."""
+        if not isinstance(self.function, Bypassed):
+            raise MeasurementError("this function's worker cannot be asked without its platform")
+        if len(workers := self.function.workers()) != 1:
+            raise Unproven(f"there is not one worker to be asked directly, but {len(workers)}")
+        endpoint, request = self.function.past_platform(self._session.spec.ready_path)
+        attempt = self._prepared(Place.of(endpoint), request)
+        call = _answered(self._complete([attempt], self.function.service_answer)[0])
+        if call.token != before.token:
+            raise Unproven("it was answered by another worker than the call before it")
+        if call.served != before.served + 1:
+            raise Unproven(f"it was the answer {call.served} of its worker, and not {before.served + 1}")
+        return call
+
     def to_zero(self) -> None:
         """End every worker, and see that there is none. Raises Unproven, DriverError."""
         self.function.force_cold(timeout_s=self._timeout_s)
@@ -185,8 +203,8 @@ class Caller:
         if not self.is_first(call):
             raise Unproven(f"it was the answer {call.served} of its worker, by what that counts in its memory")
 
-    def _prepared(self) -> Attempt:
-        return Attempt.prepare(self._place, self._session.spec, self._request).warm()
+    def _prepared(self, place: Place, request: bytes) -> Attempt:
+        return Attempt.prepare(place, self._session.spec, request).warm()
 
     def _await(self, selector: selectors.BaseSelector, attempts: Sequence[Attempt]) -> None:
         deadline = time.monotonic() + self._timeout_s
@@ -202,14 +220,15 @@ class Caller:
                     del under_way[attempt.connection]
 
 
-def _outcome(attempt: Attempt, begun_ns: int, timeout_s: float) -> Attempted:
+def _outcome(attempt: Attempt, begun_ns: int, timeout_s: float, read: Callable[[bytes], bytes]) -> Attempted:
+    """`read` finds in the answer's body what the service said."""
     if attempt.outcome is not None:
         status = f" {attempt.outcome.status}" if attempt.outcome.status else ""
         return Attempted(why=f"{attempt.outcome.came}{status}")
     if not attempt.complete:
         return Attempted(why=f"no complete answer within {timeout_s:g} s")
     try:
-        told = json.loads(bytes(attempt.body))
+        told = json.loads(read(bytes(attempt.body)))
     except ValueError:
         told = None
     if not isinstance(told, dict):

@@ -74,6 +74,11 @@ class Wake:
     headline: ClassVar[str] = "wake_s"
     own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK, Feature.SLEEP})
+    calls_by: ClassVar[str] = "answers"
+
+    @property
+    def calls_per_worker(self) -> int:
+        return self.answers
 
     @property
     def launches(self) -> int:

@@ -14,7 +14,7 @@ from lab.figures.series import Series, Step
 from lab.show.terminal import printable
 from lab.store.record import RunRecord
 
-KINDS = ("cold", "first", "warm")
+KINDS = ("cold", "first", "warm", "direct")
 GROUPED = frozenset({"shown_s", "kth_answer_s", "burst_workers", "gap_call_s", "cold_after_gap", "failed_calls"})
 
 Line = tuple[str, str, str, int]

@@ -33,6 +33,7 @@ from lab.service.build import build_service
 from lab.spec import Spec
 from lab.store.place import cache_dir
 from lab.timeline import Phase, Source, SystemClock
+from scenarios.coldstart.calls import Call, Caller
 from scenarios.limits import Limits
 
 pytestmark = pytest.mark.engine("lambda")
@@ -69,6 +70,19 @@ def ask(function: Function, nonce: str, path: str) -> tuple[int, Mapping[str, st
         return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
     finally:
         connection.close()
+
+
+def asked_directly(launched: Launched) -> list[Mapping[str, Any]]:
+    """What /clock tells where the worker is asked without its platform, one call after the other, each proven to be of
+    the worker that answered the one before."""
+    _, _, body = launched.ask()
+    caller = Caller(launched.session, SystemClock(), timeout_s=WAIT_S)
+    last = Call(begun_ns=0, sent_ns=0, received_ns=0, told=json.loads(body))
+    told = []
+    for _ in range(2):
+        last = caller.direct(last)
+        told.append(last.told)
+    return told
 
 
 def session_of(context: Context, labels: Mapping[str, str], **changes: Any) -> Session:
@@ -149,6 +163,8 @@ def test_a_forced_cold_call_has_a_worker_never_seen_before_and_warm_ones_do_not(
         assert worker not in before
         _, headers, _ = launched.ask()
     assert headers["x-lab-call"] == "2" and launched.function.workers() == [worker]
+    assert [told["served"] for told in asked_directly(launched)] == [4, 5], "the same worker's next answers"
+    assert launched.function.workers() == [worker]
     assert seen == [(worker, CallPhase.CREATED), (worker, CallPhase.STARTED), (worker, CallPhase.POLLED)]
 
 

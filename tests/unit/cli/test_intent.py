@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 from made_image import docker_archive, layer, member
 
+from drivers.awslambda import CALLS_PER_WORKER
 from lab.cli.main import main
 from lab.cli.options import RunOptions
 from lab.cli.start import Intent, intent
 from lab.driver import ANSWERS_AT, Context, Info
 from lab.errors import BadInput
+from lab.features import Feature
 from lab.registry import make_scenario
 from lab.run.estimate import Span
 from lab.run.runner import Entrant
 from lab.spec import Target
 from lab.store.database import Store
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
+from lab.testing import FakeDriver
 from lab.units import MIB
 
 
@@ -205,3 +208,32 @@ def test_the_plan_names_the_image_and_where_it_is_taken_from(tmp_path: Path) -> 
         assert plan.image is not None
         digest = plan.image.digest.removeprefix("sha256:")
         assert f"takes the image {path} ({digest[:12]}) from the file {path}" in plan.changes()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "given", "calls"),
+    [
+        ("coldstart", {"warm": "49"}, 0),
+        ("coldstart", {"warm": "50"}, 101),
+        ("wake", {"answers": "100"}, 0),
+        ("wake", {"answers": "101"}, 101),
+    ],
+)
+def test_more_calls_of_one_worker_than_are_to_be_compared_are_bad_input_before_anything_is_launched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str, given: dict[str, str], calls: int
+) -> None:
+    made = FakeDriver("", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    made.engine.features = frozenset({Feature.NETWORK, Feature.FUNCTION, Feature.SLEEP})
+    made.engine.calls_per_worker = CALLS_PER_WORKER
+    monkeypatch.setattr("lab.cli.start.make_driver", lambda *_: made)
+    with intent(make_scenario(scenario, given), RunOptions(targets=["lambda"]), {}) as planned:
+        (entrant,) = planned.entrants
+    assert entrant.bad_input == bool(calls) == (not entrant.running)
+    assert not made.engine.instances
+    if calls:
+        told = f"{scenario} would make {calls} calls of one worker, and at most 100 are to be compared on fake"
+        assert entrant.record.reason.startswith(told) and "\n" not in entrant.record.reason
+        assert entrant.record.remedy == f"lower -p {next(iter(given))}=…"
+        made.engine.calls_per_worker = None
+        with intent(make_scenario(scenario, given), RunOptions(targets=["lambda"]), {}) as planned:
+            assert planned.entrants[0].running, "where nothing is known of it, nothing is refused"

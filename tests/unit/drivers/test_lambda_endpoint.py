@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import socket
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,13 @@ import pytest
 from drivers.awslambda import LambdaDriver, emulator, options, server
 from drivers.awslambda.api import REQUEST_MOST_BYTES, Api
 from drivers.awslambda.errors import is_sdk_error, translate, translated
-from drivers.awslambda.function import PROMISES
+from drivers.awslambda.function import PROMISES, Function
+from drivers.awslambda.workers import Worker
 from lab.driver import Context
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Limited
 from lab.host.procs import Process
-from lab.spec import Spec
+from lab.spec import Endpoint, Spec
 from lab.units import MIB
 from scenarios.limits import Limits
 
@@ -278,3 +280,59 @@ def test_every_limit_that_is_promised_is_tried_and_explained() -> None:
     assert set(PROMISES) == set(Limits.meanings)
     assert Limits().launches == len(PROMISES)
     assert {"promises", "limit", "call"} <= set(dir(Limited))
+
+
+# --- a worker asked without the endpoint
+
+
+class _Workers:
+    def __init__(self, *ports: int) -> None:
+        self._ports = ports
+
+    def find(self, labels: Mapping[str, str]) -> list[Worker]:
+        return [Worker(f"c{port}", labels, running=True, port=port) for port in self._ports]
+
+
+def _function(*ports: int) -> Function:
+    return Function(
+        "lab-1",
+        labels={"lab.launch": "1", "lab.run": "r"},
+        endpoint=Endpoint("127.0.0.1", 4566, authority="abc.lambda-url.us-east-1.on.aws"),
+        environment={"LAB_NONCE": "n"},
+        api=None,
+        docker=lambda: None,  # type: ignore[arg-type,return-value]
+        workers=_Workers(*ports),  # type: ignore[arg-type]
+        events=None,  # type: ignore[arg-type]
+    )
+
+
+def test_a_worker_is_asked_on_loopback_with_a_function_url_s_event() -> None:
+    where, request = _function(32768).past_platform("/clock")
+    assert where == Endpoint("127.0.0.1", 32768)
+    head, _, payload = request.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /2015-03-31/functions/function/invocations HTTP/1.1\r\nHost: 127.0.0.1:32768\r\n")
+    assert f"Content-Length: {len(payload)}".encode() in head.split(b"\r\n")
+    event = json.loads(payload)
+    assert (event["version"], event["rawPath"], event["requestContext"]["http"]["method"]) == ("2.0", "/clock", "GET")
+    assert event["headers"]["x-lab-nonce"] == "n" and event["headers"]["host"].startswith("abc.")
+
+
+@pytest.mark.parametrize("ports", [(), (1, 2), (0,)])
+def test_without_one_worker_and_its_port_none_is_asked(ports: tuple[int, ...]) -> None:
+    with pytest.raises(DriverError, match=f"not one worker of lab-1 .* but {len(ports)}"):
+        _function(*ports).past_platform("/clock")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"statusCode":200,"body":"{\\"served\\":2}","isBase64Encoded":false}', b'{"served":2}'),
+        (b'{"statusCode":200,"body":"eyJzIjoxfQ==","isBase64Encoded":true}', b'{"s":1}'),
+        (b'{"body":"%%%","isBase64Encoded":true}', b""),
+        (b'{"errorType":"Runtime.ExitError"}', b""),
+        (b"[1]", b""),
+        (b"Task timed out", b""),
+    ],
+)
+def test_the_service_s_answer_is_found_within_the_worker_s(body: bytes, said: bytes) -> None:
+    assert _function(1).service_answer(body) == said

@@ -18,6 +18,7 @@ from lab.figures.series import absences, call_chain, series_of
 from lab.registry import make_scenario
 from lab.show.report import render
 from lab.show.table import render_run
+from lab.spec import Endpoint
 from lab.store.record import Outcome, RunRecord
 from lab.testing import FakeDriver, FakeInstance
 from lab.timeline import Phase
@@ -26,6 +27,7 @@ from scenarios.coldstart import Coldstart
 Measure = Callable[..., RunRecord]
 QUICK = Coldstart(burst=3, gaps="", within=5)
 CREATED_S, STARTED_S, MAIN_S, LISTENING_S, ANSWER_S = 0.05, 0.1, 0.15, 0.01, 0.0005
+PLATFORM_S = 0.008
 COLD_S, KEEP_ALIVE_S = CREATED_S + STARTED_S + MAIN_S, 4.0
 STATES = ("cold_s", "first_s", "warm_s")
 
@@ -98,6 +100,57 @@ class InitForNothing(FakeInstance):
 
     def initialize(self, *, timeout_s: float) -> None:
         """It says so."""
+
+
+class Behind(FakeInstance):
+    """Its platform takes PLATFORM_S of each call, and its worker can be asked without it; keeps who was under way."""
+
+    direct = 0
+
+    def workers(self) -> Sequence[str]:
+        self.direct = 0
+        return super().workers()
+
+    def past_platform(self, path: str) -> tuple[Endpoint, bytes]:
+        assert self.endpoint is not None
+        self.direct = 1
+        asked = f"GET {path} HTTP/1.1\r\nHost: worker\r\nX-Lab-Nonce: {self.id}\r\nConnection: close\r\n\r\n"
+        return self.endpoint, asked.encode()
+
+    def service_answer(self, body: bytes) -> bytes:
+        return body
+
+    def before_request(self) -> None:
+        super().before_request()
+        if not self.direct:
+            self._engine.clock.advance(PLATFORM_S)
+
+
+class OtherWorker(Behind):
+    """Who is asked directly is not who answered the call before."""
+
+    def past_platform(self, path: str) -> tuple[Endpoint, bytes]:
+        self._replicas[0].told["token"] = secrets.token_hex(16)
+        return super().past_platform(path)
+
+
+class AskedMeanwhile(Behind):
+    """Somebody else asks the worker too."""
+
+    def past_platform(self, path: str) -> tuple[Endpoint, bytes]:
+        self._replicas[0].served += 1
+        return super().past_platform(path)
+
+
+class NotAlone(Behind):
+    """It has another worker by the time that the warm calls are over."""
+
+    def workers(self) -> Sequence[str]:
+        names = list(super().workers())
+        return [*names, "another"] if names and self._replicas[0].served > QUICK.warm else names
+
+    def past_platform(self, path: str) -> tuple[Endpoint, bytes]:
+        raise AssertionError("a call may be under way at one of them")
 
 
 @pytest.fixture
@@ -176,6 +229,56 @@ def test_a_call_whose_state_is_not_proven_is_a_recorded_failure_and_no_sample(
     for metric in STATES:
         if f"{metric.removesuffix('_s')}: " not in launch.error:
             assert len(values(record, metric)) == 1, "what was proven stays"
+
+
+def test_a_worker_that_can_be_asked_without_its_platform_tells_what_the_platform_takes(
+    run: Callable[..., RunRecord],
+) -> None:
+    record = run(Behind, rounds=2)
+    assert [launch.outcome for launch in record.launches] == [Outcome.OK] * 2
+    assert values(record, "warm_s") == pytest.approx([PLATFORM_S + ANSWER_S] * 2, abs=1e-6)
+    assert values(record, "direct_s") == pytest.approx([ANSWER_S] * 2, abs=1e-6)
+    assert len(values(record, "request_s", call="direct")) == 2 * QUICK.warm
+    assert len(call_chain(series_of(record), "fake", "direct")) == 2
+    assert values(record, "failed_calls", call="direct") == [0, 0]
+    console = Console(file=StringIO(), width=100)
+    console.print(render_run(record))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "direct_s" in shown and "warm_s" in shown
+    plain = run(Function)
+    assert not [one for one in plain.samples if "direct" in (one.metric, one.dimensions.get("call"))]
+
+
+@pytest.mark.parametrize(
+    ("platform", "why"),
+    [
+        (OtherWorker, "it was answered by another worker"),
+        (AskedMeanwhile, "it was the answer 8 of its worker, and not 7"),
+        (NotAlone, "there is not one worker to be asked directly, but 2"),
+    ],
+)
+def test_a_direct_call_that_is_not_the_next_of_the_same_worker_is_no_sample_and_the_others_stay(
+    run: Callable[..., RunRecord], platform: type[FakeInstance], why: str
+) -> None:
+    record = run(platform)
+    (launch,) = record.launches
+    assert launch.outcome is Outcome.OK
+    assert any(one.startswith(f"direct: {why}") for one in launch.facts["failed_calls"])
+    assert not values(record, "direct_s") and not values(record, "request_s", call="direct")
+    assert values(record, "failed_calls", call="direct") == [1] and len(values(record, "warm_s")) == 1
+
+
+def test_one_worker_gets_no_more_calls_than_are_said_before_the_run(run: Callable[..., RunRecord]) -> None:
+    most: list[int] = []
+
+    class Counted(Behind):
+        def before_request(self) -> None:
+            super().before_request()
+            most.append(self._replicas[0].served + 1)
+
+    scenario = Coldstart(warm=7, burst=3, gaps="0.5", longest_gap_s=5, within=5)
+    run(Counted, scenario)
+    assert max(most) == scenario.calls_per_worker
 
 
 def test_no_seed_of_a_platform_that_keeps_its_container_gives_a_cold_call(run: Callable[..., RunRecord]) -> None:

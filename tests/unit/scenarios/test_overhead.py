@@ -63,7 +63,8 @@ def told(**changes: Any) -> dict[str, Any]:
 class FakeBench:
     """A bench whose only launch answers with what it was given."""
 
-    def __init__(self, endpoint: Endpoint | None = None, **spec: Any) -> None:
+    def __init__(self, endpoint: Endpoint | None = None, facts: Mapping[str, Any] | None = None, **spec: Any) -> None:
+        self.info = SimpleNamespace(engine="fake", facts=facts or {})
         self.spec = Spec(**spec).for_launch()
         self.samples: list[tuple[str, float, str, dict[str, str]]] = []
         self._endpoint = endpoint
@@ -184,6 +185,21 @@ def test_what_a_target_does_not_have_is_absent_with_its_reason_and_has_no_figure
         "cpu_work_s",
         "switch_s",
     }
+
+
+@pytest.mark.parametrize(("rate", "loaded"), [(94, True), (95, False)])
+def test_a_function_s_worker_is_not_loaded_beyond_what_its_platform_says_of_its_workers(
+    rate: int, *, loaded: bool
+) -> None:
+    answers = {kind: told(**answer) for kind, answer in ANSWERS.items()}
+    with answering(answers) as (endpoint, _):
+        fake = FakeBench(endpoint, facts={"calls_per_worker": 100, "calls_per_worker_why": "its log grows"})
+        Overhead(rate=rate, seconds=1.0, syscalls=100, steps=200, switches=300, fsyncs=7).measure(bench_of(fake))
+    assert len(fake.values("syscall_s")) == 1
+    assert bool(fake.values("unserved_requests")) == loaded
+    if not loaded:
+        told_why = "101 calls of one worker, and at most 100 are to be compared on fake: its log grows"
+        assert fake.absent()["latency_p50_s"].endswith(told_why)
 
 
 def test_an_error_of_the_service_fails_the_launch() -> None:
