@@ -41,7 +41,7 @@ from lab.spec import Endpoint
 from scenarios.containment import clock, made, proof, words
 from scenarios.containment.troubles import CLOCK_OFFSET_S, Trouble, likely_s
 from scenarios.containment.victim import Victim
-from scenarios.containment.watching import HOST, NEIGHBOUR, Watchee
+from scenarios.containment.watching import HOST, NEIGHBOUR, Watchee, unwatched
 
 _LAUNCH_S = 120.0
 
@@ -105,7 +105,7 @@ class Containment:
         lasts_s = self.launches * (_LAUNCH_S + likely_s(self.seconds))
         with control(bench.spec.labels, seconds=lasts_s) as host, ExitStack() as stack:
             who = {HOST: Watchee(host)}
-            if Feature.NETWORK in bench.info.features:
+            if not unwatched(bench.info):
                 keep = Feature.OWN_KERNEL in bench.info.features
                 who[NEIGHBOUR] = Watchee(_address(stack.enter_context(bench.session())), keep=keep)
             panics = Trouble.PANIC in self.chosen and Feature.OWN_KERNEL in bench.info.features

@@ -14,10 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
+from lab.driver import Info
 from lab.errors import MeasurementError
+from lab.features import Feature
 from lab.figures.evidence import Seen, tell
 from lab.figures.series import ABSENT, SEEN
-from lab.scenario import Bench
+from lab.scenario import Bench, exceeding_calls
 from lab.service.load import Client, LoadResult, start_load, start_watch
 from lab.service.watch import ANSWER_WITHIN_S, Watched, window
 from lab.spec import Endpoint
@@ -129,7 +131,15 @@ def emit(bench: Bench, trouble: Trouble, windows: Mapping[str, Windows]) -> None
                     bench.emit("own_gap_s", watched.own_gap_s, "s", **told)
         tell(bench, Seen.OUTSIDE, f"{trouble}: the {name}", said(found))
     if NEIGHBOUR not in windows:
-        tell(bench, Seen.OUTSIDE, f"{trouble}: the {NEIGHBOUR}", "not watched: without a network it answers nobody")
+        tell(bench, Seen.OUTSIDE, f"{trouble}: the {NEIGHBOUR}", f"not watched: {unwatched(bench.info)}")
+
+
+def unwatched(info: Info) -> str:
+    """Why the neighbour is not asked; empty where it is."""
+    if Feature.NETWORK not in info.features:
+        return "without a network it answers nobody"
+    why = exceeding_calls(info, round(2 / INTERVAL_S))
+    return f"every {INTERVAL_S:g} s, in two windows of 1 s alone, would be {why}" if why else ""
 
 
 def said(found: Windows) -> str:

@@ -38,7 +38,7 @@ from scenarios.containment import Containment, clock
 from scenarios.containment.outcome import Observed, Survival, by_whom, happened
 from scenarios.containment.traces import Traces, left, left_said, settled
 from scenarios.containment.troubles import TASKS, Trouble
-from scenarios.containment.watching import Windows, said
+from scenarios.containment.watching import Windows, said, unwatched
 
 LIMITED = frozenset({Trouble.MEMORY, Trouble.FORKS, Trouble.CPU})
 NETWORK = frozenset({Feature.NETWORK})
@@ -426,3 +426,19 @@ def test_memory_that_the_kernel_gives_back_in_its_own_time_is_not_left_behind(
     monkeypatch.setattr("scenarios.containment.traces._LOOK_S", 0.01)
     monkeypatch.setattr("scenarios.containment.traces._SETTLES_WITHIN_S", 10 if gives_back else 0.1)
     assert left(before, settled(None, before))["charged"] == left_bytes
+
+
+@pytest.mark.parametrize(
+    ("features", "most", "why"),
+    [
+        (NETWORK, None, ""),
+        (NETWORK, 200, ""),
+        (NETWORK, 100, "200 calls of one worker, and at most 100 are to be compared on e: "),
+        (frozenset(), None, "without a network it answers nobody"),
+    ],
+)
+def test_a_neighbour_that_is_not_to_be_asked_so_often_is_not_watched(
+    features: frozenset[Feature], most: int | None, why: str
+) -> None:
+    info = Info(engine="e", version="1", isolation="none", features=features, facts={"calls_per_worker": most})
+    assert (why in unwatched(info)) and bool(unwatched(info)) == bool(why)
