@@ -69,13 +69,23 @@ def _read(connection: Any, program: str, timeout_s: float) -> tuple[bytes, bytes
         with contextlib.suppress(websocket.WebSocketConnectionClosedException):  # what came before it still counts
             connection.update(timeout=left_s)
         # Before the output is taken: what tells the end comes after all of it.
-        ended = not connection.is_open() or connection.peek_channel(_ERROR_CHANNEL)
-        out += connection.read_channel(1) if connection.peek_channel(1) else b""
-        err += connection.read_channel(2) if connection.peek_channel(2) else b""
+        ended = not connection.is_open() or _peek(connection, _ERROR_CHANNEL)
+        out += connection.read_channel(1) if _peek(connection, 1) else b""
+        err += connection.read_channel(2) if _peek(connection, 2) else b""
         if len(out) + len(err) > _OUTPUT_BYTES:
             raise DriverError(f"the command wrote more than {_OUTPUT_BYTES} bytes")
         if ended:
             return out, err
+
+
+def _peek(connection: Any, channel: int) -> bytes:
+    """What has come on a channel. The client reads from the network for that, too, and once tells an end by raising."""
+    import websocket
+
+    try:
+        return bytes(connection.peek_channel(channel))
+    except websocket.WebSocketConnectionClosedException:
+        return bytes(connection.peek_channel(channel))
 
 
 def _exit_code(told: bytes, program: str) -> int:
