@@ -16,10 +16,10 @@ from pathlib import Path
 
 from drivers.barehost.labelled import ENDPOINT, LABELS
 from drivers.barehost.members import Members
-from drivers.socket.workers import STATES, Seen, name_of, role_of, to_zero, workers_among
+from drivers.socket.workers import KeptSocket, Seen, name_of, role_of, workers_among
 from lab.driver import Mark
 from lab.errors import CleanupError, DriverError, LaunchError
-from lab.features import CallPhase, Role, SleepState
+from lab.features import CallPhase, Role
 from lab.host import cgroup, procs
 from lab.host.cgroup_memory import killed_in
 from lab.host.pinning import cpu_list
@@ -96,7 +96,7 @@ def start(
     )
 
 
-class ActivatedInstance:
+class ActivatedInstance(KeptSocket):
     """One function: the activator, and the worker that it started, if any. `keeper` is the lab's own child, None for
     one that was found by its labels."""
 
@@ -172,21 +172,6 @@ class ActivatedInstance:
             yield
         finally:
             self._keeper.seen.remove(seen)
-
-    def sleep_states(self) -> Mapping[SleepState, str]:
-        """Zero: the socket is kept, and nothing of the service runs."""
-        return STATES
-
-    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
-        """End the worker. Raises Unsupported for any other state, DriverError where it is called meanwhile."""
-        to_zero(self, state, timeout_s=timeout_s)
-
-    def wake(self, state: SleepState) -> None:
-        """Nothing: the connection itself wakes it."""
-
-    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it is zero
-        """None: only the socket is held, by the activator."""
-        return ()
 
     def stop(self, *, timeout_s: float) -> None:
         """SIGTERM to the activator, which closes the socket and ends the worker; after `timeout_s`, or once it has

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drivers.socket.workers import STATES, Seen, name_of, to_zero
+from drivers.socket.workers import KeptSocket, Seen, name_of
 from lab.driver import Mark
 from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
-from lab.features import Role, SleepState
+from lab.features import Role
 from lab.host import cgroup
 from lab.host.pinning import cpu_list
 from lab.host.procfs import read_link
@@ -164,7 +164,7 @@ def found(where: Manager) -> list[UnitInstance]:
     return instances
 
 
-class UnitInstance:
+class UnitInstance(KeptSocket):
     """One function: its two units, and what runs in the service's cgroup."""
 
     def __init__(
@@ -241,21 +241,6 @@ class UnitInstance:
     def follow(self, seen: Seen) -> Iterator[None]:  # noqa: ARG002  systemd signals units only to who subscribes
         """Nothing is shown: its signals take a client of D-Bus, and asking again and again would disturb the call."""
         yield
-
-    def sleep_states(self) -> Mapping[SleepState, str]:
-        """Zero: systemd keeps the socket, and nothing of the service runs."""
-        return STATES
-
-    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
-        """End the worker. Raises Unsupported for any other state, DriverError where it is called meanwhile."""
-        to_zero(self, state, timeout_s=timeout_s)
-
-    def wake(self, state: SleepState) -> None:
-        """Nothing: the connection itself wakes it."""
-
-    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it is zero
-        """None: only the socket is held, by systemd."""
-        return ()
 
     def stop(self, *, timeout_s: float) -> None:
         """systemd closes the socket and ends the worker by SIGTERM; after `timeout_s` by SIGKILL."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.errors import DriverError
-from lab.features import CallPhase, Invoked, Role, SleepState
+from lab.features import CallPhase, Role, SleepState
 from lab.host import procs
 from lab.host.procfs import read_link
 from lab.host.procs import Process
@@ -18,8 +18,7 @@ _ROLES = {"enter": Role.SHIM, "activator": Role.SHIM, "systemd-socket-proxyd": R
 Seen = Callable[[str, CallPhase, str], None]
 """Who is told of a worker's phases (`Invoked.follow`)."""
 
-STATES: Mapping[SleepState, str] = {SleepState.ZERO: ""}
-"""How a function behind a socket sleeps: the socket is kept, and nothing of the service runs."""
+_STATES: Mapping[SleepState, str] = {SleepState.ZERO: ""}
 
 
 def role_of(process: Process) -> Role:
@@ -41,10 +40,32 @@ def workers_among(members: Iterable[Process]) -> list[Process]:
     return sorted(member for pid, member in serving.items() if pid in parents and parents[pid] not in serving)
 
 
-def to_zero(function: Invoked, state: SleepState, *, timeout_s: float) -> None:
-    """End every worker, and see that there is none. Raises Unsupported for any other state, DriverError where it was
-    called meanwhile."""
-    require_offered(STATES, state)
-    function.force_cold(timeout_s=timeout_s)
-    if found := function.workers():
-        raise DriverError(f"the function was called again: worker {found[0]} runs")
+class KeptSocket:
+    """What sleeps behind a socket, whoever keeps that (`Sleeps`): it sleeps when it has no worker."""
+
+    def workers(self) -> Sequence[str]:
+        """As `Invoked.workers`."""
+        raise NotImplementedError
+
+    def force_cold(self, *, timeout_s: float) -> None:
+        """As `Invoked.force_cold`."""
+        raise NotImplementedError
+
+    def sleep_states(self) -> Mapping[SleepState, str]:
+        """Zero: the socket is kept, and nothing of the service runs."""
+        return _STATES
+
+    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
+        """End every worker, and see that there is none. Raises Unsupported for any other state, DriverError where it
+        was called meanwhile."""
+        require_offered(_STATES, state)
+        self.force_cold(timeout_s=timeout_s)
+        if found := self.workers():
+            raise DriverError(f"the function was called again: worker {found[0]} runs")
+
+    def wake(self, state: SleepState) -> None:
+        """Nothing: the connection itself wakes it."""
+
+    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it is zero
+        """None: only the socket is held."""
+        return ()
