@@ -400,9 +400,10 @@ class Rig:
         life.heard_later = life.heard.count
 
     def log_with(self, instance: Instance, wanted: bytes, timeout_s: float = 30.0) -> bytes:
-        """Its log, once `wanted` is in it: an engine may log what it has forwarded already."""
+        """Its log, once a line with `wanted` is in it and has its end: an engine may log what it has forwarded already,
+        and its log may be asked for between two parts of a line."""
         deadline = time.monotonic() + min(timeout_s, self.timeout_s)
-        while wanted not in (log := instance.logs()) and time.monotonic() < deadline:
+        while wanted not in _whole_lines(log := instance.logs()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return log
 
@@ -493,6 +494,10 @@ def who_answers(session: Session, endpoint: Endpoint | None) -> tuple[object, ..
 def one_line(error: BaseException) -> bool:
     """Whether it is an error of the lab's whose brief is one line for a user."""
     return isinstance(error, LabError) and bool(error.brief) and "\n" not in error.brief
+
+
+def _whole_lines(log: bytes) -> bytes:
+    return log[: log.rfind(b"\n") + 1]
 
 
 def whole_cpus(cpus: float) -> int:

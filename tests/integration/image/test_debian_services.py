@@ -109,6 +109,9 @@ class Quiet:
     """A mark that nobody keeps."""
 
     def __call__(self, phase: Phase, *, source: Source) -> None: ...
+    def moment(self) -> Quiet:
+        return self
+
     def line(self, text: bytes, *, source: Source) -> None: ...
     def failed(self, error: DriverError) -> None: ...
 

@@ -45,7 +45,7 @@ def test_threads_that_ended_are_counted() -> None:
 def test_of_a_process_that_is_gone_nothing_is_told() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = Process.of(child.pid)
-    assert process is not None and cpu_ns(process)
+    assert process is not None and cpu_ns(process) is not None  # 0 where it has not yet had its turn
     child.kill()
     child.wait()
     assert cpu_ns(process) is None
