@@ -204,6 +204,8 @@ class ProcessInstance:
                     main.send(signal.SIGCONT)
                 self._killed = not main.wait(timeout_s)
             self._kill()
+            if self._child is not None:
+                self._child.await_output()
         except PermissionError as error:
             raise DriverError(
                 f"process {self.id} is another user's process",
@@ -308,6 +310,9 @@ class _Child:
 
     def reap(self) -> None:
         self._child.wait(timeout=_KILL_TIMEOUT_S)
+
+    def await_output(self) -> None:
+        self._output.await_end()
 
     def close(self) -> None:
         self._output.close()  # the writers are dead, so that the pipe has an end, and the thread with it

@@ -35,11 +35,8 @@ REQUIRED = frozenset(_ALSO_KNOWN_AS.get(name, name) for name in _NAMED if name)
 
 TURNS = ("beside", "engines", "alone")
 _TESTS = Path(__file__).parent
-_ALONE = frozenset({"run", "scenarios"})
-"""Folders whose tests of engines run `lab run`, which waits while another lab's instances are there, or measure."""
-
-_GROUPS = {"swarm": "docker", "lambda": "docker"}
-"""Engines on one daemon, which is one thing: their tests run one after the other, beside those of other engines."""
+_ALONE = "run"
+"""The folder whose tests of engines run `lab run`, which waits while another lab's instances are there."""
 
 
 # No test is wrong because the machine is slow.
@@ -101,15 +98,20 @@ def _turn(config: pytest.Config) -> str | None:
 
 def _turn_of(item: pytest.Item) -> str:
     drives = item.get_closest_marker("engine") is not None
-    if item.get_closest_marker("alone") or (drives and _ALONE & set(item.path.relative_to(_TESTS).parts)):
+    if item.get_closest_marker("alone") or (drives and _ALONE in item.path.relative_to(_TESTS).parts):
         return "alone"
     return "engines" if drives else "beside"
 
 
 def _group(item: pytest.Item, engines: Sequence[str]) -> str:
-    """Whose tests run one after the other. Guests share nothing but libvirtd, and are many: two groups of them."""
-    group = min(_GROUPS.get(name, name) for name in engines)
-    return f"{group} contract" if group == "libvirt" and "contract" in item.path.parts else group
+    """Whose tests run one after the other, beside those of other groups. Docker's and libvirt's are many, and look at
+    nothing but their own instances: two groups of each. What turns a swarm on and off is in one with all in it."""
+    if "swarm" in engines:
+        return "swarm"
+    group = min(engines)
+    if group == "lambda" or (group in ("docker", "libvirt") and "contract" in item.path.parts):
+        return f"{'docker' if group == 'lambda' else group} contract"
+    return group
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 _WORKERS_PER_CORE = 2  # most tests wait, for a process or for a clock, more than they compute
 _MOST_WORKERS = 16
-_ENGINES_AT_ONCE = 3
+_ENGINES_AT_ONCE = 4
 """More than two cores have work for, since Docker's tests mostly wait, and guests' do when guests end."""
 
 _OK, _TESTS_FAILED, _NOTHING_COLLECTED = 0, 1, 5

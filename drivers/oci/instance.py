@@ -152,6 +152,8 @@ class OciContainer:
                         raise
             self._killed = not main.wait(timeout_s)
         self._kill()
+        if self._output is not None:
+            self._output.await_end()
 
     def was_killed(self) -> bool:
         """Whether the image's stop signal had not ended it in time."""

@@ -182,6 +182,8 @@ class ActivatedInstance(KeptSocket):
                 keeper.send(signal.SIGTERM)
                 self._killed |= not keeper.wait(timeout_s)
             self._kill()
+        if self._keeper:
+            self._keeper.await_output()
 
     def was_killed(self) -> bool:
         """Whether SIGTERM had not ended it in time."""
@@ -276,6 +278,9 @@ class _Keeper:
 
     def reap(self) -> None:
         self._child.wait(timeout=_REAP_S)
+
+    def await_output(self) -> None:
+        self._output.await_end()
 
     def close(self) -> None:
         """The writers are dead, so that both pipes have an end, and their threads with it."""

@@ -25,7 +25,6 @@ LINES = 10
 
 _SIGNALLED = 128  # what shells, container engines and the guest's init add to a signal's number
 _KERNELS = re.compile(r"\[ *\d+\.\d{6}\] ")
-_REST_S = 0.5
 _LOOK_S = 5.0
 
 
@@ -117,7 +116,7 @@ class ChildWatch:
         ending = self._await()
         if self._expected:
             return
-        self._output.await_end(_REST_S)  # what it wrote last may still be on its way
+        self._output.await_end()
         out_of_memory = self._killed_for_memory()
         ending = Ending(status=ending.status, signal=ending.signal, out_of_memory=out_of_memory)
         self._mark.failed(ending.error(memory_bytes=self._memory_bytes, output=self._output.tail()))

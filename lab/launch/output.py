@@ -14,6 +14,7 @@ KEPT_BYTES = 65_536
 """What `Instance.logs` gives at most."""
 
 _END_TIMEOUT_S = 10.0
+_REST_S = 0.5
 
 
 class Output:
@@ -45,8 +46,9 @@ class Output:
         """The last 64 KiB so far."""
         return self._tail
 
-    def await_end(self, timeout_s: float) -> None:
-        """Return when the stream has ended and every line of it was handed on, or after `timeout_s`."""
+    def await_end(self, timeout_s: float = _REST_S) -> None:
+        """Return when the stream has ended and every line of it was handed on, or after `timeout_s`: what was written
+        just before its writers died may still be on its way."""
         self._ended.wait(timeout_s)
 
     def close(self) -> None:

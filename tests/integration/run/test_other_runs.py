@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of its own need root"),
 ]
 
-ROUNDS, LONG = 12, 40
+FEW, ROUNDS, LONG = 6, 12, 30
+DELAYS_S = (0, 0.2, 0.4)
+"""Of cleans that begin in different phases of a round."""
 TIMEOUT_S = 300.0
 
 
@@ -67,7 +70,11 @@ def _whole(record: RunRecord, *, rounds: int = ROUNDS) -> bool:
 def test_a_clean_in_another_container_leaves_a_living_run_and_names_it(tmp_path: Path) -> None:
     lab = _begin(tmp_path / "run", rounds=LONG)
     _until_measured(lab)
-    cleaned = [_lab(_container(tmp_path / "clean", "clean", "--yes")) for _ in range(3)]
+    with ThreadPoolExecutor() as pool:
+        clean = _container(tmp_path / "clean", "clean", "--yes")
+        cleaned = list(
+            pool.map(lambda delay_s: _lab(["sh", "-c", f'sleep {delay_s}; exec "$@"', "sh", *clean]), DELAYS_S)
+        )
     told = json.loads(_lab(_container(tmp_path / "clean", "clean", "--yes", "--json")).stdout)
     _, errors = lab.communicate(timeout=TIMEOUT_S)
     record = _record(tmp_path / "run")
@@ -123,11 +130,11 @@ def test_a_second_run_waits_or_leaves_and_carries_it(tmp_path: Path) -> None:
 
 
 def test_of_two_that_begin_together_one_waits_for_the_other(tmp_path: Path) -> None:
-    both = [_begin(tmp_path / name) for name in ("a", "b")]
+    both = [_begin(tmp_path / name, rounds=FEW) for name in ("a", "b")]
     said = [lab.communicate(timeout=TIMEOUT_S)[1] for lab in both]
     records = [_record(tmp_path / name) for name in ("a", "b")]
     assert [lab.returncode for lab in both] == [0, 0], said
-    assert all(_whole(record) for record in records)
+    assert all(_whole(record, rounds=FEW) for record in records)
     assert any("waiting: run" in text for text in said), said
     spans = sorted(_measured_ns(record) for record in records)
     assert spans[0][1] <= spans[1][0], "they measured at the same time"

@@ -25,6 +25,8 @@ from lab.store.record import Outcome, RunRecord
 from lab.units import MIB
 from scenarios.containment import Containment
 
+pytestmark = pytest.mark.alone  # what it makes takes all that a limit leaves
+
 Measure = Callable[..., RunRecord]
 
 TRIES = 6

@@ -26,6 +26,8 @@ from lab.spec import Target
 from lab.store.record import Outcome, RunRecord
 from scenarios.hostkernel import Hostkernel
 
+pytestmark = pytest.mark.alone  # the kernel's traces are one for all
+
 Measure = Callable[..., RunRecord]
 NONCE = "5eed0000000000000000000000000007"
 ACTS = ("launch", "request", "mix")

@@ -34,6 +34,8 @@ from lab.units import MIB
 from scenarios.density import Density
 from scenarios.memory import Memory
 
+pytestmark = pytest.mark.alone  # pages that others map too are shared with them
+
 Launched = Callable[[str], tuple[Driver, Session]]
 
 PRIVATE, SHARED, CACHED, TMPFS, HUGE = 48 * MIB, 40 * MIB, 36 * MIB, 32 * MIB, 8 * MIB

@@ -26,6 +26,8 @@ from lab.store.record import Outcome, RunRecord
 from lab.timeline import SystemClock
 from scenarios.neighbour import Neighbour, trial
 
+pytestmark = pytest.mark.alone  # how much of a CPU is left is what is measured
+
 Measure = Callable[..., RunRecord]
 WINDOWS_S = (0.4, 1.0, 2.0)
 """One after the other, where the machine was too busy with others' work for the one before."""
