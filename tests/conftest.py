@@ -44,7 +44,7 @@ hypothesis.settings.register_profile("lab", deadline=None, suppress_health_check
 hypothesis.settings.load_profile("lab")
 
 # What they assert is told as a test's own.
-pytest.register_assert_rewrite("store_promises", "service_process")
+pytest.register_assert_rewrite("store_promises", "store_promises_later", "service_process")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ from lab.driver import ANSWERS_AT, Context, Driver, Info, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.features import Coldable, Feature
 from lab.host.cold import cold_label, make_cold, require_cold
-from lab.host.facts import Steal, host_facts
+from lab.host.facts import Steal, host_facts, host_identity
 from lab.host.noise import host_warnings
 from lab.host.ownership import Owner
 from lab.image.exposed import exposed_ports
@@ -184,6 +184,7 @@ def intent(
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         spec = options.spec(labels)
         image, problem = _image(spec, context, entrants, look)
+        host = host_identity()
         run = Run(
             id=run_id,
             scenario=scenario.name,
@@ -192,6 +193,8 @@ def intent(
             status=RunStatus.RUNNING,
             owner=labels["lab.owner"],
             lab_version=__version__,
+            host_id=host.id,
+            host_name=host.name,
             parameters={
                 **options.model_dump(exclude={"env", "seed", "param", "ready", "ready_status", "header"}),
                 "scenario": asdict(scenario) if is_dataclass(scenario) else {},

@@ -6,10 +6,12 @@ read is None. Sources: proc(5), and Documentation/ABI and admin-guide of the ker
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,6 +34,8 @@ from lab.host.procfs import (
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 ROOT = Path("/")
+HOST_VARIABLE = "LAB_HOST"
+_HOST_ID_HEX = 12
 _VIRTUAL_VENDORS = frozenset({"QEMU", "KVM", "VMware, Inc.", "innotek GmbH", "Xen", "Parallels", "BHYVE", "OpenStack"})
 _HOST_PID_NAMESPACE = "pid:[4026531836]"
 _MIN_TICKS = 200
@@ -46,6 +50,31 @@ def boot_id(root: Path = ROOT) -> str:
 def time_namespace(root: Path = ROOT) -> str:
     """The time namespace of this process, as `time:[4026531834]`; "" if unreadable. Source: time_namespaces(7)."""
     return read_link(root / "proc/self/ns/time") or ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """Which machine this is, the same in every boot: `id` to tell by, `name` to call it by."""
+
+    id: str
+    name: str
+
+
+def host_identity(root: Path = ROOT, named: str | None = None) -> HostIdentity:
+    """This machine's. What the environment variable LAB_HOST (or `named`) says is its name, and its id is of that name
+    alone: for containers, which have neither of their own, and for clones of one disk. Else the name is the host's, and
+    the id of its machine-id(5); where that is missing, of its name."""
+    told = os.environ.get(HOST_VARIABLE, "") if named is None else named
+    if told.strip():
+        return HostIdentity(host_id_of(f"name {told.strip()}"), told.strip())
+    name = read_text(root / "proc/sys/kernel/hostname") or platform.node() or "unnamed"
+    machine = read_text(root / "etc/machine-id") or read_text(root / "var/lib/dbus/machine-id") or ""
+    return HostIdentity(host_id_of(machine if machine.isalnum() else f"name {name}"), name)
+
+
+def host_id_of(machine: str) -> str:
+    """The id of the host whose machine-id is `machine`: hashed, since machine-id(5) asks that it be told to nobody."""
+    return hashlib.sha256(f"stratalab host {machine}".encode()).hexdigest()[:_HOST_ID_HEX]
 
 
 class Steal:

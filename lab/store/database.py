@@ -10,65 +10,70 @@ launches, which disturbs what is measured. Statistics are never stored (docs/met
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, Text, cast, delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, Select, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from lab.errors import BadInput, MeasurementError, StoreError
+from lab.host.facts import host_identity
 from lab.host.ownership import Owner, owner_alive
-from lab.store import schema
+from lab.store import connect, migration, transfer
 from lab.store.digest import without_values
+from lab.store.history import HistoricRun, read_history
 from lab.store.place import state_dir
 from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord, TimedRun
-from lab.store.sample import Sample, maker
-from lab.store.schema import launches, rounds, runs, samples, targets
-from lab.timeline import MarkRecord, Timeline
+from lab.store.rows import RUN_COLUMNS, launches_of, notes_of, run_of, samples_of, target_of, text_of
+from lab.store.sample import Sample
+from lab.store.schema import launches, notes, rounds, runs, samples, targets
 
 LAST = "last"
-"""Names the newest run, wherever a run's id is asked for."""
+"""Names the newest run, of this host where it has any, wherever a run's id is asked for."""
 
 _NEAREST = 5
-_AT_A_TIME = 10_000
-"""Rows that are taken from the database's driver in one call."""
 _TIMED_RUNS, _TIMED_ROUNDS = 20, 100
 """So many runs, and the first so many rounds of each, are looked through for how long the next run will take."""
 _STATUS = {status.value: status for status in RunStatus}
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
 class Store:
     """All runs of this user, or of a fleet. Safe to use from several threads and processes."""
 
-    def __init__(self, engine: Engine, name: str, is_alive: Callable[[str], bool | None]) -> None:
+    def __init__(self, engine: Engine, name: str, is_alive: Callable[[str], bool | None], host_id: str) -> None:
         self._engine = engine
         self._name = name
         self._is_alive = is_alive
+        self._host_id = host_id
 
     @classmethod
-    def open(cls, url: str | None = None, *, is_alive: Callable[[str], bool | None] | None = None) -> Store:
+    def open(
+        cls,
+        url: str | None = None,
+        *,
+        is_alive: Callable[[str], bool | None] | None = None,
+        host_id: str | None = None,
+    ) -> Store:
         """The store at `url`, made if it is not there yet: a path or `sqlite:///PATH`, or `postgresql://…`; without
         one, `lab.db` in the lab's state directory. `is_alive` tells of a run's owner whether it still lives (None:
-        cannot be known from here). Raises StoreError.
+        cannot be known from here); `host_id` is the host whose runs `last` prefers: this one. Raises StoreError.
         """
-        address = schema.address(url if url is not None else str(state_dir() / "lab.db"))
-        name = address.database or "" if address.get_backend_name() == "sqlite" else address.render_as_string()
+        address = connect.address(url if url is not None else str(state_dir() / "lab.db"))
+        name = connect.shown(address)
         with _told(name):
-            engine = schema.connect(address)
+            engine = connect.connect(address)
         try:
             with _told(name):
-                schema.ensure(engine, name)
+                migration.ensure(engine, name)
         except StoreError:
             engine.dispose()
             raise
-        return cls(engine, name, is_alive or _owner_is_alive)
+        return cls(engine, name, is_alive or _owner_is_alive, host_identity().id if host_id is None else host_id)
 
     def close(self) -> None:
         """Let go of all connections. Idempotent."""
@@ -95,6 +100,9 @@ class Store:
             "lab_version": run.lab_version,
             "parameters": dict(run.parameters),
             "host": dict(host),
+            "host_id": run.host_id,
+            "host_name": run.host_name,
+            "origin": run.origin,
         }
         with self._writing() as connection:
             connection.execute(insert(runs), row)
@@ -105,8 +113,8 @@ class Store:
         """Enter what became of a target, in place of what was known of it. Raises StoreError."""
         values = {
             "outcome": record.outcome.value,
-            "reason": _text(record.reason),
-            "remedy": _text(record.remedy),
+            "reason": text_of(record.reason),
+            "remedy": text_of(record.remedy),
             "info": dict(record.info),
         }
         known = (targets.c.run_id == run_id) & (targets.c.target == record.target)
@@ -124,8 +132,8 @@ class Store:
             "warmup": launch.warmup,
             "outcome": launch.outcome.value,
             "marks": launch.timeline.to_json(),
-            "error": _text(launch.error),
-            "logs": _text(launch.logs),
+            "error": text_of(launch.error),
+            "logs": text_of(launch.logs),
             "facts": dict(launch.facts),
         }
         with self._writing() as connection:
@@ -165,47 +173,137 @@ class Store:
         """The runs, newest first, `limit` of them at most, without their parameters and the order of their rounds,
         which `load` tells. Raises StoreError.
         """
-        columns = [runs.c[name] for name in ("id", "scenario", "started_at", "ended_at", "status", "owner")]
         with self._reading() as connection:
-            found = connection.execute(_newest_first(*columns, runs.c.lab_version).limit(limit)).all()
-        return [
-            Run(
-                id=run_id,
-                scenario=scenario,
-                started_at=started_at,
-                ended_at=ended_at,
-                status=self._status(status, owner),
-                owner=owner,
-                lab_version=lab_version,
-            )
-            for run_id, scenario, started_at, ended_at, status, owner, lab_version in found
-        ]
+            found = connection.execute(_newest_first(*RUN_COLUMNS).limit(limit)).all()
+            said = notes_of(connection, _newest_first(runs.c.id).limit(limit))
+        return [run_of(row, self._status(row.status, row.owner), said.get(row.id, ())) for row in found]
 
     def load(self, wanted: str) -> RunRecord:
-        """Everything of the run whose id is or begins with `wanted`, or of the newest for `last`, as one consistent
-        view even while it is written. Raises BadInput for an unknown or ambiguous id, StoreError.
+        """Everything of the run whose id is or begins with `wanted`, or of the newest for `last` (of this host, where
+        it has any), as one consistent view even while it is written. Raises BadInput for an unknown or ambiguous id,
+        StoreError.
         """
         with self._reading() as connection:
-            run_id = _resolve(connection, wanted)
-            row = connection.execute(select(runs).where(runs.c.id == run_id)).one()
-            order = select(rounds.c.visited).where(rounds.c.run_id == run_id).order_by(rounds.c.round)
-            return RunRecord(
-                run=Run(
-                    id=row.id,
-                    scenario=row.scenario,
-                    started_at=row.started_at,
-                    ended_at=row.ended_at,
-                    status=self._status(row.status, row.owner),
-                    owner=row.owner,
-                    lab_version=row.lab_version,
-                    parameters=without_values(row.parameters),
-                    order=[list(visited) for visited in connection.execute(order).scalars()],
-                ),
-                host=row.host,
-                targets=[_target(row) for row in connection.execute(_of(targets, run_id))],
-                samples=_samples(connection, run_id),
-                launches=_launches(connection, run_id),
+            return self._record(connection, self._resolve(connection, wanted))
+
+    def history(
+        self,
+        scenario: str,
+        *,
+        host_id: str | None = None,
+        since: str | None = None,
+        last: int | None = None,
+        origin: str = "",
+        metrics: Collection[str] | None = None,
+    ) -> list[HistoricRun]:
+        """The ended runs of `scenario`, the oldest first: the newest `last`, of the host `host_id`, begun at or after
+        `since` (ISO 8601, UTC), of the lab's own or another `origin`, with only these `metrics`, where that is said.
+        Raises StoreError.
+        """
+        with self._reading() as connection:
+            return read_history(
+                connection,
+                scenario,
+                self._status,
+                host_id=host_id,
+                since=since,
+                last=last,
+                origin=origin,
+                metrics=metrics,
             )
+
+    def accept(self, wanted: str, note: str = "") -> Run:
+        """Mark a run as the new normal from now on, in place of what was said when it was accepted before. Raises
+        BadInput for an unknown run, one that runs yet, or one that is not the lab's own; StoreError."""
+        with self._writing() as connection:
+            run = self._run(connection, wanted)
+            if run.status is RunStatus.RUNNING:
+                raise BadInput(f"run {run.id} has not ended", resolution="accept it once it has")
+            if run.origin:
+                raise BadInput(f"run {run.id} was measured by {run.origin}", resolution="accept one of the lab's own")
+            said = {"accepted_at": now_iso(), "accepted_note": text_of(note)}
+            connection.execute(update(runs).where(runs.c.id == run.id).values(said))
+            return self._run(connection, run.id)
+
+    def note(self, wanted: str, text: str) -> Run:
+        """Add a note to a run. Raises BadInput for an unknown run or an empty text; StoreError."""
+        if not text.strip():
+            raise BadInput("a note without a word says nothing", resolution="lab runs note RUN 'what was changed'")
+        with self._writing() as connection:
+            run = self._run(connection, wanted)
+            connection.execute(insert(notes), {"run_id": run.id, "at": now_iso(), "text": text_of(text)})
+            return self._run(connection, run.id)
+
+    def import_run(self, record: RunRecord) -> bool:
+        """Enter an ended run of another store or tool, whole or not at all; True where it was not there. Of one that is
+        there with the same content only what was said of it later is added. Raises BadInput where the store has
+        another run of that id; MeasurementError, StoreError.
+        """
+        try:
+            return self._import(record)
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            return self._import(record)  # another process was at the same, and is done
+
+    def _import(self, record: RunRecord) -> bool:
+        with self._writing() as connection:
+            known = connection.execute(select(runs.c.id).where(runs.c.id == record.run.id)).scalar() is not None
+            if not known:
+                transfer.enter(connection, record)
+            elif transfer.content(self._record(connection, record.run.id)) != transfer.content(record):
+                raise BadInput(
+                    f"the store has another run {record.run.id}, with other content",
+                    resolution=f"compare it with what `lab export {record.run.id}` tells",
+                )
+            transfer.add_words(connection, record.run)
+            return not known
+
+    def _record(self, connection: Connection, run_id: str) -> RunRecord:
+        row = connection.execute(select(*RUN_COLUMNS, runs.c.parameters, runs.c.host).where(runs.c.id == run_id)).one()
+        order = select(rounds.c.visited).where(rounds.c.run_id == run_id).order_by(rounds.c.round)
+        entered = select(targets).where(targets.c.run_id == run_id).order_by(targets.c.number)
+        return RunRecord(
+            run=run_of(
+                row,
+                self._status(row.status, row.owner),
+                notes_of(connection, [run_id]).get(run_id, ()),
+                parameters=without_values(row.parameters),
+                order=[list(visited) for visited in connection.execute(order).scalars()],
+            ),
+            host=row.host,
+            targets=[target_of(row) for row in connection.execute(entered)],
+            samples=samples_of(connection, run_id),
+            launches=launches_of(connection, run_id),
+        )
+
+    def _run(self, connection: Connection, wanted: str) -> Run:
+        run_id = self._resolve(connection, wanted)
+        row = connection.execute(select(*RUN_COLUMNS).where(runs.c.id == run_id)).one()
+        said = notes_of(connection, [run_id]).get(run_id, ())
+        return run_of(row, self._status(row.status, row.owner), said)
+
+    def _resolve(self, connection: Connection, wanted: str) -> str:
+        """The id that `wanted` means. Raises BadInput."""
+        if wanted == LAST:
+            here = (runs.c.host_id == self._host_id) & (runs.c.origin == "")
+            newest = connection.execute(_newest_first(runs.c.id).where(here).limit(1)).scalar()
+            newest = newest or connection.execute(_newest_first(runs.c.id).limit(1)).scalar()
+            if newest is None:
+                raise BadInput("the store has no runs yet", resolution="lab run boot")
+            return str(newest)
+        if connection.execute(select(runs.c.id).where(runs.c.id == wanted)).scalar() is not None:
+            return wanted
+        alike = _newest_first(runs.c.id).where(runs.c.id.startswith(wanted, autoescape=True))
+        # Whatever its collation says of letters, an id is what was written.
+        found = [run_id for run_id in connection.execute(alike).scalars() if wanted and run_id.startswith(wanted)]
+        if len(found) == 1:
+            return str(found[0])
+        ids = [str(run_id) for run_id in connection.execute(_newest_first(runs.c.id)).scalars()]
+        near = (found or difflib.get_close_matches(wanted, ids, n=_NEAREST) or ids)[:_NEAREST]
+        what = f"{len(found)} runs begin with '{wanted}'" if found else f"the store has no run '{wanted}'"
+        hint = f"the nearest are {', '.join(near)}; see `lab runs`" if near else "lab run boot"
+        raise BadInput(what, resolution=hint)
 
     def timed(self, scenario: str, host: str) -> list[TimedRun]:
         """How long turns took in the newest runs of `scenario` whose owner begins with `host`, newest first, without
@@ -242,12 +340,12 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _told(self._name), schema.snapshot(self._engine) as connection:
+        with _told(self._name), connect.snapshot(self._engine) as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with _told(self._name), schema.writer(self._engine) as connection:
+        with _told(self._name), connect.writer(self._engine) as connection:
             yield connection
 
 
@@ -266,31 +364,11 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise schema.explain(error, name) from error
+        raise connect.explain(error, name) from error
 
 
 def _newest_first(*columns: Any) -> Select[Any]:
     return select(*columns).order_by(runs.c.started_at.desc(), runs.c.number.desc())
-
-
-def _of(table: Any, run_id: str) -> Select[Any]:
-    return select(table).where(table.c.run_id == run_id).order_by(table.c.number)
-
-
-def _resolve(connection: Connection, wanted: str) -> str:
-    if wanted == LAST:
-        newest = connection.execute(_newest_first(runs.c.id).limit(1)).scalar()
-        if newest is None:
-            raise BadInput("the store has no runs yet", resolution="lab run boot")
-        return str(newest)
-    ids = [str(run_id) for run_id in connection.execute(_newest_first(runs.c.id)).scalars()]
-    found = [wanted] if wanted in ids else [run_id for run_id in ids if wanted and run_id.startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    near = (found or difflib.get_close_matches(wanted, ids, n=_NEAREST) or ids)[:_NEAREST]
-    what = f"{len(found)} runs begin with '{wanted}'" if found else f"the store has no run '{wanted}'"
-    hint = f"the nearest are {', '.join(near)}; see `lab runs`" if near else "lab run boot"
-    raise BadInput(what, resolution=hint)
 
 
 def _insert_samples(connection: Connection, run_id: str, measured: Sequence[Sample]) -> None:
@@ -314,69 +392,6 @@ def _insert_samples(connection: Connection, run_id: str, measured: Sequence[Samp
         connection.execute(insert(samples), rows)
 
 
-def _text(value: str) -> str:
-    """What every database can hold: PostgreSQL's text has no NUL, and neither has lone surrogates."""
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-
-
-def _target(row: Row[Any]) -> TargetRecord:
-    return TargetRecord(
-        target=row.target, outcome=Outcome(row.outcome), reason=row.reason, remedy=row.remedy, info=row.info
-    )
-
-
-def _samples(connection: Connection, run_id: str) -> list[Sample]:
-    """In the order in which they were stored. There may be 100,000 of some dozen kinds, so that what tells a kind is
-    read once."""
-    table = samples.c
-    # JSON by its text, which tells a kind as well as what it says does.
-    columns = (table.target, table.metric, table.unit, cast(table.dimensions, Text))
-    query = select(*columns, table.value, table.iteration, table.warmup)
-    makers: dict[tuple[str, str, str, str], Callable[[float, int, bool], Sample]] = {}
-    found = []
-    for target, metric, unit, dimensions, value, iteration, warmup in _plainly(connection, query, table, run_id):
-        kind = (target, metric, unit, dimensions)
-        make = makers.get(kind)
-        if make is None:
-            make = makers[kind] = maker(target, metric, unit, json.loads(dimensions))
-        found.append(make(value, iteration, bool(warmup)))
-    return found
-
-
-def _launches(connection: Connection, run_id: str) -> list[LaunchRecord]:
-    """In the order in which they were stored; their marks are read when asked for."""
-    table = launches.c
-    told = (table.target, table.iteration, table.warmup, table.outcome, table.error, table.logs)
-    rows = list(_plainly(connection, select(*told, cast(table.marks, Text), cast(table.facts, Text)), table, run_id))
-    facts = json.loads(f"[{','.join(row[-1] for row in rows)}]")  # at once, in a quarter of the time of one by one
-    return [
-        LaunchRecord(
-            target=target,
-            iteration=iteration,
-            warmup=bool(warmup),
-            outcome=_OUTCOMES[outcome],
-            timeline=Timeline.unread(_Marks(marks)),
-            error=error,
-            logs=logs,
-            facts=loaded,
-        )
-        for (target, iteration, warmup, outcome, error, logs, marks, _), loaded in zip(rows, facts, strict=True)
-    ]
-
-
-def _plainly(connection: Connection, query: Select[Any], table: Any, run_id: str) -> Iterator[Any]:
-    """The rows as the database's own driver has them, which for a long run is twice as fast; true is 1 in SQLite."""
-    result = connection.execute(query.where(table.run_id == run_id).order_by(table.number))
-    cursor: Any = result.cursor
-    while rows := cursor.fetchmany(_AT_A_TIME):
-        yield from rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Marks:
-    """A launch's marks as they are stored."""
-
-    text: str
-
-    def __iter__(self) -> Iterator[MarkRecord]:
-        return iter(Timeline.from_json(json.loads(self.text)))
+def now_iso() -> str:
+    """The time in UTC by ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -33,7 +33,12 @@ class Outcome(enum.StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The run's own row. Times are ISO 8601 in UTC. `parameters` holds the user's choices, the shuffle's `seed`, the
-    spec and, once ended, `stopped_by`; `order` the targets of each round as they were visited."""
+    spec and, once ended, `stopped_by`; `order` the targets of each round as they were visited.
+
+    `host_id` tells the host (`host_identity`), and is "" where it is not known. `origin` is "" for the lab's own runs,
+    else the tool that measured (`hyperfine`, `pyperf`): such runs are shown, and never mixed with the lab's. A run that
+    was accepted is the new normal from `accepted_at` on; `notes` are times with what was said.
+    """
 
     id: str
     scenario: str
@@ -44,6 +49,12 @@ class Run:
     lab_version: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     order: Sequence[Sequence[str]] = ()
+    host_id: str = ""
+    host_name: str = ""
+    origin: str = ""
+    accepted_at: str | None = None
+    accepted_note: str = ""
+    notes: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

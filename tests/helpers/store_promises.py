@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_store_1 import add_run_1, make_store_1
+from sqlalchemy import inspect
 
 from lab.errors import BadInput, MeasurementError, StoreError
+from lab.host.facts import host_id_of
 from lab.host.ownership import Owner
-from lab.store import schema
+from lab.store import migration, schema
 from lab.store.database import Store
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
@@ -53,6 +56,18 @@ for i in range(100_000):
     store.add_launch("a", launch, [sample, sample])
     print(i, flush=True)
 """
+
+
+def tables_of(store: Store) -> dict[str, Any]:
+    """The columns and indexes of each table, without the order in which they were made."""
+    found = inspect(store._engine)
+    return {
+        name: (
+            {column["name"]: (str(column["type"]), column["nullable"]) for column in found.get_columns(name)},
+            sorted((str(index["name"]), index["column_names"], index["unique"]) for index in found.get_indexes(name)),
+        )
+        for name in found.get_table_names()
+    }
 
 
 class StorePromises:
@@ -248,10 +263,55 @@ class StorePromises:
 
     def test_another_labs_tables_are_refused(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as newer:
-            newer.setattr(schema, "VERSION", 2)
+            newer.setattr(schema, "VERSION", schema.VERSION + 1)
             Store.open(url).close()
         with pytest.raises(StoreError, match=r"written by a newer lab .*update the lab"):
             Store.open(url)
-        monkeypatch.setattr(schema, "VERSION", 3)
+        monkeypatch.setattr(schema, "VERSION", schema.VERSION + 2)
+        monkeypatch.setattr(migration, "_STEPS", {schema.VERSION: None})
         with pytest.raises(StoreError, match="written by an older lab"):
             Store.open(url)
+
+    def test_the_tables_of_version_1_become_this_labs_and_nothing_is_lost(self, url: str) -> None:
+        make_store_1(url, "one:boot:1:1", "other:boot:1:1", "unknown:boot:1:1", "no owner")
+        with Store.open(url, host_id=host_id_of("one")) as store:
+            hosts = {run.id: run.host_id for run in store.runs()}
+            assert hosts == {"run-0": host_id_of("one"), "run-1": host_id_of("other"), "run-2": "", "run-3": ""}
+            record = store.load("last")
+            assert record.run.id == "run-0" and record.run.order == [["docker"]] and record.host["cpu"]["model"] == "x"
+            assert [(sample.value, dict(sample.dimensions)) for sample in record.samples] == [(0.25, {"accel": "tcg"})]
+            assert [launch.facts for launch in record.launches] == [{"pid": 1}]
+            assert record.run.origin == record.run.accepted_note == "" and record.run.accepted_at is None
+            store.accept("run-0", "the first")
+            with store._writing() as connection:  # a lab of version 1 that had it open goes on
+                add_run_1(connection, "later", "one:boot:1:1")
+            assert store.load("later").run.host_id == "" and len(store.history("boot")) == 5
+            migrated = tables_of(store)
+            with store._writing() as connection:
+                schema.metadata.drop_all(connection)
+        with Store.open(url) as store:
+            assert tables_of(store) == migrated
+
+    def test_a_migration_that_fails_leaves_all_as_it_was(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_store_1(url, "one:boot:1:1")
+
+        def fails(connection: Any) -> None:
+            migration._from_1(connection)
+            connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(migration, "_STEPS", {1: fails})
+            with pytest.raises(StoreError, match=r"failed: .*nowhere"):
+                Store.open(url)
+        with Store.open(url) as store:
+            assert [run.host_id for run in store.runs()] == [host_id_of("one")]
+
+    def test_many_processes_migrate_a_store_at_once(self, url: str) -> None:
+        make_store_1(url, "one:boot:1:1")
+        code = "import sys; from lab.store.database import Store; print(Store.open(sys.argv[1]).runs()[0].id)"
+        children = [
+            subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(4)
+        ]
+        ended = [(*child.communicate(timeout=60), child.returncode) for child in children]
+        assert ended == [(b"run-0\n", b"", 0)] * 4

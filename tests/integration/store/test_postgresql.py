@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from store_promises import StorePromises
+from store_promises_later import LaterPromises
 
 from lab.errors import StoreError
 from lab.store.database import Store
@@ -43,7 +44,7 @@ def postgresql() -> Iterator[str]:
             subprocess.run([control, "-D", f"{home}/data", "-m", "immediate", "-w", "stop"], check=True, **options)
 
 
-class TestPostgresql(StorePromises):
+class TestPostgresql(StorePromises, LaterPromises):
     @pytest.fixture
     def url(self, request: pytest.FixtureRequest, postgresql: str) -> str:
         import sqlalchemy

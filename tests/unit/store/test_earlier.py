@@ -49,6 +49,11 @@ def exported(scenario: str) -> dict[str, Any]:
     return told
 
 
+def as_then(told: dict[str, Any]) -> dict[str, Any]:
+    """An export without what is told of a run since."""
+    return {**told, "run": {key: value for key, value in told["run"].items() if key in exported("boot")["run"]}}
+
+
 def median_ms(scenario: str, metric: str, **dimensions: str) -> float:
     values = sorted(
         sample["value"] * 1000
@@ -66,7 +71,7 @@ def test_it_lists_its_runs(lab: Lab) -> None:
 @pytest.mark.parametrize("scenario", RUNS)
 def test_it_exports_what_the_earlier_lab_exported(lab: Lab, scenario: str) -> None:
     told = lab("export", RUNS[scenario], "--format", "json")
-    assert json.loads(told) == exported(scenario)
+    assert as_then(json.loads(told)) == exported(scenario)
     lines = lab("export", RUNS[scenario], "--format", "csv").splitlines()
     assert len(lines) == 1 + len(exported(scenario)["samples"]) > 30
 
@@ -96,4 +101,4 @@ def test_a_new_run_is_kept_beside_the_earlier_ones(tmp_path: Path, make_record: 
         store.begin(make_record("new", n=0).run, {})
         store.finish("new", RunStatus.DONE, "2026-12-01T00:00:00+00:00")
         assert len(store.runs()) == 4
-        assert store.load(RUNS["boot"]).to_json() == exported("boot")
+        assert as_then(store.load(RUNS["boot"]).to_json()) == exported("boot")

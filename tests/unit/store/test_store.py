@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 from store_promises import StorePromises, save
+from store_promises_later import LaterPromises
 
 from lab.errors import StoreError
-from lab.store import schema
+from lab.store import connect
 from lab.store.database import Store
 from lab.store.record import RunRecord
 
 
-class TestFile(StorePromises):
+class TestFile(StorePromises, LaterPromises):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return str(tmp_path / "lab.db")
@@ -98,7 +99,7 @@ def test_a_file_without_permission_is_named(make_record: Any) -> None:
 
 
 def test_a_lock_held_too_long_is_named(tmp_path: Path, make_record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connect, "BUSY_TIMEOUT_S", 0.1)
     path = str(tmp_path / "lab.db")
     with Store.open(path) as store:
         holder = sqlite3.connect(path, isolation_level=None)

@@ -1,0 +1,105 @@
+"""A whole run goes into a store at once, as it came out of another or of a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from lab.errors import BadInput, MeasurementError
+from lab.store.connect import dump
+from lab.store.record import Run, RunRecord, RunStatus
+from lab.store.rows import insert_many, text_of
+from lab.store.schema import launches, notes, rounds, runs, samples, targets
+
+_LATER_WORDS = ("accepted_at", "accepted_note", "notes")
+"""What is said of a run once it has ended, and so does not tell it from its equal."""
+
+_OF_A_LAUNCH = ("run_id", "target", "iteration", "warmup", "outcome", "marks", "error", "logs", "facts")
+_OF_A_SAMPLE = ("run_id", "target", "metric", "value", "unit", "iteration", "warmup", "dimensions")
+
+
+def enter(connection: Connection, record: RunRecord) -> None:
+    """Insert all of a run that the store has not, but what was said of it later: in six statements, however long it
+    is. Raises BadInput where it runs yet, MeasurementError for a value that is not finite."""
+    run = record.run
+    if run.status is RunStatus.RUNNING:
+        raise BadInput(f"run {run.id} has not ended", resolution="take it once it has")
+    row = {
+        "id": run.id,
+        "scenario": run.scenario,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "status": run.status.value,
+        "owner": run.owner,
+        "lab_version": run.lab_version,
+        "parameters": dict(run.parameters),
+        "host": dict(record.host),
+        "host_id": run.host_id,
+        "host_name": run.host_name,
+        "origin": run.origin,
+    }
+    connection.execute(insert(runs), row)
+    visited = [(run.id, index, dump(list(order))) for index, order in enumerate(run.order)]
+    insert_many(connection, rounds, ("run_id", "round", "visited"), visited)
+    insert_many(
+        connection,
+        targets,
+        ("run_id", "target", "outcome", "reason", "remedy", "info"),
+        [
+            (run.id, one.target, one.outcome.value, text_of(one.reason), text_of(one.remedy), dump(dict(one.info)))
+            for one in record.targets
+        ],
+    )
+    insert_many(connection, launches, _OF_A_LAUNCH, _launch_rows(record))
+    insert_many(connection, samples, _OF_A_SAMPLE, _sample_rows(record))
+
+
+def add_words(connection: Connection, run: Run) -> None:
+    """Enter what was said of a run after it had ended, where the store does not have it: notes, and an acceptance that
+    is later than the one there."""
+    said = connection.execute(select(notes.c.at, notes.c.text).where(notes.c.run_id == run.id))
+    there = {(at, text) for at, text in said}
+    new = [{"run_id": run.id, "at": at, "text": text} for at, text in run.notes if (at, text) not in there]
+    if new:
+        connection.execute(insert(notes), new)
+    if run.accepted_at is not None:
+        known = connection.execute(select(runs.c.accepted_at).where(runs.c.id == run.id)).scalar_one()
+        if known is None or known < run.accepted_at:
+            said = {"accepted_at": run.accepted_at, "accepted_note": run.accepted_note}
+            connection.execute(update(runs).where(runs.c.id == run.id).values(said))
+
+
+def content(record: RunRecord) -> str:
+    """A text that is equal for equal runs, whatever was said of them later."""
+    told: dict[str, Any] = json.loads(dump(record.to_json()))
+    for name in _LATER_WORDS:
+        told["run"].pop(name)
+    return json.dumps(told, sort_keys=True)
+
+
+def words(run: Run) -> str:
+    """A text that is equal where the same has been said of a run."""
+    return dump([run.accepted_at, run.accepted_note, [list(note) for note in run.notes]])
+
+
+def _launch_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+    for one in record.launches:
+        marks, facts = dump(one.timeline.to_json()), dump(dict(one.facts))
+        error, logs = text_of(one.error), text_of(one.logs)
+        yield record.run.id, one.target, one.iteration, one.warmup, one.outcome.value, marks, error, logs, facts
+
+
+def _sample_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+    run_id = record.run.id
+    texts: dict[int, str] = {}  # most samples share their dimensions
+    for one in record.samples:
+        if not math.isfinite(one.value):
+            raise MeasurementError(f"{one.metric} of {one.target} is {one.value}, which is no measured value")
+        text = texts.get(id(one.dimensions))
+        if text is None:
+            text = texts[id(one.dimensions)] = dump(dict(one.dimensions))
+        yield run_id, one.target, one.metric, one.value, one.unit, one.iteration, one.warmup, text
