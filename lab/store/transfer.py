@@ -61,8 +61,8 @@ def enter(connection: Connection, record: RunRecord) -> None:
 def add_words(connection: Connection, run: Run) -> None:
     """Enter what was said of a run after it had ended, where the store does not have it: notes, and an acceptance that
     is later than the one there."""
-    said = connection.execute(select(notes.c.at, notes.c.text).where(notes.c.run_id == run.id))
-    there = {(at, text) for at, text in said}
+    told = connection.execute(select(notes.c.at, notes.c.text).where(notes.c.run_id == run.id))
+    there = {(at, text) for at, text in told}
     new = [{"run_id": run.id, "at": at, "text": text} for at, text in run.notes if (at, text) not in there]
     if new:
         connection.execute(insert(notes), new)
