@@ -46,6 +46,14 @@ def shown(where: URL) -> str:
     return where.set(drivername=where.get_backend_name(), query=query).render_as_string(hide_password=True)
 
 
+def place_of(where: URL) -> str:
+    """Which database it is, whoever opens it and however."""
+    if where.get_backend_name() == "sqlite":
+        return str(Path(where.database or "").resolve())
+    host, port = (told if isinstance(told := where.query.get(key, ""), str) else told[0] for key in ("host", "port"))
+    return f"{where.get_backend_name()}://{where.host or host}:{where.port or port or 5432}/{where.database or ''}"
+
+
 def _without_password(url: str) -> str:
     """Of what cannot be read as a URL: all that may be one is left out."""
     scheme, _, rest = url.partition("://")

@@ -27,11 +27,13 @@ from lab.host.ownership import Owner, owner_alive
 from lab.store import connect, migration, transfer
 from lab.store.digest import without_values
 from lab.store.history import HistoricRun, read_history
+from lab.store.hosts import Host, read_hosts
 from lab.store.place import state_dir
 from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord, TimedRun
+from lab.store.retention import Pruned, prunable, remove
 from lab.store.rows import RUN_COLUMNS, launches_of, notes_of, run_of, samples_of, target_of, text_of
 from lab.store.sample import Sample
-from lab.store.schema import launches, notes, rounds, runs, samples, targets
+from lab.store.schema import forwards, launches, notes, rounds, runs, samples, targets
 
 LAST = "last"
 """Names the newest run, of this host where it has any, wherever a run's id is asked for."""
@@ -45,9 +47,12 @@ _STATUS = {status.value: status for status in RunStatus}
 class Store:
     """All runs of this user, or of a fleet. Safe to use from several threads and processes."""
 
-    def __init__(self, engine: Engine, name: str, is_alive: Callable[[str], bool | None], host_id: str) -> None:
+    def __init__(
+        self, engine: Engine, name: str, place: str, is_alive: Callable[[str], bool | None], host_id: str
+    ) -> None:
         self._engine = engine
         self._name = name
+        self.place = place
         self._is_alive = is_alive
         self._host_id = host_id
 
@@ -73,7 +78,8 @@ class Store:
         except StoreError:
             engine.dispose()
             raise
-        return cls(engine, name, is_alive or _owner_is_alive, host_identity().id if host_id is None else host_id)
+        here = host_identity().id if host_id is None else host_id
+        return cls(engine, name, connect.place_of(address), is_alive or _owner_is_alive, here)
 
     def close(self) -> None:
         """Let go of all connections. Idempotent."""
@@ -212,6 +218,20 @@ class Store:
                 metrics=metrics,
             )
 
+    def hosts(self) -> list[Host]:
+        """The machines of the lab's own runs, the one seen last first. Raises StoreError."""
+        with self._reading() as connection:
+            return read_hosts(connection)
+
+    def prune(self, keep: int, *, dry_run: bool = False) -> list[Pruned]:
+        """Remove, of each host and scenario, the runs beyond the newest `keep`, but never one that was accepted, goes
+        on, or waits to be forwarded; with `dry_run` only tell. Raises StoreError."""
+        with self._reading() if dry_run else self._writing() as connection:
+            found = prunable(connection, keep, self._status)
+            if not dry_run:
+                remove(connection, [run_id for group in found for run_id in group.removed])
+        return found
+
     def accept(self, wanted: str, note: str = "") -> Run:
         """Mark a run as the new normal from now on, in place of what was said when it was accepted before. Raises
         BadInput for an unknown run, one that runs yet, or one that is not the lab's own; StoreError."""
@@ -222,6 +242,16 @@ class Store:
             if run.origin:
                 raise BadInput(f"run {run.id} was measured by {run.origin}", resolution="accept one of the lab's own")
             said = {"accepted_at": now_iso(), "accepted_note": text_of(note)}
+            connection.execute(update(runs).where(runs.c.id == run.id).values(said))
+            return self._run(connection, run.id)
+
+    def withdraw(self, wanted: str) -> Run:
+        """Take back that a run was accepted. Raises BadInput for an unknown run or one that was not, StoreError."""
+        with self._writing() as connection:
+            run = self._run(connection, wanted)
+            if run.accepted_at is None:
+                raise BadInput(f"run {run.id} was not accepted", resolution="see `lab runs`")
+            said = {"accepted_at": None, "accepted_note": ""}
             connection.execute(update(runs).where(runs.c.id == run.id).values(said))
             return self._run(connection, run.id)
 
@@ -304,6 +334,30 @@ class Store:
         what = f"{len(found)} runs begin with '{wanted}'" if found else f"the store has no run '{wanted}'"
         hint = f"the nearest are {', '.join(near)}; see `lab runs`" if near else "lab run boot"
         raise BadInput(what, resolution=hint)
+
+    def set_sent(self, run_id: str, destination: str, sent: Run | None) -> None:
+        """Note that a run has gone to another store, with what was said of it by then; None: that it is to go there,
+        unless that is noted already. Raises StoreError."""
+        row = {"run_id": run_id, "destination": destination, "sent": None if sent is None else transfer.words(sent)}
+        same = (forwards.c.run_id == run_id) & (forwards.c.destination == destination)
+        with self._writing() as connection:
+            known = connection.execute(select(forwards.c.run_id).where(same)).scalar() is not None
+            if not known:
+                connection.execute(insert(forwards), row)
+            elif sent is not None:
+                connection.execute(update(forwards).where(same).values(row))
+
+    def unsent(self, destination: str, *, queued: bool = False) -> list[str]:
+        """The ended runs that have not gone to `destination` as they are told of now, the oldest first; where `queued`,
+        only those of which it was noted that they are to. Raises StoreError."""
+        there = (forwards.c.run_id == runs.c.id) & (forwards.c.destination == destination)
+        query = select(*RUN_COLUMNS, forwards.c.destination, forwards.c.sent)
+        query = query.join_from(runs, forwards, there, isouter=not queued)
+        with self._reading() as connection:
+            said = notes_of(connection, select(notes.c.run_id))
+            rows = connection.execute(query.order_by(runs.c.started_at, runs.c.number)).all()
+        told = [(run_of(row, self._status(row.status, row.owner), said.get(row.id, ())), row.sent) for row in rows]
+        return [run.id for run, sent in told if run.status is not RunStatus.RUNNING and sent != transfer.words(run)]
 
     def timed(self, scenario: str, host: str) -> list[TimedRun]:
         """How long turns took in the newest runs of `scenario` whose owner begins with `host`, newest first, without

@@ -10,6 +10,9 @@ from typing import Any
 from lab.store.sample import Sample
 from lab.timeline import Timeline
 
+EXPORT_FORMAT, EXPORT_VERSION = "stratalab run", 2
+"""What an exported run says of itself; those of version 1 say nothing."""
+
 KILLED_AFTER_S = "stop_killed_after_s"
 """The launch's fact that its stop signal did not end it in so many seconds, and SIGKILL did."""
 
@@ -106,8 +109,11 @@ class RunRecord:
     launches: Sequence[LaunchRecord]
 
     def to_json(self) -> dict[str, Any]:
-        """The object of `lab export --format json`: `run`, `host`, `targets`, `samples`, `timelines`."""
+        """The object of `lab export --format json`: `run`, `host`, `targets`, `samples`, `timelines`, and the name and
+        version of this format."""
         return {
+            "format": EXPORT_FORMAT,
+            "version": EXPORT_VERSION,
             "run": asdict(self.run),
             "host": dict(self.host),
             "targets": [asdict(target) for target in self.targets],

@@ -50,7 +50,8 @@ def exported(scenario: str) -> dict[str, Any]:
 
 
 def as_then(told: dict[str, Any]) -> dict[str, Any]:
-    """An export without what is told of a run since."""
+    """An export without what is told since."""
+    told = {key: value for key, value in told.items() if key in exported("boot")}
     return {**told, "run": {key: value for key, value in told["run"].items() if key in exported("boot")["run"]}}
 
 

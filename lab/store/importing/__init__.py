@@ -1,0 +1,1 @@
+"""Files that `lab import` reads: the lab's own, and other tools'."""
