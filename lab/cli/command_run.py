@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lab.cli.command_forward import forward_ended
 from lab.cli.options import RunOptions, read_options
 from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
@@ -28,6 +29,7 @@ from lab.run.runner import now_iso
 from lab.scenario import Scenario
 from lab.show.terminal import printable
 from lab.store.database import Store
+from lab.store.forwarding import Destination
 from lab.store.record import LaunchRecord, Outcome, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
 from lab.timeline import Phase
@@ -49,6 +51,7 @@ class Request:
     dry_run: bool
     wait: bool
     as_json: bool
+    forward: str | None = None
 
 
 def run_scenario(request: Request) -> int:
@@ -62,7 +65,10 @@ def run_scenario(request: Request) -> int:
         given["targets"] = DEFAULT_TARGETS
     options = read_options(given, request.config)
     scenario = make_scenario(request.scenario, options.param)
+    destination = Destination(request.forward) if request.forward else None
     with Store.open(request.store) as store, _intent(errors, scenario, options) as intended:
+        if destination is not None:
+            destination.require_other(store)
         plan = intended.learn(store)
 
         def tell(holder: str) -> None:
@@ -80,6 +86,9 @@ def run_scenario(request: Request) -> int:
             status, problems = _execute(errors, begun, store, company)
         record = store.load(plan.run.id)
     _show_result(errors, record, request)
+    if destination is not None:  # with the machine free again, since a store that is away is waited for
+        with Store.open(request.store) as store:
+            forward_ended(destination, store, record.run.id, errors)
     if status is RunStatus.INTERRUPTED:
         return 130
     if any(entrant.bad_input for entrant in plan.entrants):

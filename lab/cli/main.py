@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from lab import __version__
+from lab.cli import store_commands
+from lab.cli.words import ForwardOption, JsonOption, RunArgument, StoreOption, WholeSummaries, load, open_store
+from lab.cli.words import show as show_result
 from lab.errors import BadInput, IncomparableRuns, LabError
 from lab.run.interrupts import Interrupts
 from lab.show.lasting import outlast_the_terminal
 from lab.show.terminal import take_any_text
 
 if TYPE_CHECKING:
-    from lab.store.database import Store
     from lab.store.record import RunRecord
 
 
@@ -53,18 +54,9 @@ Exit codes: 0 done, 1 a target failed, 2 bad input, 3 a regression, 4 not compar
 """
 
 
-class _WholeSummaries(TyperGroup):
-    """Commands listed with their whole summary, where Typer would cut it to the rest of the line."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, one.get_short_help_str(limit=1000)) for name, one in commands if one])
-
-
 # Without markup Typer writes its help by itself; with it, `lab --help` imports Rich, which takes as long as the rest.
 app = typer.Typer(
-    cls=_WholeSummaries,
+    cls=WholeSummaries,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -72,11 +64,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-StoreOption = Annotated[
-    str | None, typer.Option("--store", envvar="LAB_STORE", help="Where runs are kept: a file, or postgresql://…")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, alone on standard output.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or 'last'.")]
 OptionsOption = Annotated[
     list[str] | None,
     typer.Option("--driver-option", "-o", metavar="KEY=VALUE", help="For drivers: docker-host, libvirt-uri, accel, …"),
@@ -129,7 +116,7 @@ def doctor(
     from lab.cli.options import driver_options
 
     findings = examine(driver_options(option))
-    _show(findings.to_json(), lambda: render(findings, verbose=verbose), as_json)
+    show_result(findings.to_json(), lambda: render(findings, verbose=verbose), as_json)
 
 
 @app.command()
@@ -142,7 +129,7 @@ def targets(as_json: JsonOption = False) -> None:
         for name in driver_names()
         for variant, about in variants(name).items()
     ]
-    _show(rows, lambda: _two_columns((row["target"], row["about"]) for row in rows), as_json)
+    show_result(rows, lambda: _two_columns((row["target"], row["about"]) for row in rows), as_json)
 
 
 @app.command()
@@ -155,7 +142,7 @@ def scenarios(as_json: JsonOption = False) -> None:
     def table() -> Any:
         return _two_columns((row["scenario"], _with_parameters(row)) for row in rows)
 
-    _show(rows, table, as_json)
+    show_result(rows, table, as_json)
 
 
 @app.command()
@@ -225,6 +212,7 @@ def run(
     option: OptionsOption = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options.")] = None,
     store: StoreOption = None,
+    forward: ForwardOption = None,
     html: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait while another run holds this machine.")] = True,
@@ -268,6 +256,7 @@ def run(
         given=given,
         config=config,
         store=store,
+        forward=forward,
         html=html,
         dry_run=dry_run,
         wait=wait,
@@ -277,30 +266,12 @@ def run(
 
 
 @app.command()
-def runs(
-    limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """The stored runs, newest first."""
-    from lab.show.listing import render_runs
-
-    with _open(store) as opened:
-        found = opened.runs(limit)
-
-    def rows() -> Any:
-        return [{"id": r.id, "scenario": r.scenario, "started_at": r.started_at, "status": r.status} for r in found]
-
-    _show(rows, lambda: render_runs(found), as_json)
-
-
-@app.command()
 def show(run: RunArgument = "last", store: StoreOption = None, as_json: JsonOption = False) -> None:
     """A run's table, as `lab run` showed it."""
     from lab.show.table import render_run
 
-    record = _load(store, run)
-    _show(record.to_json, lambda: render_run(record), as_json)
+    record = load(store, run)
+    show_result(record.to_json, lambda: render_run(record), as_json)
 
 
 @app.command()
@@ -316,7 +287,7 @@ def export(
     writers: Mapping[str, Callable[[RunRecord], str]] = {"json": to_json, "csv": to_csv}
     if form not in writers:
         raise BadInput(f"there is no format '{form}'", resolution="json or csv")
-    text = writers[form](_load(store, run))
+    text = writers[form](load(store, run))
     if output is None:
         sys.stdout.write(text)
     else:
@@ -334,7 +305,7 @@ def report(
     """One HTML file that opens without a network: table, phases, distributions, host facts, warnings."""
     from lab.show.report import write_html
 
-    write_html(_load(store, run), html)
+    write_html(load(store, run), html)
     typer.echo(html)
 
 
@@ -350,9 +321,9 @@ def compare(
     from lab.figures.comparison import compare_runs
     from lab.show.table import render_comparison
 
-    with _open(store) as opened:
+    with open_store(store) as opened:
         comparison = compare_runs(opened.load(a), opened.load(b))
-    _show(comparison.to_json, lambda: render_comparison(comparison), as_json)
+    show_result(comparison.to_json, lambda: render_comparison(comparison), as_json)
     if fail_on_regression and comparison.regressions:
         raise typer.Exit(Exit.REGRESSION)
 
@@ -421,8 +392,10 @@ def clean(
     raise typer.Exit(run_clean(dry_run=dry_run, yes=yes, owner=owner, options=driver_options(option), as_json=as_json))
 
 
+store_commands.add_to(app)
+
 cluster = typer.Typer(
-    cls=_WholeSummaries,
+    cls=WholeSummaries,
     help="The local Kubernetes cluster (kind) that the lab makes once and uses again.",
     no_args_is_help=True,
 )
@@ -478,29 +451,6 @@ def _complain(error: LabError) -> None:
     print(f"lab: {error.brief}", file=sys.stderr)  # noqa: T201
     if error.resolution:
         print(f"     {error.resolution}", file=sys.stderr)  # noqa: T201
-
-
-def _open(store: str | None) -> "Store":
-    from lab.store.database import Store
-
-    return Store.open(store)
-
-
-def _load(store: str | None, run: str) -> "RunRecord":
-    with _open(store) as opened:
-        return opened.load(run)
-
-
-def _show(value: Any, render: Callable[[], Any], as_json: bool) -> None:
-    """`value`, or what it returns where that takes time, as JSON; else what `render` makes."""
-    if as_json:
-        import json
-
-        sys.stdout.write(json.dumps(value() if callable(value) else value, indent=2) + "\n")
-        return
-    from rich.console import Console
-
-    Console().print(render())
 
 
 def _two_columns(rows: Any) -> Any:

@@ -86,6 +86,8 @@ class RunComparison:
     company: str = ""
     """Where other targets ran in one of the runs than in the other, what they were: a condition of every figure
     (docs/method.md, rule 24)."""
+    hosts: str = ""
+    """Where the runs are of two hosts: that, and over what their figures are."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """By run, `A` and `B`: the targets that were asked for there and have no figure, in words."""
 
@@ -128,6 +130,7 @@ class RunComparison:
             "differences": [asdict(difference) for difference in self.differences],
             "warnings": list(self.warnings),
             "company": self.company,
+            "hosts": self.hosts,
             "missing": dict(self.missing),
         }
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from lab.errors import IncomparableRuns
-from lab.figures import notes, rank_test, series, shapes, stats
+from lab.figures import notes, rank_test, relative, series, shapes, stats
 from lab.figures.compared import Difference, Row, RunComparison, Verdict
 from lab.figures.series import COUNTED, EXPLAINING, Series
 from lab.store.record import Outcome, RunRecord, TargetRecord
@@ -42,12 +42,18 @@ _IGNORED_IN_SPEC = frozenset({"labels", "nonce"})
 def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComparison:
     """B against A, every row; warm-up left out, failed launches counted beside.
 
-    Raises IncomparableRuns for another scenario, image, CPUs or memory, without a row in common, and where a run has
-    no complete launch.
+    Figures of two hosts are compared over the control of each, and those without are shown and not compared. Raises
+    IncomparableRuns for another scenario, image, CPUs or memory, without a row in common, where a run has no complete
+    launch, and where one of two hosts' has no control.
     """
     _check(a, b)
-    rows_a = {row.key: row for row in series.series_of(a)}
-    rows_b = {row.key: row for row in series.series_of(b)}
+    all_a, all_b = series.series_of(a), series.series_of(b)
+    two_hosts = relative.of_two_hosts(a.run, b.run)
+    if two_hosts:
+        relative.require_control((a, b), (all_a, all_b))
+    rows_a, rows_b = (
+        {row.key: row for row in (relative.over_control(rows) if two_hosts else rows)} for rows in (all_a, all_b)
+    )
     failed = [Counter(launch.target for launch in series.all_failures(record)) for record in (a, b)]
     rows = [
         replace(
@@ -58,8 +64,11 @@ def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComp
         for key, row in {**rows_a, **rows_b}.items()
     ]
     if not set(rows_a) & set(rows_b):
-        why = next((f"{row.target}: {row.reason}" for row in rows if row.can_alarm), "they measured different things")
+        other = "over the control of each host" if two_hosts else "they measured different things"
+        why = next((f"{row.target}: {row.reason}" for row in rows if row.can_alarm), other)
         raise IncomparableRuns(f"runs {a.run.id} and {b.run.id} have no row in common: {why}")
+    if two_hosts:
+        rows += _left_out(all_a, all_b)
     measured = {sample.target for record in (a, b) for sample in record.samples if not sample.warmup}
     rows += [row for target in a.targets if target.target not in measured for row in _lost(target, a, b)]
     rows = _shaped(_corrected(rows, alpha), rows_a, rows_b, alpha)
@@ -72,7 +81,41 @@ def compare_runs(a: RunRecord, b: RunRecord, *, alpha: float = ALPHA) -> RunComp
         differences=list(_differences(a, b)),
         warnings=[f"{name}: {text}" for name, run in (("A", a), ("B", b)) for text in notes.passing_warnings(run)],
         company=_company(a, b),
+        hosts=_hosts(a, b) if two_hosts else "",
         missing={name: notes.missing(run) for name, run in (("A", a), ("B", b))},
+    )
+
+
+def _left_out(in_a: Sequence[Series], in_b: Sequence[Series]) -> Iterator[Row]:
+    """What was measured and stands over no control, so that one host's is not compared with another's."""
+    rows_a, rows_b = ({row.key: row for row in rows} for rows in (in_a, in_b))
+    divided = {row.key for rows in (in_a, in_b) for row in relative.undivided(rows)}
+    for key, row in {**rows_a, **rows_b}.items():
+        if key not in divided:
+            continue
+        a, b = rows_a.get(key), rows_b.get(key)
+        yield Row(
+            target=row.label,
+            metric=row.metric,
+            name=row.name,
+            unit=row.unit,
+            dimensions=dict(row.dimensions),
+            can_alarm=row.metric not in EXPLAINING,
+            a=stats.estimate(a.values) if a else None,
+            b=stats.estimate(b.values) if b else None,
+            share_a=_share(a),
+            share_b=_share(b),
+            reason="the control of each host" if row.target == series.CONTROL else "over no control, of two hosts",
+        )
+
+
+def _hosts(a: RunRecord, b: RunRecord) -> str:
+    names = [record.run.host_name or record.run.host_id for record in (a, b)]
+    if names[0] == names[1]:
+        names = [f"{record.run.host_name} ({record.run.host_id})" for record in (a, b)]
+    return (
+        f"They are of two hosts, {names[0]} and {names[1]}: each figure is over the bare process's "
+        f"({series.CONTROL}) of the same round on its own host, and none is compared as it stands."
     )
 
 

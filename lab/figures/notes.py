@@ -47,12 +47,25 @@ def headline(record: RunRecord) -> str:
     run = record.run
     warmup = run.parameters.get("warmup")
     rounds = len(run.order) - (warmup if isinstance(warmup, int) else 0)
-    parts = [run.scenario, f"run {run.id}", run.started_at.replace("T", " ")[:16] + " UTC", f"{max(rounds, 0)} rounds"]
+    parts = [run.scenario, f"run {run.id}", _minute(run.started_at) + " UTC", f"{max(rounds, 0)} rounds"]
     if warmup:
         parts.append(f"after {warmup} of warm-up")
     if run.parameters.get("cold"):
         parts.append("cold")
     return ", ".join([*parts, run.status.value])
+
+
+def said(run: Run) -> list[str]:
+    """Whose run it is, where it is not the lab's own, and what was said of it since, the oldest first."""
+    told = [(at, f"note of {_minute(at)}: {text}") for at, text in run.notes]
+    if run.accepted_at is not None:
+        why = f": {run.accepted_note}" if run.accepted_note else ""
+        told.append((run.accepted_at, f"accepted as the new normal, {_minute(run.accepted_at)}{why}"))
+    return [*([f"measured by {run.origin}"] if run.origin else []), *(text for _, text in sorted(told))]
+
+
+def _minute(iso: str) -> str:
+    return iso.replace("T", " ")[:16]
 
 
 def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
@@ -119,7 +132,7 @@ def passing_warnings(record: RunRecord) -> list[str]:
 def conclusion(comparison: RunComparison) -> str:
     """The comparison's outcome in one line."""
     beside = [f"{side} lacks {told}" for side, told in comparison.missing.items() if told]
-    after = [comparison.company] if comparison.company else []
+    after = [told for told in (comparison.hosts, comparison.company) if told]
     shapes = ", ".join(comparison.title(row) for row in comparison.shapes)
     if shapes:
         after.insert(0, f"Their values differ in shape though their medians do not: {shapes}.")

@@ -49,6 +49,7 @@ def render_run(record: RunRecord) -> RenderableType:
     facts = [row for row in rows if series.is_fact(row)]
     metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING and row not in facts))
     parts: list[RenderableType] = [_line(notes.headline(record), "bold")]
+    parts += [_line(text, "") for text in notes.said(record.run)]
     for metric in metrics:
         parts += [Text(), _totals(record, rows, metric)]
     if facts:

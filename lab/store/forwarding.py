@@ -43,10 +43,18 @@ class Destination:
         self.shown = connect.shown(address)
         self.name = connect.place_of(address)
 
+    def require_other(self, local: Store) -> None:
+        """Raises BadInput where `local` is the destination itself."""
+        if local.place == self.name:
+            raise BadInput(
+                f"{self.shown} is the store itself, from which runs would be forwarded",
+                resolution="keep runs in a store of this machine (--store), and forward them to another",
+            )
+
     def queue(self, local: Store, run_id: str) -> None:
         """Note in `local` that a run is to go there, so that it is not pruned before. Raises BadInput where `local` is
         the destination itself, StoreError."""
-        self._check(local)
+        self.require_other(local)
         local.set_sent(run_id, self.name, None)
 
     def send(
@@ -60,7 +68,7 @@ class Destination:
         """Send the ended runs of `local` that have not gone there, and what was said since of those that have; where
         `queued`, only those that were noted by `queue`. Raises BadInput as `queue` does, StoreError where `local`
         fails."""
-        self._check(local)
+        self.require_other(local)
         waiting = local.unsent(self.name, queued=queued)
         sent: list[str] = []
         known: list[str] = []
@@ -87,10 +95,3 @@ class Destination:
                 (sent if new else known).append(waiting.pop(0))
                 problem, failed = None, 0
         return Forwarded(sent=sent, known=known, left=waiting, problem=problem, refused=refused)
-
-    def _check(self, local: Store) -> None:
-        if local.place == self.name:
-            raise BadInput(
-                f"{self.shown} is the store itself, from which runs would be forwarded",
-                resolution="keep runs in a store of this machine (--store), and forward them to another",
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,6 +60,12 @@ def _named(value: str) -> str:
     return value
 
 
+def _ended(status: RunStatus) -> RunStatus:
+    if status is RunStatus.RUNNING:
+        raise ValueError("the run had not ended when it was exported")
+    return status
+
+
 def _utc(value: str) -> str:
     if datetime.fromisoformat(value).utcoffset() != timedelta(0):
         raise ValueError("not a time in UTC by ISO 8601")
@@ -83,7 +89,7 @@ class _Run(_Part):
     scenario: Annotated[Name, Field(min_length=1)]
     started_at: Time
     ended_at: Time | None
-    status: Annotated[Literal[RunStatus.DONE, RunStatus.INTERRUPTED], Field(strict=False)]
+    status: Annotated[RunStatus, Field(strict=False), AfterValidator(_ended)]
     owner: Name
     lab_version: Name
     parameters: dict[str, Any] = {}
