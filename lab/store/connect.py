@@ -29,7 +29,8 @@ def address(url: str) -> URL:
     try:
         found = make_url(url)
     except (ArgumentError, ValueError) as error:  # ValueError for a port that is none
-        raise StoreError(f"'{_without_password(url)}' is not a store", resolution=_KINDS) from error
+        # All that follows the scheme may be, or hold, a password.
+        raise StoreError(f"'{url.partition('://')[0]}://…' is not a store", resolution=_KINDS) from error
     kind = found.drivername.partition("+")[0]
     if kind == "sqlite" and found.database:
         return URL.create("sqlite", database=str(Path(found.database).expanduser().absolute()))
@@ -52,13 +53,6 @@ def place_of(where: URL) -> str:
         return str(Path(where.database or "").resolve())
     host, port = (told if isinstance(told := where.query.get(key, ""), str) else told[0] for key in ("host", "port"))
     return f"{where.get_backend_name()}://{where.host or host}:{where.port or port or 5432}/{where.database or ''}"
-
-
-def _without_password(url: str) -> str:
-    """Of what cannot be read as a URL: all that may be one is left out."""
-    scheme, _, rest = url.partition("://")
-    *before, after = rest.rpartition("@")
-    return f"{scheme}://{'***@' if any(before) else ''}{after.partition('?')[0]}"
 
 
 _KINDS = "give a path of a SQLite file, or postgresql://USER@HOST/DATABASE"
