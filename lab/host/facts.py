@@ -69,7 +69,8 @@ def host_identity(root: Path = ROOT, named: str | None = None) -> HostIdentity:
         return HostIdentity(host_id_of(f"name {told.strip()}"), told.strip())
     name = read_text(root / "proc/sys/kernel/hostname") or platform.node() or "unnamed"
     machine = read_text(root / "etc/machine-id") or read_text(root / "var/lib/dbus/machine-id") or ""
-    return HostIdentity(host_id_of(machine if machine.isalnum() else f"name {name}"), name)
+    known = re.fullmatch(r"[0-9a-f]{32}", machine)  # an image may say `uninitialized`
+    return HostIdentity(host_id_of(machine if known else f"name {name}"), name)
 
 
 def host_id_of(machine: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import BadInput
+from lab.store.database import LAST
 from lab.store.migration import host_id_of_owner
 from lab.store.record import (
     EXPORT_FORMAT,
@@ -60,6 +61,12 @@ def _named(value: str) -> str:
     return value
 
 
+def _lasting(run_id: str) -> str:
+    if run_id == LAST:
+        raise ValueError(f"'{LAST}' means another run each time")
+    return run_id
+
+
 def _ended(status: RunStatus) -> RunStatus:
     if status is RunStatus.RUNNING:
         raise ValueError("the run had not ended when it was exported")
@@ -85,7 +92,7 @@ class _Part(BaseModel):
 
 
 class _Run(_Part):
-    id: Annotated[str, Field(pattern=_ID)]
+    id: Annotated[str, Field(pattern=_ID), AfterValidator(_lasting)]
     scenario: Annotated[Name, Field(min_length=1)]
     started_at: Time
     ended_at: Time | None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lab.host.facts import Steal, boot_id, host_facts, time_namespace
+from lab.host.facts import Steal, boot_id, host_facts, host_id_of, host_identity, time_namespace
 from lab.host.noise import HostWarning, WarningCode, host_warnings
 from lab.host.procfs import mount_of, read_cpu_list, read_cpu_ticks, read_mounts
 
@@ -352,3 +352,25 @@ def test_the_nearest_and_latest_mount_is_taken(root: Path) -> None:
 @pytest.mark.parametrize(("text", "cpus"), [("0-2,8", [0, 1, 2, 8]), ("5", [5]), ("", []), (None, []), ("x-", [])])
 def test_cpu_list(text: str | None, cpus: list[int]) -> None:
     assert read_cpu_list(text) == cpus
+
+
+def test_a_host_is_known_by_its_machine_id_which_is_not_told(tmp_path: Path) -> None:
+    machine = "3d1219c7c4c5404aaa1f6d2a48adfda4"
+    for name, text in {"etc/machine-id": f"{machine}\n", "proc/sys/kernel/hostname": "lab-1\n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = host_identity(tmp_path, named="")
+    assert found.name == "lab-1" and found.id == host_id_of(machine) and machine[:6] not in found.id
+    (tmp_path / "proc/sys/kernel/hostname").write_text("renamed\n")
+    assert host_identity(tmp_path, named="").id == found.id
+    clone = host_identity(tmp_path, named=" runner 7 ")
+    assert clone.name == "runner 7" and clone.id != found.id
+    (tmp_path / "etc/machine-id").write_text("uninitialized\n")  # of an image: machine-id(5)
+    without = host_identity(tmp_path, named="")
+    assert without.name == "renamed" and without.id not in (found.id, clone.id)
+    assert host_identity(tmp_path, named="").id == without.id
+
+
+def test_the_environment_names_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_HOST", "bench")
+    assert host_identity() == host_identity(named="bench") and host_identity().name == "bench"
