@@ -49,20 +49,56 @@ def test_a_server_that_dies_within_a_transfer_has_all_of_it_or_nothing(
             assert there.load("b").to_json() == local.load("b").to_json()
 
 
-@pytest.mark.alone
-@pytest.mark.engine("process")
+# A run on it measures nothing of this host, and so holds a lock of its test's own; its third launch waits for a file.
+DRIVER = """
+import time
+from pathlib import Path
+from lab.run.lock import host_lock
+from lab.testing import FakeDriver
+HOME = Path(__file__).parent
+host_lock.__wrapped__.__kwdefaults__["directories"] = (HOME,)
+class Driver(FakeDriver):
+    launched = 0
+    def __init__(self, variant, context):
+        super().__init__(variant, context)
+        self.name = "fake"
+    def launch(self, *given):
+        Driver.launched += 1
+        for _ in range(3000):  # a minute, should the test have died
+            if Driver.launched <= 2 or (HOME / "go on").exists():
+                break
+            time.sleep(0.02)
+        return super().launch(*given)
+"""
+
+
 def test_a_run_goes_on_while_the_server_is_stopped_and_is_sent_later(
     url: str, postgresql: Server, tmp_path: Path
 ) -> None:
-    environment = {**os.environ, "LAB_FORWARD": url, "LAB_STORE": str(tmp_path / "local.db")}
+    (tmp_path / "fleet_fake-1.0.dist-info").mkdir()
+    (tmp_path / "fleet_fake.py").write_text(DRIVER)
+    about = tmp_path / "fleet_fake-1.0.dist-info"
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fleet-fake\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[lab.drivers]\nfake = fleet_fake:Driver\n")
+    environment = {
+        **os.environ,
+        "LAB_FORWARD": url,
+        "LAB_STORE": str(tmp_path / "local.db"),
+        "PYTHONPATH": str(tmp_path),
+        "COLUMNS": "200",
+    }
 
     def lab(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "lab", *arguments]
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+            [sys.executable, "-m", "lab", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
-    running = lab("run", "boot", "-t", "process", "--rounds", "3", "--json")
+    running = lab("run", "boot", "-t", "fake", "--rounds", "3", "--json")
     assert running.stderr is not None
     told = []
     for line in running.stderr:
@@ -70,6 +106,7 @@ def test_a_run_goes_on_while_the_server_is_stopped_and_is_sent_later(
         if line.startswith("committed"):
             break
     postgresql.stop()
+    (tmp_path / "go on").touch()
     try:
         _, rest = running.communicate(timeout=300)
     finally:

@@ -165,10 +165,9 @@ def _columns() -> set[str]:
 
 def _commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
+        yield f"{path}{name}", command
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path}{name} ")
-        else:
-            yield f"{path}{name}", command
 
 
 def _options() -> Iterator[tuple[str, str, str]]:
