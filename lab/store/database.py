@@ -281,7 +281,7 @@ class Store:
             known = connection.execute(select(runs.c.id).where(runs.c.id == record.run.id)).scalar() is not None
             if not known:
                 transfer.enter(connection, record)
-            elif transfer.content(self._record(connection, record.run.id)) != transfer.content(record):
+            elif not transfer.same(self._record(connection, record.run.id), record):
                 raise BadInput(
                     f"the store has another run {record.run.id}, with other content",
                     resolution=f"compare it with what `lab export {record.run.id}` tells",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -73,12 +74,13 @@ def add_words(connection: Connection, run: Run) -> None:
             connection.execute(update(runs).where(runs.c.id == run.id).values(said))
 
 
-def content(record: RunRecord) -> str:
-    """A text that is equal for equal runs, whatever was said of them later."""
-    told: dict[str, Any] = json.loads(dump(record.to_json()))
-    for name in _LATER_WORDS:
-        told["run"].pop(name)
-    return json.dumps(told, sort_keys=True)
+def same(a: RunRecord, b: RunRecord) -> bool:
+    """Whether two records are of one run with the same content, whatever was said of it later."""
+    return (
+        _head(a) == _head(b)
+        and list(_launch_rows(a, _in_order)) == list(_launch_rows(b, _in_order))
+        and list(_sample_rows(a)) == list(_sample_rows(b))
+    )
 
 
 def words(run: Run) -> str:
@@ -86,15 +88,26 @@ def words(run: Run) -> str:
     return dump([run.accepted_at, run.accepted_note, [list(note) for note in run.notes]])
 
 
-def _launch_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
+def _head(record: RunRecord) -> str:
+    """All but launches and samples, in a text."""
+    told = replace(record, samples=(), launches=()).to_json()
+    for name in _LATER_WORDS:
+        told["run"].pop(name)
+    return _in_order(told)
+
+
+def _in_order(value: object) -> str:
+    return json.dumps(json.loads(dump(value)), sort_keys=True)
+
+
+def _launch_rows(record: RunRecord, text: Callable[[object], str] = dump) -> Iterator[tuple[Any, ...]]:
     for one in record.launches:
-        marks, facts = dump(one.timeline.to_json()), dump(dict(one.facts))
+        marks, facts = dump(one.timeline.to_json()), text(dict(one.facts))
         error, logs = text_of(one.error), text_of(one.logs)
         yield record.run.id, one.target, one.iteration, one.warmup, one.outcome.value, marks, error, logs, facts
 
 
 def _sample_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
-    run_id = record.run.id
     texts: dict[int, str] = {}  # most samples share their dimensions
     for one in record.samples:
         if not math.isfinite(one.value):
@@ -102,4 +115,4 @@ def _sample_rows(record: RunRecord) -> Iterator[tuple[Any, ...]]:
         text = texts.get(id(one.dimensions))
         if text is None:
             text = texts[id(one.dimensions)] = dump(dict(one.dimensions))
-        yield run_id, one.target, one.metric, one.value, one.unit, one.iteration, one.warmup, text
+        yield record.run.id, one.target, one.metric, one.value, one.unit, one.iteration, one.warmup, text

@@ -90,7 +90,12 @@ def _launch(target: str, iteration: int, warmup: bool, at: Mapping[str, float]) 
     ]
     timeline = Timeline(marks)
     launch = LaunchRecord(
-        target=target, iteration=iteration, warmup=warmup, outcome=Outcome.OK, timeline=timeline, facts={"pid": 4711}
+        target=target,
+        iteration=iteration,
+        warmup=warmup,
+        outcome=Outcome.OK,
+        timeline=timeline,
+        facts={"pid": 4711, "cgroup": "x"},
     )
 
     def sample(metric: str, value: float, **dimensions: str) -> Sample:
