@@ -37,8 +37,11 @@ class Destination:
     """Another store. `shown` is its address as it may be told: without a password."""
 
     def __init__(self, url: str) -> None:
-        """Raises StoreError for what is no store."""
-        address = connect.address(url)
+        """Raises BadInput for what is no store."""
+        try:
+            address = connect.address(url)
+        except StoreError as error:
+            raise BadInput(error.brief, resolution=error.resolution) from error
         self._url = url
         self.shown = connect.shown(address)
         self.name = connect.place_of(address)

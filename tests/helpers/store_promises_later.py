@@ -15,7 +15,7 @@ from sqlalchemy import event
 from store_promises import save
 
 from lab.errors import BadInput, MeasurementError
-from lab.store import database
+from lab.store import database, rows, transfer
 from lab.store.database import Store
 from lab.store.history import SeriesKey
 from lab.store.record import LaunchRecord, Outcome, RunStatus
@@ -180,11 +180,35 @@ class LaterPromises:
             assert sorted(new) == [False, False, False, True]
             assert len(store.load("ab").samples) == len(record.samples)
 
-    def test_a_long_run_is_imported_in_as_many_statements_as_a_short_one(self, url: str, make_record: Any) -> None:
+    def test_a_long_run_is_imported_in_as_many_statements_as_a_short_one(
+        self, url: str, make_record: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tables: list[str] = []
+
+        def hear(connection: Any, table: Any, *given: Any) -> None:
+            tables.append(table.name)
+            rows.insert_many(connection, table, *given)
+
+        monkeypatch.setattr(transfer, "insert_many", hear)
         with Store.open(url) as store:
             counts = []
             for run_id, n in (("ab", 1), ("cd", 30)):
                 with statements_of(store) as told:
                     store.import_run(make_record(run_id, n=n))
                 counts.append(len(told))
-            assert counts[0] == counts[1] <= 5  # the rows of samples, launches, targets and rounds go in one each
+            assert counts[0] == counts[1] <= 5
+            assert tables == ["lab_rounds", "lab_targets", "lab_launches", "lab_samples"] * 2
+            assert len(store.load("cd").samples) > 30
+
+    def test_runs_and_hosts_are_listed_in_as_many_queries_whatever_their_number(
+        self, url: str, make_record: Any
+    ) -> None:
+        counts = []
+        with Store.open(url) as store:
+            for place in range(9):
+                store.begin(make_record(f"r{place}", n=0, host_id=f"h{place}").run, {})
+                store.note(f"r{place}", "odd")
+                with statements_of(store) as told:
+                    assert len(store.runs()) == len(store.hosts()) == len(store.unsent("x")) == place + 1
+                counts.append(len(told))
+        assert set(counts) == {counts[0]} and counts[0] <= 12  # with what opens and closes three transactions

@@ -110,7 +110,7 @@ def test_a_store_is_not_forwarded_to_itself(local: Store, tmp_path: Path) -> Non
 def test_a_password_is_never_told(local: Store, url: str) -> None:
     try:
         destination = Destination(url)
-    except StoreError as error:
+    except BadInput as error:
         told = [str(error), error.details]
     else:
         done = destination.send(local, tries=1)
