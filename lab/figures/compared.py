@@ -139,9 +139,17 @@ def _by_the_test(row: Row, alpha: float) -> bool:
     return row.p_corrected is not None and row.p_corrected <= alpha
 
 
+def worse_side(metric: str, unit: str) -> int:
+    """1 where larger is worse, -1 where smaller is, 0 where the unit and the metric do not tell."""
+    if unit in _LARGER_IS_WORSE or metric in _FAILURES:
+        return 1
+    return -1 if unit in _SMALLER_IS_WORSE or metric in COUNTED else 0
+
+
 def _worse(row: Row) -> bool:
+    side = worse_side(row.metric, row.unit)
     return (
         row.verdict in {Verdict.SLOWER, Verdict.FAILS}
-        or (row.verdict is Verdict.HIGHER and (row.unit in _LARGER_IS_WORSE or row.metric in _FAILURES))
-        or (row.verdict is Verdict.LOWER and (row.unit in _SMALLER_IS_WORSE or row.metric in COUNTED))
+        or (row.verdict is Verdict.HIGHER and side > 0)
+        or (row.verdict is Verdict.LOWER and side < 0)
     )

@@ -67,7 +67,8 @@ FACT = "fact"
 """The metric of what is told in words: its dimension `probe` is what was looked at, `said` what was found (see
 lab/figures/evidence.py)."""
 
-_IN_NO_ROW = RAW | {density.LEVEL, ABSENT, FACT}
+IN_NO_ROW = RAW | {density.LEVEL, ABSENT, FACT}
+"""Metrics that are no row's as they stand."""
 
 SEEN = "seen"
 """The dimension that tells from which side something was read: `inside` an instance, or `outside` it on its host."""
@@ -149,7 +150,7 @@ def series_of(record: RunRecord) -> list[Series]:
     same: dict[tuple[str, str, int], tuple[list[float], list[int]]] = {}
     derived = density.derived(record.samples)
     for sample in itertools.chain(record.samples, derived):
-        if not sample.warmup and sample.metric not in _IN_NO_ROW:
+        if not sample.warmup and sample.metric not in IN_NO_ROW:
             row = same.get((sample.target, sample.metric, id(sample.dimensions)))
             if row is None:
                 key = (sample.target, sample.metric, tuple(sample.dimensions.items()))
