@@ -90,14 +90,14 @@ def confirm_against(
         tested.append((suspect, ratio, p if math.log(ratio.value) * side > 0 else 1 - p, ""))
     corrected = iter(stats.holm([p for _, ratio, p, _ in tested if ratio is not None]))
     found = []
-    for suspect, ratio, _, why in tested:
-        if ratio is None:
+    for suspect, measured, _, why in tested:
+        if measured is None:
             found.append(_bare(suspect, Outcome.VOID, why, against_accepted=True))
             continue
         side, p = worse_side(suspect.metric, suspect.unit), next(corrected)
-        outcome = _outcome(p, math.log(ratio.value) * side, least)
+        outcome = _outcome(p, math.log(measured.value) * side, least)
         told = _bare(suspect, outcome, _why(outcome, p, least), against_accepted=True)
-        found.append(replace(told, change=ratio.value, low=ratio.low, high=ratio.high, p=p))
+        found.append(replace(told, change=measured.value, low=measured.low, high=measured.high, p=p))
     return found
 
 

@@ -14,6 +14,8 @@ from lab.figures.series import COUNTED, EXPLAINING, IN_NO_ROW, Key, Series
 from lab.store.history import HistoricRun
 from lab.store.record import Outcome, Run, RunRecord, TargetRecord
 
+CONFIRMS = "confirms"
+"""The parameter of a run that is no night of its own: which run's suspicion it looks into."""
 LEAST_VALUES = 3
 """Fewer values than this of a series make no figure of its night."""
 
@@ -69,6 +71,11 @@ def night_of(record: RunRecord, *more: RunRecord) -> Night:
             rows.setdefault(row.key, row)
             values.setdefault(row.key, []).extend(row.values)
     return make_night(record.run, record.host, record.targets, [(rows[key], taken) for key, taken in values.items()])
+
+
+def nights_of(runs: Iterable[HistoricRun]) -> list[Night]:
+    """The nights of stored runs, in their order; runs that only look into another's suspicion are none."""
+    return [night_of_history(one) for one in runs if CONFIRMS not in one.run.parameters]
 
 
 def night_of_history(one: HistoricRun) -> Night:
