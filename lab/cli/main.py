@@ -329,6 +329,36 @@ def compare(
 
 
 @app.command()
+def history(
+    scenario: Annotated[str, typer.Argument(help="The question that the nights put, such as boot.")],
+    last: Annotated[int | None, typer.Option(min=1, help="Show the newest so many nights. Default: 60.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Show those from then on: 2026-11-30, or 90d, or 12w.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Of this host, by name or id, or of 'all'. Default: this one, or all.")
+    ] = None,
+    least: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="The least change that matters. Default: 5%.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="These metrics, comma-separated. Default: those that answer the question.")
+    ] = None,
+    otava: Annotated[
+        str | None, typer.Option(metavar="PYTHON", help="An interpreter that has Apache Otava, for change points.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with a chart for each series.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Each night judged by those before it: what has become slower since the last accepted change, and since when."""
+    from lab.cli.command_history import Request, show_history
+
+    given = {"last": last, "since": since, "host": host, "least": least, "metric": metric}
+    show_history(Request(scenario=scenario, given=given, otava=otava, store=store, html=html, as_json=as_json))
+
+
+@app.command()
 def cost(
     runs: Annotated[
         list[str] | None,

@@ -21,6 +21,7 @@ _PLAIN = str.maketrans(
         "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-",
         "\N{BOX DRAWINGS HEAVY HORIZONTAL}": "=",
         "\N{FULL BLOCK}": "#",
+        **dict(zip("▁▂▃▄▅▆▇", "_.,-=+*", strict=True)),
         "\N{LIGHT SHADE}": ".",
         "\N{MEDIUM SHADE}": ":",
         "\N{DARK SHADE}": "%",

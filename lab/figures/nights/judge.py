@@ -148,7 +148,8 @@ class _Judging:
         steps = track.steps(with_control=relative)
         if not steps:
             why = f"{len(track.points) - track.began - 1} nights before this one, of at least {LEAST_NIGHTS}"
-            return replace(_bare(figure, State.FEW, why), relative=relative)
+            beside = _exp(point.x) if relative else None
+            return replace(_bare(figure, State.FEW, why), relative=relative, control_value=beside)
         state, step = self._state(track, steps, level, side)
         is_new = state in AWAY and step.p <= level and track.speak(step)
         since = self._since(track) if state in AWAY else None
@@ -158,6 +159,7 @@ class _Judging:
         found = replace(
             _bare(figure, state, ""),
             relative=relative,
+            control_value=_exp(point.x) if relative else None,
             weight=reference.weight,
             change=_exp(step.deviation),
             change_low=_exp(step.deviation - step.margin),

@@ -36,12 +36,13 @@ AWAY = frozenset({State.SUSPECT, State.BETTER, State.MOVED, State.SMALL})
 class Judged:
     """A series in one night.
 
-    `change` is how many times as large it is as in the `reference` nights before, at an equal control, with its 95 %
-    interval (None where nothing could be judged); `window` is how many of the last nights showed it, `since` the first
-    run of them, `is_new` whether this is the first night that says so, and `host_changes` what was different from then
-    on, in words. `low` and `high` are the band of A/A, in the unit: between them a night without a change lies, but for
-    the stated level. `cumulated` is the whole way from what was last accepted, where there were small steps in between.
-    `tonight` is what the last night alone shows, with its interval and the chance of as much that is worse.
+    `value` is in `unit`, `control_value` the control's of the same night, and `weight` how far the two go together (0
+    to 1). `change` is how many times as large it is as in the `reference` nights before, at an equal control, with its
+    95 % interval (None where nothing could be judged); `window` is how many of the last nights showed it, `since` the
+    first run of them, `is_new` whether this is the first night that says so, and `host_changes` what was different from
+    then on, in words. `low` and `high` are the band of A/A, in the unit: between them a night without a change lies,
+    but for the stated level. `cumulated` is the whole way from what was last accepted, where there were small steps in
+    between. `tonight` is what the last night alone shows, with its interval and the chance of as much that is worse.
     `smallest` tells, by nights after it (1, 3, 7), the smallest step that is found with a power of 95 %, as a share.
     """
 
@@ -57,6 +58,7 @@ class Judged:
     n: int = 0
     is_control: bool = False
     relative: bool = False
+    control_value: float | None = None
     weight: float = 0.0
     change: float | None = None
     change_low: float | None = None

@@ -1,0 +1,1 @@
+"""Nights as a terminal and a page show them."""
