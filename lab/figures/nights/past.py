@@ -32,17 +32,17 @@ class Line:
     def at_equal_control(self) -> list[float | None]:
         """Of each night the figure in its unit, as it would be if the control had been where it mostly is; None where
         the night is void or tells nothing."""
-        weight = self.last.weight
-        beside = sorted(one.control_value for one in self.points if one is not None and one.control_value is not None)
-        usual = beside[len(beside) // 2] if beside else 1.0
         return [
-            None
-            if one is None or one.value is None or one.state is State.VOID
-            else one.value * (usual / one.control_value) ** weight
-            if one.control_value is not None
-            else one.value
-            for one in self.points
+            None if one is None or one.value is None or one.state is State.VOID else one.value * factor
+            for one, factor in zip(self.points, self.factors(), strict=True)
         ]
+
+    def factors(self) -> list[float]:
+        """By what each night's figure is multiplied for that."""
+        beside = [None if one is None else one.control_value for one in self.points]
+        known = sorted(value for value in beside if value is not None)
+        usual = known[len(known) // 2] if known else 1.0
+        return [1.0 if value is None else (usual / value) ** self.last.weight for value in beside]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from lab import units
 from lab.figures.nights.past import Line, Past
@@ -23,24 +23,31 @@ _COLOURS = {  # told apart also by those who see fewer colours (Okabe and Ito)
 }
 _SYMBOLS = {State.SUSPECT: "diamond", State.VOID: "x", State.FEW: "circle-open"}
 _HEIGHT_PX = 260
+_FAR = 1.5
 _CHANGE, _ACCEPTED, _FOUND = "#44506a", "#009E73", "#D55E00"
 
 
 def nights(past: Past, line: Line) -> Any:
-    """Every night's figure over the band of A/A; vertical marks where the host changed, a run was accepted, or Otava
-    found a change point."""
+    """Every night's figure at an equal control, over the band of A/A; vertical marks where the host changed, a run was
+    accepted, or Otava found a change point. Void nights are at the edge that they lie towards: to scale, they would
+    leave no room for the others."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     known = [(place, one) for place, one in enumerate(line.points) if one is not None and one.value is not None]
-    highest = max(one.value for _, one in known if one.value is not None)
-    factor, unit = units.scale(highest, line.last.unit)
+    factors = line.factors()
+    shown = [value for value in line.at_equal_control() if value is not None]
+    shown += [edge * factors[place] for place, one in known for edge in (one.low, one.high) if _near(edge, one)]
+    shown = shown or [one.value for _, one in known if one.value is not None]
+    scale, unit = units.scale(max(shown), line.last.unit)
+    lowest, highest = min(shown) / scale, max(shown) / scale
+    margin = 0.08 * (highest - lowest) or 0.05 * highest
     at = [verdict.at for verdict in past.verdicts]
     banded = [(place, one) for place, one in known if one.low is not None and one.high is not None]
     for pick, fill in (("low", None), ("high", "tonexty")):
         figure.add_scatter(
             x=[at[place] for place, _ in banded],
-            y=[getattr(one, pick) / factor for _, one in banded],
+            y=[getattr(one, pick) * factors[place] / scale for place, one in banded],
             mode="lines",
             line={"width": 0},
             fill=fill,
@@ -53,7 +60,7 @@ def nights(past: Past, line: Line) -> Any:
         mine = [(place, one) for place, one in known if one.state is state]
         figure.add_scatter(
             x=[at[place] for place, _ in mine],
-            y=[(one.value or 0.0) / factor for _, one in mine],
+            y=[min(highest, max(lowest, (one.value or 0.0) * factors[place] / scale)) for place, one in mine],
             mode="markers",
             name=str(state),
             marker={"color": _COLOURS.get(state, "#999999"), "symbol": _SYMBOLS.get(state, "circle"), "size": 7},
@@ -67,11 +74,22 @@ def nights(past: Past, line: Line) -> Any:
         margin={"l": 10, "r": 20, "t": 36, "b": 30},
         font={"family": "system-ui, sans-serif", "size": 12, "color": _INK},
         xaxis={"type": "date", "fixedrange": True},
-        yaxis={"automargin": True, "fixedrange": True, "ticksuffix": f" {_plain(unit)}", "nticks": 6},
+        yaxis={
+            "range": [lowest - margin, highest + margin],
+            "automargin": True,
+            "fixedrange": True,
+            "ticksuffix": f" {_plain(unit)}",
+            "nticks": 6,
+        },
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hovermode="closest",
     )
     return figure
+
+
+def _near(edge: float | None, one: Judged) -> TypeGuard[float]:
+    """Whether an edge of the band is to be seen: of a series of few nights it may be far beyond all values."""
+    return edge is not None and one.value is not None and one.value / _FAR <= edge <= one.value * _FAR
 
 
 def _mark(figure: Any, past: Past, line: Line) -> None:

@@ -43,7 +43,10 @@ def _of_host(past: Past, number: int) -> Iterator[str]:
     yield f"<h2>{_text(name)}</h2>"
     yield f'<p class="question">{_text(words.headline(past))}</p>'
     more = f", {past.judged} judged" if past.judged > len(past.verdicts) else ""
-    yield f"<p>{len(past.verdicts)} nights shown{more}. A click on a point leads to its run.</p>"
+    yield (
+        f"<p>{len(past.verdicts)} nights shown{more}. Points are at an equal control; a click on one leads to its "
+        "run.</p>"
+    )
     yield from listed("What a reader must know", list(words.notes(past)))
     body = [_row(past, line) for line in past.lines]
     headings = ["target", "metric", "last", "band of A/A", "change", "finds in 1, 3, 7 nights", "verdict"]
