@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What nights are made of. `kernel_night` is when the kernel changes, and all times with it by `kernel_times`;
+    """What nights are made of. With a `noise_seed` the launches' noise is drawn apart from the nights' effects. `kernel_night` is when the kernel changes, and all times with it by `kernel_times`;
     `disturbed` are nights in which everything takes longer, each target and the control by another factor."""
 
     seed: int
@@ -54,11 +54,13 @@ class Plan:
     kernel_night: int | None = None
     kernel_times: float = 1.0
     disturbed: frozenset[int] = frozenset()
+    noise_seed: int | None = None
 
 
 def values_of(plan: Plan) -> list[dict[str, list[float]]]:
     """Of each night the times in seconds by target."""
     chance = random.Random(plan.seed)
+    noise = chance if plan.noise_seed is None else random.Random(plan.noise_seed)
     found = []
     for night in range(plan.nights):
         common = chance.gauss(0, plan.common)
@@ -70,7 +72,7 @@ def values_of(plan: Plan) -> list[dict[str, list[float]]]:
             middle += sum(math.log(step.times) for step in plan.steps if step.target == target and night >= step.night)
             if night in plan.disturbed:
                 middle += math.log(chance.uniform(1.8, 3.0) if target == CONTROL else chance.uniform(1.1, 3.0))
-            told[target] = [math.exp(middle) * _launch(chance, within) for _ in range(plan.launches)]
+            told[target] = [math.exp(middle) * _launch(noise, within) for _ in range(plan.launches)]
         found.append(told)
     return found
 
@@ -90,38 +92,41 @@ def night_of_values(place: int, values: Mapping[str, Sequence[float]], *, kernel
     return Night(run=run_id(place), at=_at(place), figures=figures, conditions={"kernel": kernel} if kernel else {})
 
 
-def records_of(plan: Plan) -> list[RunRecord]:
+def records_of(plan: Plan) -> Iterator[RunRecord]:
     """The nights as runs of `boot`, with all that a store keeps."""
-    made = []
     for place, values in enumerate(values_of(plan)):
-        samples = [
-            Sample(
-                target=target,
-                metric="boot_s",
-                value=value,
-                unit="s",
-                iteration=iteration,
-                dimensions={"wait_method": "made up"},
-            )
-            for target, times in values.items()
-            for iteration, value in enumerate(times)
-        ]
-        run = Run(
-            id=run_id(place),
-            scenario="boot",
-            started_at=_at(place),
-            ended_at=_at(place),
-            status=RunStatus.DONE,
-            owner="machine:boot:1:1",
-            lab_version="0.1.0",
-            parameters={"spec": {"image": "made up", "cpus": 1.0, "memory_bytes": 1 << 27}},
-            host_id="0123456789ab",
-            host_name="made-up",
+        yield record_of(place, values, kernel=_kernel(plan, place))
+
+
+def record_of(place: int, values: Mapping[str, Sequence[float]], *, kernel: str) -> RunRecord:
+    """One night as a run."""
+    samples = [
+        Sample(
+            target=target,
+            metric="boot_s",
+            value=value,
+            unit="s",
+            iteration=iteration,
+            dimensions={"wait_method": "made up"},
         )
-        host = {"kernel": {"release": _kernel(plan, place)}, "cpu": {"model": "made up"}}
-        targets = [TargetRecord(target=target, outcome=Outcome.OK) for target in values]
-        made.append(RunRecord(run=run, host=host, targets=targets, samples=samples, launches=[]))
-    return made
+        for target, times in values.items()
+        for iteration, value in enumerate(times)
+    ]
+    run = Run(
+        id=run_id(place),
+        scenario="boot",
+        started_at=_at(place),
+        ended_at=_at(place),
+        status=RunStatus.DONE,
+        owner="machine:boot:1:1",
+        lab_version="0.1.0",
+        parameters={"spec": {"image": "made up", "cpus": 1.0, "memory_bytes": 1 << 27}},
+        host_id="0123456789ab",
+        host_name="made-up",
+    )
+    host = {"kernel": {"release": kernel}, "cpu": {"model": "made up"}}
+    targets = [TargetRecord(target=target, outcome=Outcome.OK) for target in values]
+    return RunRecord(run=run, host=host, targets=targets, samples=samples, launches=[])
 
 
 def run_id(place: int) -> str:

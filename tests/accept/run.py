@@ -3,7 +3,7 @@
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
 The parts: waiting, readiness, docker, qemu, guest, overhead, memory, neighbour, hostkernel, functions, trees,
-figures, alarms.
+figures, nights, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -36,6 +36,7 @@ from memory_accept import PAIRS as MEMORY_PAIRS
 from memory_accept import memory
 from neighbour_accept import ROUNDS as NEIGHBOUR_ROUNDS
 from neighbour_accept import neighbour
+from nights_accept import YEARS, nights
 from overhead_accept import overhead
 from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
@@ -66,6 +67,7 @@ TITLES = {
     "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
     "functions": "A function's cold and warm calls against a separate program (plain HTTP, the docker command)",
     "figures": "Figures from many values: time and memory against pyperf, and against an earlier lab (--earlier)",
+    "nights": "The verdict of nights: five made-up years, steps that are sought, this machine's own launches again",
     "trees": "Images made to break out of their tree, and what lies outside of it",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
 }
@@ -99,6 +101,7 @@ def main() -> int:
         "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
         "functions": lambda: functions(options.pairs or FUNCTION_PAIRS, chance),
         "figures": lambda: figures(options.earlier),
+        "nights": lambda: nights(options.pairs or YEARS),
         "trees": lambda: trees(options.pairs or IMAGES),
         "alarms": _alarms,
     }

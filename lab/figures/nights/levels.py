@@ -13,7 +13,7 @@ import math
 from functools import lru_cache
 
 NIGHTS_PER_YEAR = 365
-SUSPECTS_PER_YEAR = 6.0
+SUSPECTS_PER_YEAR = 12.0
 CONFIRMED = 0.05
 """The level of the confirmation's own test."""
 FALSE_ALARMS_PER_YEAR = SUSPECTS_PER_YEAR * CONFIRMED
