@@ -41,7 +41,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What nights are made of. With a `noise_seed` the launches' noise is drawn apart from the nights' effects. `kernel_night` is when the kernel changes, and all times with it by `kernel_times`;
+    """What nights are made of. With a `noise_seed` the launches' noise is drawn apart from the nights' effects.
+    `kernel_night` is when the kernel changes, and all times with it by `kernel_times`;
     `disturbed` are nights in which everything takes longer, each target and the control by another factor."""
 
     seed: int

@@ -3,8 +3,8 @@
 A year as the goal has it: 365 nights of six targets and the control, one step of 8 % in a hidden night, two of 3 %, a
 kernel change in another (with 10 % on everything), ten disturbed nights; night effect 5 to 15 %, noise within a night 5
 to 20 %, ten launches. It is imported into a store and judged by `lab history --json`, a process of its own. Each
-suspect that is news is then confirmed as `lab nightly` would: the accepted build and the night's in turn, made up by the
-same noise. The same years are put to other rules, as a table.
+suspect that is news is then confirmed as `lab nightly` would: the accepted build and the night's in turn, made up by
+the same noise. The same years are put to other rules, as a table.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ def _years(years: int, seed: int) -> list[Verdict]:
             f"  year {number + 1}: the 8 % step of night {plan.steps[0].night} "
             f"{f'found in its night {after}' if after else 'not found'}{', confirmed' if again else ''}; "
             f"of the 3 % steps {len(small)} suspects; {len(others)} other suspects; "
-            f"{len(plan.disturbed & void)} of {len(plan.disturbed)} disturbed nights void, {len(void - plan.disturbed)} "
-            f"others; told as changed: {changed}; {imported - began:.1f} s to make and import, "
-            f"{judged - imported:.1f} s to judge"
+            f"{len(plan.disturbed & void)} of {len(plan.disturbed)} disturbed nights void, "
+            f"{len(void - plan.disturbed)} others; told as changed: {changed}; {imported - began:.1f} s to make and "
+            f"import, {judged - imported:.1f} s to judge"
         )
         for rule, alarms in RULES.items():
             tally[rule].add(plan, alarms(plan))
@@ -190,8 +190,8 @@ def _steps(seed: int) -> list[Verdict]:
         first, third, seventh = (sum(one <= most for one in nights_after) for most in levels.WINDOWS)
         low, high = binomial_interval(third, SEQUENCES)
         text = (
-            f"8 % with {within:.0%} within a night and {launches} launches: found by the 1st night in {first}, the 3rd in "
-            f"{third} ({low:.0%} to {high:.0%}), the 7th in {seventh} of {SEQUENCES}"
+            f"8 % with {within:.0%} within a night and {launches} launches: found by the 1st night in {first}, the "
+            f"3rd in {third} ({low:.0%} to {high:.0%}), the 7th in {seventh} of {SEQUENCES}"
         )
         if goal:
             verdicts.append(_goal(text, third >= goal, f"at least {goal} by the 3rd"))
@@ -260,7 +260,7 @@ class Tally:
 
     def row(self, years: int) -> str:
         if not self.asked:
-            return " | ".join(["not asked: LAB_OTAVA names no interpreter", *["–"] * 4])
+            return " | ".join(["not asked: LAB_OTAVA names no interpreter", *["-"] * 4])
         return (
             f"{self.false / years:.1f} | {self.soon} of {years} | {self.week} of {years} | {self.ever} of {years} | "
             f"{self.small} of {2 * years}"
@@ -336,7 +336,7 @@ RULES: Mapping[str, Callable[[Plan], list[tuple[int, str]] | None]] = {
     "the lab's, suspects": _by_the_judge,
     "the lab's, confirmed": _judged_and_confirmed,
     "Apache Otava, p 1e-4, at an equal control, void nights dropped, at least 5 %; told afterwards": _by_otava,
-    "mean + 3σ of all nights before": _three_sigma,
+    "mean + 3 standard deviations of all nights before": _three_sigma,
     "200 % of the last value": _twice_the_last,
 }
 

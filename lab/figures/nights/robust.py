@@ -9,13 +9,16 @@ standard deviation (98 %), takes outliers less to heart, and makes a band wider,
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from lab.figures.arrays import numpy
 
+_FEW = 12
 _MANY = 96
 """Of more values, so many of their quantiles stand for them: pairs of all would take seconds and tell the same."""
 
@@ -24,8 +27,9 @@ def location(values: Sequence[float]) -> float:
     """The median of all pairs' means, each value paired with itself as well. Raises ValueError without values."""
     if len(values) == 0:
         raise ValueError("there are no values to locate")
-    if len(values) == 1:
-        return float(values[0])
+    if len(values) <= _FEW:  # for which NumPy takes ten times as long
+        told = [float(value) for value in values]
+        return statistics.median((a + b) / 2 for a, b in itertools.combinations_with_replacement(told, 2))
     np = numpy()
     taken = _thinned(np.asarray(values, dtype=float))
     first, second = _pairs(len(taken), 0)
