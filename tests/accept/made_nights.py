@@ -26,6 +26,7 @@ USUAL_S = {"process": 0.003, "oci:runc": 0.067, "docker": 0.27, "docker:host": 0
 USUAL_S |= {"libvirt:microvm": 1.65, "libvirt:q35": 1.85}
 """The control, and six targets beside it."""
 OUTLIERS = 0.02
+DIMENSIONS = {"wait_method": "made up"}
 FIRST_NIGHT = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 KERNELS = ("6.1.0-21-amd64", "6.1.0-25-amd64")
 
@@ -87,7 +88,7 @@ def night_of_values(place: int, values: Mapping[str, Sequence[float]], *, kernel
     """One night of `boot_s`."""
     figures: dict[Any, Figure] = {}
     for target, times in values.items():
-        row = Series(target=target, label=target, metric="boot_s", unit="s", dimensions={}, values=())
+        row = Series(target=target, label=target, metric="boot_s", unit="s", dimensions=DIMENSIONS, values=())
         if (figure := figure_of(row, times)) is not None:
             figures[row.key] = figure
     return Night(run=run_id(place), at=_at(place), figures=figures, conditions={"kernel": kernel} if kernel else {})
@@ -108,7 +109,7 @@ def record_of(place: int, values: Mapping[str, Sequence[float]], *, kernel: str)
             value=value,
             unit="s",
             iteration=iteration,
-            dimensions={"wait_method": "made up"},
+            dimensions=DIMENSIONS,
         )
         for target, times in values.items()
         for iteration, value in enumerate(times)

@@ -81,12 +81,13 @@ def year_of(number: int, seed: int) -> Plan:
 
 def _years(years: int, seed: int) -> list[Verdict]:
     lab = Path(sys.executable).with_name("lab")
-    verdicts, false, confirmed, found_in, taken = [], 0, 0, [], []
+    verdicts, false, confirmed = [], 0, 0
+    taken: list[tuple[float, float]] = []
     tally = {rule: Tally() for rule in RULES}
     for number in range(years):
         plan = year_of(number, seed)
         with tempfile.TemporaryDirectory(prefix="lab-nights-") as folder:
-            began = time.monotonic()
+            began, used = time.monotonic(), _cpu_s()
             path = str(Path(folder) / "lab.db")
             with Store.open(path) as store:
                 for record in records_of(plan):
@@ -95,14 +96,13 @@ def _years(years: int, seed: int) -> list[Verdict]:
             words = [str(lab), "history", "boot", "--last", "365", "--json", "--store", path]
             done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
             judged = time.monotonic()
-        taken.append(judged - began)
+        taken.append((judged - began, _cpu_s() - used))
         told = json.loads(done.stdout)["hosts"][0]
         news = _news(told)
         mine = [(night, target) for night, target in news if target == STEPPED and night >= plan.steps[0].night]
         small = [(night, target) for night, target in news if _is_small(plan, night, target)]
         others = [one for one in news if one not in mine and one not in small]
         after = mine[0][0] - plan.steps[0].night + 1 if mine else None
-        found_in.append(after)
         false += len(others)
         confirmed += sum(_confirmed(plan, night, target) for night, target in others)
         void = {place for place, one in enumerate(told["nights"]) if one["state"] == "void"}
@@ -123,7 +123,7 @@ def _years(years: int, seed: int) -> list[Verdict]:
     verdicts.append(_goal(f"suspects without a step in {years} years: {false}", false <= limit, f"at most {limit}"))
     text = f"false alarms (such suspects that were confirmed) in {years} years: {confirmed}"
     verdicts.append(_goal(text, confirmed <= alarms, f"at most {alarms}, the stated rate's 99 % bound"))
-    verdicts.append(_goal(f"slowest year {max(taken):.1f} s", max(taken) <= MOST_S, f"at most {MOST_S:g} s"))
+    verdicts.append(_in_time(taken))
     say("  the same years by other rules, each night's median as it is unless said:")
     say(
         "  | rule | alarms without a step, a year | 8 % found within 3 nights | within 7 | at all | a 3 % step alarms |"
@@ -132,6 +132,21 @@ def _years(years: int, seed: int) -> list[Verdict]:
     for rule, found in tally.items():
         say(f"  | {rule} | {found.row(years)} |")
     return verdicts
+
+
+def _in_time(taken: Sequence[tuple[float, float]]) -> Verdict:
+    """By the clock; where that is too long and the processors' time is not, another's load may be why."""
+    wall, cpu = (max(one) for one in zip(*taken, strict=True))
+    verdict = Verdict.MET if wall <= MOST_S else Verdict.INCONCLUSIVE if cpu <= MOST_S else Verdict.MISSED
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
+    say(f"  slowest year {wall:.1f} s, {cpu:.1f} s of CPU ({load}); goal at most {MOST_S:g} s -> {verdict}")
+    return verdict
+
+
+def _cpu_s() -> float:
+    """Of this process and of those that it waited for."""
+    told = os.times()
+    return told.user + told.system + told.children_user + told.children_system
 
 
 def _news(told: Mapping[str, Any]) -> list[tuple[int, str]]:
