@@ -202,6 +202,7 @@ def _virtualization(root: Path) -> dict[str, JSON]:
         "hypervisor_vendor": _hypervisor_vendor(root) or read_text(root / "sys/hypervisor/type"),
         "dmi_vendor": read_text(root / "sys/class/dmi/id/sys_vendor"),
         "dmi_product": read_text(root / "sys/class/dmi/id/product_name"),
+        "bios_version": read_text(root / "sys/class/dmi/id/bios_version"),
         "container": _container(root),
         "kvm_device_present": kvm.exists(),
         "kvm_device_accessible": os.access(kvm, os.R_OK | os.W_OK),

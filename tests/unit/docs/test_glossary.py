@@ -22,6 +22,8 @@ from lab import registry
 from lab.cli.main import app
 from lab.figures import density, series
 from lab.figures.compared import Verdict
+from lab.figures.nights.confirm import Outcome as Confirmation
+from lab.figures.nights.verdict import State
 from lab.show import table_memory
 from lab.store.record import Outcome, RunStatus
 from lab.timeline import Phase
@@ -206,7 +208,7 @@ def test_every_phase_has_its_line() -> None:
     assert not _missing("Phases", set(Phase))
 
 
-@pytest.mark.parametrize("kind", [Outcome, RunStatus, Verdict])
+@pytest.mark.parametrize("kind", [Outcome, RunStatus, Verdict, State, Confirmation])
 def test_every_word_for_an_end_has_its_line(kind: type[enum.StrEnum]) -> None:
     assert not _missing("Ends and verdicts", set(kind))
 
