@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lab.errors import BadInput
-from lab.store.importing import lab_json
+from lab.store.importing import hyperfine, lab_json, pyperf
 from lab.store.record import RunRecord
 
-READERS: Sequence[Callable[[Any], RunRecord | None]] = (lab_json.read,)
+READERS: Sequence[Callable[[Any], RunRecord | None]] = (lab_json.read, hyperfine.read, pyperf.read)
 """Each takes a JSON document and gives the run that it tells of, or None for what is not its own to read."""
 
 _GZIP = b"\x1f\x8b"
