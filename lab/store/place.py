@@ -180,10 +180,10 @@ def no_room(error: OSError, what: str, place: Path, *, needs_bytes: int = 0) -> 
     )
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str | bytes) -> None:
     """Write `text` to a user's file, readable by its user only, whole or not at all. Raises BadInput, which names the
     place, and how much it needs where there is no room."""
-    content = text.encode("utf-8", "replace")
+    content = text.encode("utf-8", "replace") if isinstance(text, str) else text
     try:
         if path.exists() and not path.is_file():  # a pipe, a terminal
             path.write_bytes(content)
