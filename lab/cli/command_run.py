@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.cli.command_forward import forward_ended
 from lab.cli.options import RunOptions, read_options
+from lab.cli.required import shortfalls, skipped
 from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
 from lab.figures.notes import slow_launch
@@ -66,25 +68,21 @@ def run_scenario(request: Request) -> int:
     options = read_options(given, request.config)
     scenario = make_scenario(request.scenario, options.param)
     destination = Destination(request.forward) if request.forward else None
-    with Store.open(request.store) as store, _intent(errors, scenario, options) as intended:
+    with (
+        Store.open(request.store) as store,
+        planned(errors, scenario, options, store, wait=request.wait) as (plan, company),
+    ):
         if destination is not None:
             destination.require_other(store)
-        plan = intended.learn(store)
-
-        def tell(holder: str) -> None:
-            errors.print(f"waiting: {holder}", markup=False, highlight=False, soft_wrap=True)
-
-        company = company_of(plan, wait=request.wait, on_wait=tell)
         others = company.look()
         _show_plan(errors, plan, others)
         if request.dry_run:
             if request.as_json:
                 sys.stdout.write(json.dumps(_plan_json(plan, others), indent=2) + "\n")
-            return 0
-        with _alone(plan, company, wait=request.wait, tell=tell):
-            begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
-            status, problems = _execute(errors, begun, store, company)
+            return 1 if _complained(errors, skipped([one.record for one in plan.entrants], options.require)) else 0
+        status, problems = carry_out(errors, plan, store, company, wait=request.wait)
         record = store.load(plan.run.id)
+        lacking = shortfalls_of(record, options, store)
     _show_result(errors, record, request)
     if destination is not None:  # with the machine free again, since a store that is away is waited for
         with Store.open(request.store) as store:
@@ -93,7 +91,43 @@ def run_scenario(request: Request) -> int:
         return 130
     if any(entrant.bad_input for entrant in plan.entrants):
         return 2
-    return 1 if problems or _failed(record) else 0
+    return 1 if _complained(errors, lacking) or problems or _failed(record) else 0
+
+
+@contextlib.contextmanager
+def planned(
+    errors: Console, scenario: Scenario, options: RunOptions, store: Store, *, wait: bool
+) -> Iterator[tuple[Intent, Company]]:
+    """A run about to start, and the others on its engines. Raises BadInput."""
+    with _intent(errors, scenario, options) as intended:
+        plan = intended.learn(store)
+        yield plan, company_of(plan, wait=wait, on_wait=partial(_tell_waiting, errors))
+
+
+def carry_out(errors: Console, plan: Intent, store: Store, company: Company, *, wait: bool) -> tuple[RunStatus, int]:
+    """Do it, once this host is free. How it ended, and how many things it could not clean up. Raises LabError."""
+    with _alone(plan, company, wait=wait, tell=partial(_tell_waiting, errors)):
+        begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
+        return _execute(errors, begun, store, company)
+
+
+def shortfalls_of(record: RunRecord, options: RunOptions, store: Store) -> dict[str, str]:
+    """What of the required targets the run lacks, each in one line. Raises StoreError."""
+    if not options.require:
+        return {}
+    return shortfalls(
+        record, options.require, store.history(record.run.scenario, host_id=record.run.host_id, metrics=())
+    )
+
+
+def _tell_waiting(errors: Console, holder: str) -> None:
+    errors.print(f"waiting: {holder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _complained(errors: Console, lacking: Mapping[str, str]) -> bool:
+    for target, why in lacking.items():
+        errors.print(f"lab: required {target}: {printable(why)}", markup=False, highlight=False, soft_wrap=True)
+    return bool(lacking)
 
 
 @contextlib.contextmanager

@@ -93,12 +93,18 @@ ROUNDS, WARMUP = 10, 1
 """What a run has where nobody says how many."""
 
 
+def requires(name: str, target: str) -> bool:
+    """Whether `name` requires `target`: by its own name, or as all of a driver's."""
+    return name in (target, target.partition(":")[0])
+
+
 class RunOptions(BaseModel):
     """Options of `lab run`; a TOML file given by `--config` has the same names, dashes as underscores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     targets: Annotated[list[str], BeforeValidator(_split), Field(min_length=1)]
+    require: Annotated[list[str], BeforeValidator(_split)] = Field(default_factory=list)
     rounds: Annotated[int, Field(ge=1, le=100_000)] | None = None
     warmup: Annotated[int, Field(ge=0, le=1000)] | None = None
     until_ci: Share | None = None
@@ -126,6 +132,9 @@ class RunOptions(BaseModel):
     def _consistent(self) -> RunOptions:
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("a target is named twice")
+        for name in self.require:
+            if not any(requires(name, target) for target in self.targets):
+                raise ValueError(f"--require {name}: that is none of the run's targets, {', '.join(self.targets)}")
         if any("=" in key or "\0" in key + value for key, value in self.env.items()):
             raise ValueError("env: a name has no '=', and nothing has a NUL byte")
         if self.ready is Ready.TCP and self.image == SERVICE_IMAGE:
@@ -205,14 +214,14 @@ def read_options(given: Mapping[str, Any], config: Path | None) -> RunOptions:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BadInput(f"{config} cannot be read as TOML: {error}", resolution="see `lab run --help`") from error
     values |= {key: value for key, value in given.items() if value is not None}
-    _resolve_environment(values)
+    resolve_environment(values)
     try:
         return RunOptions.model_validate(values)
     except ValidationError as error:
         raise BadInput(problems(error), resolution="see `lab run --help`") from error
 
 
-def _resolve_environment(values: dict[str, Any]) -> None:
+def resolve_environment(values: dict[str, Any]) -> None:
     """Put what `env_file` names, and what `env` adds, into `env`; a TOML table is taken as it is. Raises BadInput."""
     files, env = values.pop("env_file", None) or [], values.get("env") or []
     files = files if isinstance(files, list | tuple) else [files]

@@ -196,7 +196,7 @@ def intent(
             host_id=host.id,
             host_name=host.name,
             parameters={
-                **options.model_dump(exclude={"env", "seed", "param", "ready", "ready_status", "header"}),
+                **options.model_dump(exclude={"env", "seed", "param", "ready", "ready_status", "header", "require"}),
                 "scenario": asdict(scenario) if is_dataclass(scenario) else {},
                 "seed": seed,
                 "spec": _spec_json(spec),
