@@ -4,7 +4,7 @@
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +21,7 @@ from lab.show.lasting import outlast_the_terminal
 from lab.show.terminal import take_any_text
 
 if TYPE_CHECKING:
-    from lab.store.record import RunRecord
+    pass
 
 
 _MANY_OBJECTS = 200_000
@@ -53,6 +53,10 @@ A target is driver or driver:variant, such as process, docker, docker:host, libv
 Exit codes: 0 done, 1 a target failed, 2 bad input, 3 a regression, 4 not comparable, 130 interrupted.
 """
 
+
+NIGHT_EXITS = """Exit codes: 0 nothing to be woken up for, 1 a target failed, or a required one was skipped or lost \
+KVM, 2 bad input, 3 a regression that was seen again, 4 void (too noisy, the control moved, or a suspicion could not \
+be looked into), 130 interrupted."""
 
 # Without markup Typer writes its help by itself; with it, `lab --help` imports Rich, which takes as long as the rest.
 app = typer.Typer(
@@ -152,6 +156,10 @@ def run(
         list[str] | None,
         typer.Option("--targets", "-t", help="Comma-separated. Default: process,docker,libvirt:microvm,libvirt:q35."),
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TARGETS", help="Exit 1 where one of these is skipped, fails, or has lost KVM."),
+    ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(help="Measured rounds; with --until-ci, the most. Default: the scenario's, mostly 10, or 160."),
@@ -223,6 +231,7 @@ def run(
 
     given = {
         "targets": targets,
+        "require": require,
         "rounds": rounds,
         "warmup": warmup,
         "until_ci": until_ci,
@@ -265,6 +274,27 @@ def run(
     raise typer.Exit(run_scenario(request))
 
 
+@app.command(epilog=NIGHT_EXITS)
+def nightly(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The job's file, in TOML: see docs/nightly.md.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="BUILD", help="The accepted build to confirm beside: a version, a wheel, or an image."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the files for other readers go, instead of the job's own folder.")
+    ] = None,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A night of a job: waits for a calm machine, measures, judges, confirms before it alarms, writes, exits."""
+    from lab.cli.nightly.command import Request, run_nightly
+
+    request = Request(config=config, against=against, folder=folder, store=store, dry_run=dry_run, as_json=as_json)
+    raise typer.Exit(run_nightly(request))
+
+
 @app.command()
 def show(run: RunArgument = "last", store: StoreOption = None, as_json: JsonOption = False) -> None:
     """A run's table, as `lab run` showed it."""
@@ -277,23 +307,28 @@ def show(run: RunArgument = "last", store: StoreOption = None, as_json: JsonOpti
 @app.command()
 def export(
     run: RunArgument,
-    form: Annotated[str, typer.Option("--format", help="json (everything) or csv (one sample a row).")] = "json",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="json (everything), csv, junit, markdown, openmetrics, pyperf, …: docs/nightly.md."
+        ),
+    ] = "json",
     output: Annotated[Path | None, typer.Option("--output", "-O", help="A file, instead of standard output.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """A run's raw values."""
-    from lab.store.export import to_csv, to_json
+    """A run as other programs read it: its raw values, or its medians in the formats of those who follow them."""
+    from lab.show.formats import format_of
+    from lab.show.formats.told import told_of
 
-    writers: Mapping[str, Callable[[RunRecord], str]] = {"json": to_json, "csv": to_csv}
-    if form not in writers:
-        raise BadInput(f"there is no format '{form}'", resolution="json or csv")
-    text = writers[form](load(store, run))
-    if output is None:
-        sys.stdout.write(text)
-    else:
+    text = format_of(form).write([told_of(load(store, run))])
+    if output is not None:
         from lab.store.place import write_whole
 
         write_whole(output, text)
+    elif isinstance(text, bytes):
+        sys.stdout.buffer.write(text)
+    else:
+        sys.stdout.write(text)
 
 
 @app.command()

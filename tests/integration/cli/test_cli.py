@@ -4,49 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lab_command import Lab, make_lab
 
 from lab.errors import LabError
 from lab.run.lock import host_lock
 from lab.store.database import Store
-
-# The fake engine's clock stands in for the host's, so that a known delay comes out exactly.
-# A run on it measures nothing of this host, and so holds a lock of its test's own: these tests run side by side.
-DRIVER = """
-import os
-from pathlib import Path
-from lab.run.lock import host_lock
-from lab.testing import FakeDriver
-from lab.timeline import SystemClock
-host_lock.__wrapped__.__kwdefaults__["directories"] = (Path(__file__).parent,)
-class Driver(FakeDriver):
-    def __init__(self, variant, context):
-        super().__init__(variant, context)
-        self.name = "fake"
-        SystemClock.now_ns = lambda _: self.engine.clock.now_ns()
-        SystemClock.boottime_ns = lambda _: self.engine.clock.boottime_ns()
-        self.engine.fail_launches = int(os.environ.get("FAIL_LAUNCHES", "0"))
-        self.engine.main_s = float(os.environ.get("MAIN_S", "0.03"))
-class Broken(FakeDriver):
-    def __init__(self, variant, context):
-        super().__init__(variant, context)
-        self.name = "broken"
-    def info(self):
-        from lab.errors import DriverUnavailable
-        raise DriverUnavailable("the engine is not there", resolution=os.environ.get("REMEDY", "install it"))
-    def list_instances(self, labels):
-        self.info()
-"""
-
-Lab = Callable[..., subprocess.CompletedProcess[str]]
 
 exact = pytest.mark.alone
 """An attempt to reach a fake service is made in real time: where others keep the CPUs busy, a figure is not the same
@@ -56,27 +23,7 @@ each time."""
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     """Runs the real command with a fake and a broken driver installed, its state in a directory of this test's."""
-    site = tmp_path / "site"
-    (site / "cli_fake-1.0.dist-info").mkdir(parents=True)
-    (site / "cli_fake.py").write_text(DRIVER)
-    (site / "cli_fake-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: cli-fake\nVersion: 1.0\n")
-    (site / "cli_fake-1.0.dist-info" / "entry_points.txt").write_text(
-        "[lab.drivers]\nfake = cli_fake:Driver\nbroken = cli_fake:Broken\n"
-    )
-    state = {"XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONPATH": str(site), "COLUMNS": "120"}
-
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "lab", *arguments],
-            env={**os.environ, **state, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    return run
+    return make_lab(tmp_path)
 
 
 @exact
