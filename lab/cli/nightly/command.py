@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lab.cli.command_run import planned
 from lab.cli.nightly.config import Job, read_job
-from lab.cli.nightly.files import exit_of, summary, to_json, write_files
+from lab.cli.nightly.files import exit_of, make_folders, summary, to_json, write_files
 from lab.cli.nightly.night import Nightly
 from lab.store.database import Store
 from lab.units import duration
@@ -40,6 +40,7 @@ def run_nightly(request: Request) -> int:
         if request.dry_run:
             _show_job(nightly)
             return 0
+        make_folders(job.files)
         night = nightly.run()
     written = write_files(night, job.files)
     if request.as_json:

@@ -6,6 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from lab.units import parse_share
 
 _DEFAULT_FILES = ("junit", "markdown", "openmetrics", "prometheus", "bencher", "pyperf", "json", "csv")
 _LEAST = "least"
+_PARQUET = "parquet"
 
 
 def _known_formats(files: dict[str, str]) -> dict[str, str]:
@@ -30,6 +32,8 @@ def _known_formats(files: dict[str, str]) -> dict[str, str]:
             format_of(name)
         except BadInput as error:
             raise ValueError(str(error)) from error
+    if _PARQUET in files and find_spec("pyarrow") is None:
+        raise ValueError(f"{_PARQUET} needs pyarrow (pip install 'stratalab[parquet]')")
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
@@ -65,17 +66,24 @@ def exit_of(night: Result) -> NightExit:
     return NightExit.VOID if not ran or standings & {Standing.VOID, Standing.SUSPECT} else NightExit.OK
 
 
+def make_folders(files: Mapping[str, Path]) -> None:
+    """Make where the files go, before a night is measured for nothing. Raises BadInput."""
+    for folder in dict.fromkeys(path.parent for path in files.values()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise BadInput(
+                f"{folder} cannot be written to: {error.strerror}", resolution="name another folder"
+            ) from error
+
+
 def write_files(night: Result, files: Mapping[str, Path]) -> list[Path]:
     """Write the night in each format to its file, whole or not at all, and add the summary to $GITHUB_STEP_SUMMARY
     where that is set. Raises BadInput for a place that cannot be written to, DriverError for what is not installed."""
     written = list(_for_formats(night))
     for name, path in files.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(
-                f"{path.parent} cannot be made: {error.strerror}", resolution="name another folder"
-            ) from error
         write_whole(path, formats.format_of(name).write(written))
         if name == _SHARED:
             path.chmod(0o644)

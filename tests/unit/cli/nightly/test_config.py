@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.cli.nightly import config
 from lab.cli.nightly.against import _toml
 from lab.cli.nightly.config import Job, read_job
 from lab.errors import BadInput
@@ -138,6 +139,13 @@ def test_each_mistake_has_its_line(tmp_path: Path) -> None:
 )
 def test_a_single_mistake_is_the_only_line(tmp_path: Path, text: str, said: str) -> None:
     assert mistakes(tmp_path, text) == [said]
+
+
+def test_parquet_without_pyarrow_is_told_before_the_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = LEAST_JOB + "[files]\nparquet = 'a.parquet'\n"
+    assert set(read(tmp_path, text).files) == {"parquet"}
+    monkeypatch.setattr(config, "find_spec", lambda _: None)
+    assert mistakes(tmp_path, text) == ["files: parquet needs pyarrow (pip install 'stratalab[parquet]')"]
 
 
 @pytest.mark.parametrize("content", [b"[", b"\xff\xfe", None])

@@ -12,7 +12,7 @@ import pytest
 from made_run import make_record
 
 from lab.cli.nightly.config import Wanted
-from lab.cli.nightly.files import NightExit, cases, exit_of, summary, to_json, write_files
+from lab.cli.nightly.files import NightExit, cases, exit_of, make_folders, summary, to_json, write_files
 from lab.cli.nightly.night import Part, Result
 from lab.errors import BadInput
 from lab.figures.nights.confirm import Confirmed, Outcome
@@ -145,6 +145,7 @@ def test_the_summary_is_added_to_the_steps_own_and_files_are_whole(
     step.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
     files = {"junit": tmp_path / "new" / "folder" / "junit.xml", "prometheus": tmp_path / "lab.prom"}
+    make_folders(files)
     assert write_files(night(REGRESSION), files) == list(files.values())
     assert step.read_text().startswith("before\n### boot") and "❌ regression" in step.read_text()
     assert junitparser.JUnitXml.fromfile(str(files["junit"])).failures == 1
@@ -153,8 +154,10 @@ def test_the_summary_is_added_to_the_steps_own_and_files_are_whole(
 
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="cannot be made"):
-        write_files(night(REGRESSION), {"junit": tmp_path / "file" / "junit.xml"})
+    with pytest.raises(BadInput, match="file cannot be written to"):
+        make_folders({"junit": tmp_path / "file" / "junit.xml"})
+    with pytest.raises(BadInput, match=r"/proc/1 cannot be written to"):
+        make_folders({"junit": Path("/proc/1/junit.xml")})
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "step.md"))
     with pytest.raises(BadInput, match=r"\$GITHUB_STEP_SUMMARY .* cannot be added to"):
         write_files(night(REGRESSION), {})
