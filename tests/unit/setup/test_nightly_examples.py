@@ -61,7 +61,7 @@ def test_each_is_valid_by_its_readers_schema(name: str, how: list[str]) -> None:
     )
     assert ran.returncode == 0, ran.stdout
     job = yaml.safe_load((EXAMPLES / name).read_text())
-    assert str(job).count("/var/lib/stratalab/lab.db") == 1, "a store that outlives the job"
+    assert str(job).count("/var/lib/stratalab-nightly/lab.db") == 1, "a store that outlives the job"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
