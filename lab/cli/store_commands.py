@@ -76,7 +76,7 @@ def accept(
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Take back that it was accepted.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Mark a run as the new normal, where its step is meant: histories begin anew there, and it is never pruned."""
+    """Mark a run as the new normal, a step that is meant: histories begin anew there, and it is never pruned."""
     if withdraw and note:
         raise BadInput("--withdraw and --note do not belong together", resolution="lab runs note RUN TEXT")
     with open_store(store) as opened:
@@ -113,7 +113,7 @@ def import_files(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take runs from files: the lab's exports, hyperfine's and pyperf's; one that is there is not entered again."""
+    """Take runs from files, the lab's own exports, hyperfine's and pyperf's; one that is there is not entered again."""
     from lab.store.importing.file import read_file
 
     records = [read_file(file) for file in files]  # all of them, before any is entered
