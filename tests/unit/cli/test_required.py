@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_run import make_record
 
+from lab.cli.command_run import shortfalls_of
 from lab.cli.options import RunOptions, requires
 from lab.cli.required import shortfalls, skipped
+from lab.store.database import Store
 from lab.store.history import HistoricRun
 from lab.store.record import Outcome, RunRecord
+
+HOST = "host-a"
 
 
 def with_guest(run_id: str, accel: str, *, accepted: bool = False, **parameters: Any) -> RunRecord:
@@ -111,3 +116,21 @@ def test_acceptance_of_a_run_with_kvm_accepts_nothing_else() -> None:
 def test_only_who_requires_a_guest_is_told() -> None:
     now = with_guest("c", "tcg")
     assert shortfalls(now, ["docker"], earlier(with_guest("a", "kvm"), now)) == {}
+
+
+def test_the_runs_of_this_host_are_found_in_the_store(tmp_path: Path) -> None:
+    before, now = (
+        replace(one, run=replace(one.run, host_id=HOST, started_at=f"2026-01-0{day}T00:00:00+00:00"))
+        for day, one in enumerate((with_guest("a", "kvm"), with_guest("b", "tcg")), 1)
+    )
+    elsewhere = replace(before, run=replace(before.run, id="c", host_id="another"))
+    options = RunOptions(targets=["process", "docker", "libvirt:q35"], require=["libvirt"])
+    with Store.open(str(tmp_path / "lab.db"), host_id=HOST) as store:
+        for record in (elsewhere, now):
+            assert store.import_run(record)
+        assert shortfalls_of(now, options, store) == {}
+        assert store.import_run(before)
+        assert "which run a had" in shortfalls_of(now, options, store)["libvirt:q35"]
+        store.accept("b")
+        later = replace(now, run=replace(now.run, id="d", started_at="2026-01-03T00:00:00+00:00"))
+        assert shortfalls_of(later, options, store) == {}
