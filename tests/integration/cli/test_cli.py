@@ -37,7 +37,8 @@ def test_a_run_is_stored_shown_and_exported(lab: Lab) -> None:
     phases = {(s["dimensions"]["from"], s["dimensions"]["to"]) for s in told["samples"] if s["metric"] == "phase_s"}
     assert ("main", "listening") in phases and ("requested", "created") in phases
     (row,) = json.loads(lab("runs", "--json").stdout)
-    assert set(row) >= {"id", "scenario", "started_at", "status"} and row["status"] == "done"
+    assert {"id", "scenario", "started_at", "status", "host", "accepted_at", "notes"} <= set(row)
+    assert row["status"] == "done" and row["host"]["id"] == told["run"]["host_id"] != ""
     assert json.loads(lab("export", row["id"], "--format", "json").stdout) == told
     lines = lab("export", "last", "--format", "csv").stdout.splitlines()
     assert len(lines) == 1 + len(told["samples"]) and lines[0].startswith("target,metric,value,unit,iteration,warmup")
