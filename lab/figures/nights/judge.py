@@ -73,7 +73,8 @@ class _Judging:
         judged |= {key: self._other(key, night, void, self._family(others, night)) for key in others}
         if night.accepted:
             self._accept()
-        states = {judged[key].state for key in others}
+        answering = [key for key in others if self.about[key].can_alarm]
+        states = {judged[key].state for key in answering or others}
         before = self.nights[-2].conditions if len(self.nights) > 1 else night.conditions
         return Verdict(
             run=night.run,
@@ -151,7 +152,7 @@ class _Judging:
             beside = _exp(point.x) if relative else None
             return replace(_bare(figure, State.FEW, why), relative=relative, control_value=beside)
         state, step = self._state(track, steps, level, side)
-        is_new = state in AWAY and step.p <= level and track.speak(step)
+        is_new = state in AWAY and step.p <= level and track.speak(step, suspect=state is State.SUSPECT)
         since = self._since(track) if state in AWAY else None
         tonight, reference = steps[0], steps[0].reference
         band = levels.quantile(level, reference.freedom) * tonight.error

@@ -17,7 +17,7 @@ SUSPECTS_PER_YEAR = 12.0
 CONFIRMED = 0.05
 """The level of the confirmation's own test."""
 FALSE_ALARMS_PER_YEAR = SUSPECTS_PER_YEAR * CONFIRMED
-OF_A_WINDOW = 0.45
+OF_A_WINDOW = 0.2
 VOIDED_PER_YEAR = 1.0
 """So many nights without a disturbance are void by chance in a year, at most, over all series of the control."""
 

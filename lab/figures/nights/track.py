@@ -76,12 +76,15 @@ class Step:
 @dataclass(slots=True)
 class Episode:
     """Nights that are away: the place where the window that first spoke began, the place of the night when it did, how
-    many nights it had, and what it showed, in logarithms."""
+    many nights it had, and what it showed, in logarithms. `kept` is where the nights end that are in a reference: before
+    it, and earlier where something else was away already."""
 
     began: int
     spoke: int
     nights: int
     deviation: float
+    kept: int
+    suspect: bool
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ class Track:
         too few."""
         end = len(self.points) - before
         if self.episode is not None:
-            end = min(end, self.episode.began)
+            end = min(end, self.episode.kept)
         if end - self.began < LEAST_NIGHTS:
             return None
         if self.known is None or self.known[0] != (self.began, end):
@@ -143,12 +146,16 @@ class Track:
         self.begin_anew(len(self.points), 0.0)
         self.points += points
 
-    def speak(self, step: Step) -> bool:
-        """A window has spoken: its nights, and all from now on, are in no reference. Whether that is news."""
-        if self.episode is not None:
+    def speak(self, step: Step, *, suspect: bool) -> bool:
+        """A window has spoken: its nights, and all from now on, are in no reference. Whether that is news: a suspect is
+        also where something else was away already."""
+        known = self.episode
+        if known is not None and (known.suspect or not suspect):
             return False
         end = len(self.points)
-        self.episode = Episode(end - step.nights, end - 1, step.nights, step.deviation)
+        began = end - step.nights
+        kept = began if known is None else min(began, known.kept)
+        self.episode = Episode(began, end - 1, step.nights, step.deviation, kept, suspect)
         return True
 
     def since_then(self, *, with_control: bool) -> Step | None:

@@ -142,6 +142,39 @@ def test_a_target_that_is_gone_is_told_with_its_reason() -> None:
     assert found.state is State.UNJUDGED and found.why == "skipped: no daemon" and found.value is None
 
 
+def test_a_guest_without_kvm_is_another_series_and_the_old_one_says_so() -> None:
+    nights = quiet(40, targets=("process", "libvirt:q35"))
+    changed = replace(figure("libvirt:q35", 30.0), label="libvirt:q35 (tcg)")
+    nights = [
+        replace(
+            one,
+            figures={
+                ("libvirt:q35 (kvm)" if key[0] != "process" else "process", *key[1:]): replace(
+                    f, label="libvirt:q35 (kvm)"
+                )
+                if key[0] != "process"
+                else f
+                for key, f in one.figures.items()
+            },
+        )
+        for one in nights
+    ]
+    last = night(40, {"process": 1.0})
+    last = replace(last, figures={**last.figures, ("libvirt:q35 (tcg)", "boot_s", ()): changed})
+    told = {one.label: (one.state, one.why) for one in judge([*nights, last]).series}
+    assert told["libvirt:q35 (kvm)"] == (State.UNJUDGED, "tonight it was libvirt:q35 (tcg)")
+    assert told["libvirt:q35 (tcg)"][0] is State.FEW
+
+
+def test_a_night_is_called_by_what_can_alarm() -> None:
+    def with_phase(place: int, phase: float) -> Night:
+        figures = {("docker", "boot_s", ()): figure("docker", 1.0 + place % 3 / 100)}
+        figures |= {("docker", "phase_s", ()): figure("docker", phase, metric="phase_s", can_alarm=False)}
+        return Night(run=str(place), at=str(place), figures=figures)
+
+    assert judge([*(with_phase(place, 1.0) for place in range(20)), with_phase(20, 3.0)]).state is State.STEADY
+
+
 def test_figures_without_a_ratio_are_not_judged() -> None:
     found = of(judge([*quiet(40), night(40, {"process": 1.0, "docker": None, "swarm": 1.0})]), "docker")
     assert found.state is State.UNJUDGED and "no ratio" in found.why
