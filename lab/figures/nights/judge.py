@@ -142,7 +142,11 @@ class _Judging:
         if figure is not None:
             return _bare(figure, State.UNJUDGED, "values of 0 or below, or yes and no, have no ratio")
         last = self.about[key]
-        return replace(_bare(last, State.UNJUDGED, night.absent.get(last.target, "no figure tonight")), value=None, n=0)
+        why = night.absent.get(last.target, "no figure tonight")
+        others = [one.label for one in night.figures.values() if one.target == last.target and one.label != last.label]
+        if others:
+            why = f"tonight it was {others[0]}"
+        return replace(_bare(last, State.UNJUDGED, why), value=None, n=0)
 
     def _judged(self, figure: Figure, track: Track, point: Point, level: float, *, side: int, relative: bool) -> Judged:
         track.add(point)

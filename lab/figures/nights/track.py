@@ -76,8 +76,8 @@ class Step:
 @dataclass(slots=True)
 class Episode:
     """Nights that are away: the place where the window that first spoke began, the place of the night when it did, how
-    many nights it had, and what it showed, in logarithms. `kept` is where the nights end that are in a reference: before
-    it, and earlier where something else was away already."""
+    many nights it had, and what it showed, in logarithms. `kept` is where the nights end that are in a reference:
+    before it, and earlier where something else was away already."""
 
     began: int
     spoke: int

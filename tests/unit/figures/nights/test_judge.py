@@ -143,25 +143,13 @@ def test_a_target_that_is_gone_is_told_with_its_reason() -> None:
 
 
 def test_a_guest_without_kvm_is_another_series_and_the_old_one_says_so() -> None:
-    nights = quiet(40, targets=("process", "libvirt:q35"))
-    changed = replace(figure("libvirt:q35", 30.0), label="libvirt:q35 (tcg)")
-    nights = [
-        replace(
-            one,
-            figures={
-                ("libvirt:q35 (kvm)" if key[0] != "process" else "process", *key[1:]): replace(
-                    f, label="libvirt:q35 (kvm)"
-                )
-                if key[0] != "process"
-                else f
-                for key, f in one.figures.items()
-            },
-        )
-        for one in nights
-    ]
-    last = night(40, {"process": 1.0})
-    last = replace(last, figures={**last.figures, ("libvirt:q35 (tcg)", "boot_s", ()): changed})
-    told = {one.label: (one.state, one.why) for one in judge([*nights, last]).series}
+    def guest(place: int, accel: str, value: float) -> Night:
+        label = f"libvirt:q35 ({accel})"
+        found = replace(figure("libvirt:q35", value), label=label)
+        return Night(run=str(place), at=str(place), figures={(label, "boot_s", ()): found})
+
+    nights = [guest(place, "kvm", 1.0 + place % 3 / 100) for place in range(20)]
+    told = {one.label: (one.state, one.why) for one in judge([*nights, guest(20, "tcg", 30.0)]).series}
     assert told["libvirt:q35 (kvm)"] == (State.UNJUDGED, "tonight it was libvirt:q35 (tcg)")
     assert told["libvirt:q35 (tcg)"][0] is State.FEW
 
