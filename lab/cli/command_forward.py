@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -32,11 +32,12 @@ def run_forward(*, to: str | None, store: str | None, as_json: bool) -> int:
     return 1 if done.left or done.refused else 0
 
 
-def forward_ended(destination: Destination, local: Store, run_id: str, console: Console, **how: Any) -> Forwarded:
-    """Send the run that has just ended, and those that an earlier one could not. What cannot be sent is told, and
+def forward_ended(destination: Destination, local: Store, ended: Sequence[str], console: Console) -> Forwarded:
+    """Send the runs that have just `ended`, and those that an earlier time could not. What cannot be sent is told, and
     waits; it is no failure of the run. Raises StoreError where `local` fails."""
-    destination.queue(local, run_id)
-    done = destination.send(local, queued=True, **how)
+    for run_id in ended:
+        destination.queue(local, run_id)
+    done = destination.send(local, queued=True)
     _tell(destination, done, console)
     return done
 

@@ -86,7 +86,7 @@ def run_scenario(request: Request) -> int:
     _show_result(errors, record, request)
     if destination is not None:  # with the machine free again, since a store that is away is waited for
         with Store.open(request.store) as store:
-            forward_ended(destination, store, record.run.id, errors)
+            forward_ended(destination, store, [record.run.id], errors)
     if status is RunStatus.INTERRUPTED:
         return 130
     if any(entrant.bad_input for entrant in plan.entrants):

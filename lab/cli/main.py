@@ -285,14 +285,26 @@ def nightly(
         Path | None, typer.Option(help="Where the files for other readers go, instead of the job's own folder.")
     ] = None,
     store: StoreOption = None,
+    forward: ForwardOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """A night of a job: waits for a calm machine, measures, judges, confirms before it alarms, writes, exits."""
     from lab.cli.nightly.command import Request, run_nightly
 
-    request = Request(config=config, against=against, folder=folder, store=store, dry_run=dry_run, as_json=as_json)
-    raise typer.Exit(run_nightly(request))
+    raise typer.Exit(
+        run_nightly(
+            Request(
+                config=config,
+                against=against,
+                folder=folder,
+                store=store,
+                forward=forward,
+                dry_run=dry_run,
+                as_json=as_json,
+            )
+        )
+    )
 
 
 @app.command()

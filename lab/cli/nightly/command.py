@@ -9,11 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lab.cli.command_forward import forward_ended
 from lab.cli.command_run import planned
 from lab.cli.nightly.config import Job, read_job
 from lab.cli.nightly.files import exit_of, make_folders, summary, to_json, write_files
 from lab.cli.nightly.night import Nightly
 from lab.store.database import Store
+from lab.store.forwarding import Destination
 from lab.units import duration
 
 
@@ -25,6 +27,7 @@ class Request:
     against: str | None
     folder: Path | None
     store: str | None
+    forward: str | None
     dry_run: bool
     as_json: bool
 
@@ -35,14 +38,20 @@ def run_nightly(request: Request) -> int:
     job = read_job(request.config, folder=request.folder)
     if request.against is not None:
         job = replace(job, against=request.against)
+    forward = request.forward or job.forward
+    destination = Destination(forward) if forward else None
     with Store.open(request.store or job.store) as store:
+        if destination is not None:
+            destination.require_other(store)
         nightly = Nightly(job=job, store=store, errors=errors, folder=request.config.parent)
         if request.dry_run:
             _show_job(nightly)
             return 0
         make_folders(job.files)
         night = nightly.run()
-    written = write_files(night, job.files)
+        written = write_files(night, job.files)
+        if destination is not None:
+            forward_ended(destination, store, nightly.measured, errors)
     if request.as_json:
         sys.stdout.write(json.dumps(to_json(night), indent=2) + "\n")
     else:

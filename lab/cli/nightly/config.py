@@ -69,6 +69,7 @@ class _Job(_Strict):
     )
     against: str = ""
     store: Annotated[str, Field(min_length=1)] | None = None
+    forward: Annotated[str, Field(min_length=1)] | None = None
     gate: GateOptions = Field(default_factory=GateOptions)
 
 
@@ -98,6 +99,7 @@ class Job:
     files: Mapping[str, Path]
     against: str
     store: str | None
+    forward: str | None
     gate: GateOptions
 
 
@@ -123,6 +125,7 @@ def read_job(path: Path, *, folder: Path | None = None) -> Job:
         files={name: into / file for name, file in job.files.items()},
         against=job.against,
         store=_store(job.store, path.parent),
+        forward=_store(job.forward, path.parent),
         gate=job.gate,
     )
 

@@ -69,6 +69,8 @@ class Nightly:
     errors: Console
     folder: Path
     now: Callable[[], float] = time.monotonic
+    measured: list[str] = field(default_factory=list)
+    """The runs that it made, confirmations among them, each as soon as it has ended."""
     _began_s: float = 0.0
     _build: Build | None = None
     _build_problem: str = ""
@@ -134,6 +136,7 @@ class Nightly:
             status, problems = carry_out(self.errors, plan, self.store, company, wait=True)
             bad_input = any(entrant.bad_input for entrant in plan.entrants)
             record = self.store.load(plan.run.id)
+            self.measured.append(plan.run.id)
         part = Part(
             wanted=wanted,
             record=record,
@@ -227,6 +230,7 @@ class Nightly:
             parameters = {**plan.run.parameters, CONFIRMS: of.run.id if of is not None else "another build"}
             marked = replace(plan, run=replace(plan.run, parameters=parameters))
             status, _ = carry_out(self.errors, marked, self.store, company, wait=True)
+            self.measured.append(plan.run.id)
             if status is RunStatus.INTERRUPTED:
                 raise KeyboardInterrupt
             return self.store.load(plan.run.id)

@@ -95,11 +95,17 @@ def test_a_night_like_the_others_alarms_nobody_and_a_step_that_is_seen_again_doe
 
     summary = tmp_path / "step.md"
     summary.write_text("# Another step's\n")
+    known = {run["id"] for run in runs(lab)}
+    fleet = tmp_path / "fleet.db"
+    change(job, "[gate]", 'forward = "fleet.db"\n[gate]')
     slow = lab("nightly", "-c", str(job), MAIN_S="0.08", GITHUB_STEP_SUMMARY=str(summary))
     assert slow.returncode == 3, slow.stdout + slow.stderr
     assert "suspect: fake boot_s" in slow.stderr and "confirmed: fake boot_s" in slow.stderr
     assert "exit 3: a regression was seen, and seen again" in slow.stderr
     assert len(runs(lab)) == len(before) + 3, "the night, and its confirmation"
+    assert "2 runs" in slow.stderr.split("forwarded to")[1].splitlines()[0]
+    with Store.open(str(fleet)) as sent:
+        assert {run.id for run in sent.runs()} == {run["id"] for run in runs(lab)} - known
     (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "out" / "junit.xml"))
     assert (suite.name, suite.tests, suite.failures) == ("lab boot", 1, 1)
     (case,) = suite
