@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from drivers.libvirt import cold, kernel
@@ -23,6 +24,7 @@ from drivers.libvirt.domain import Plan, command_line, domain_xml
 from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
+from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.media import Media, prepare_media, write_overlay
 from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
@@ -31,6 +33,7 @@ from lab.features import Feature
 from lab.host import procs
 from lab.host.rlimits import granted
 from lab.image.process import NO_NAMES, surroundings
+from lab.service.build import cross_compiles
 from lab.spec import Endpoint, Spec
 from lab.store.place import FULL, filling, no_room
 from lab.timeline import Phase, Source
@@ -46,16 +49,29 @@ _FEATURES = frozenset(
 
 
 class LibvirtDriver:
-    """QEMU through libvirt. Options: `kernel` (a path), `accel` (kvm or tcg), `libvirt-uri`."""
+    """QEMU through libvirt. Options: `kernel` (a path), `guest-kernel` (a version in the archive; for one target alone
+    it stands behind its variant: `q35+6.12`), `accel` (kvm or tcg), `libvirt-uri`."""
+
+    apart: ClassVar[frozenset[str]] = frozenset(
+        name for name, one in VARIANTS.items() if one.architecture is not X86_64
+    )
+    """Variants whose contract is tested when it is asked for by name (tests/contract/conftest.py)."""
 
     def __init__(self, variant: str, context: Context) -> None:
-        """Asks no engine yet. Raises Unsupported for an unknown variant."""
+        """Asks no engine yet. Raises Unsupported for an unknown variant, BadInput for options that cannot be meant."""
+        variant, chosen, version = variant.partition("+")
         if variant not in self.variants():
             raise Unsupported(f"libvirt has no variant '{variant}'", resolution="see `lab targets`")
         self.name = "libvirt"
         self.variant = variant or _DEFAULT_VARIANT
         self._variant = VARIANTS[self.variant]
         self._context = context
+        self._wanted = kernel.Wanted(
+            path=self._option("kernel"),
+            version=version if chosen else self._option("guest-kernel"),
+            architecture=self._variant.architecture,
+            say=context.say,
+        )
         self._lock = threading.Lock()
         self._domains: Domains | None = None
         self._host: Host | None = None
@@ -70,8 +86,13 @@ class LibvirtDriver:
         """Raises DriverUnavailable, and BadInput for options that cannot be meant."""
         connection = self._connected().connection
         host = self._asked()
-        found = kernel.find(self._option("kernel"), self._context.cache_dir)
-        package = "" if found else kernel.fetchable()
+        if self._variant.architecture is not X86_64 and not cross_compiles():
+            raise DriverUnavailable(
+                f"the service cannot be built for {self._variant.architecture.debian} here",
+                resolution="pip install 'stratalab[zig]'",
+            )
+        found = kernel.find(self._wanted, self._context.cache_dir)
+        package = "" if found else kernel.fetchable(self._wanted, self._context.cache_dir)
         if found is None and not package:
             raise DriverUnavailable(
                 "there is no kernel for guests, and none can be fetched",
@@ -81,13 +102,14 @@ class LibvirtDriver:
             version, uri = dotted(connection.getLibVersion()), connection.getURI()
         emulator = host.emulator
         slow = slow_launch(connection)
+        release = found.release if found else package.removeprefix("linux-image-")
         left_out = [part.what for part in self._variant.parts(host.accel)]
         return Info(
             engine="libvirt and QEMU",
             version=f"libvirt {version}, QEMU {emulator.version}",
             isolation="virtual machine, KVM" if host.accel == "kvm" else "virtual machine, emulated (TCG)",
             features=_FEATURES,
-            qualifiers={"accel": host.accel},
+            qualifiers={"accel": host.accel} | ({"kernel": release} if self._wanted.version else {}),
             facts={
                 "uri": uri,
                 "libvirt_version": version,
@@ -155,7 +177,7 @@ class LibvirtDriver:
                 Plan(
                     name=name,
                     uuid=identity,
-                    machine=self._variant.machine,
+                    variant=self._variant,
                     accel=host.accel,
                     spec=spec,
                     kernel=media.kernel,
@@ -227,7 +249,7 @@ class LibvirtDriver:
                 self._connected().connection,
                 self._variant.machine,
                 accel=self._option("accel"),
-                kernel_option=self._option("kernel"),
+                wanted=self._wanted,
                 cache_dir=self._context.cache_dir,
             )
         return self._host
@@ -235,10 +257,10 @@ class LibvirtDriver:
     def _media(self, spec: Spec) -> Media:
         if self._prepared is None or self._prepared[0] != _without_launch(spec):
             try:
-                option, cache = self._option("kernel"), self._context.cache_dir
-                found = kernel.find(option, cache)
+                cache = self._context.cache_dir
+                found = kernel.find(self._wanted, cache)
                 if found is None:
-                    found = kernel.obtain(option, cache)
+                    found = kernel.obtain(self._wanted, cache)
                     self._host = None  # without a kernel KVM could not be proven: it is asked anew
                 with filling("what guests boot from", self._context.run_dir):
                     media = prepare_media(spec, self._variant, found, self._context)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.variants import Variant
 from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
@@ -36,11 +37,11 @@ _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a domain's XML is made of; `machine` is QEMU's."""
+    """All that a domain's XML is made of."""
 
     name: str
     uuid: str
-    machine: str
+    variant: Variant
     accel: str
     spec: Spec
     kernel: Path
@@ -74,13 +75,13 @@ def domain_xml(plan: Plan) -> str:
         *_tuning(plan, held),
         _e(
             "os",
-            _e("type", "hvm", arch="x86_64", machine=plan.machine),
+            _e("type", "hvm", arch=plan.variant.architecture.name, machine=plan.variant.machine),
             _e("kernel", str(plan.kernel)),
             _e("initrd", str(plan.initramfs)),
             _e("cmdline", plan.command_line),
         ),
         _features(plan),
-        *([_e("cpu", mode="host-passthrough")] if plan.accel == "kvm" else []),
+        *_cpu(plan),
         _clock(plan),
         *(_e(name, "destroy") for name in ("on_poweroff", "on_reboot", "on_crash")),
         _devices(plan),
@@ -97,9 +98,12 @@ def command_line(variant: Variant, accel: str, spec: Spec, *, disk: bool, tsc_kh
     `loglevel=6` leaves the kernel's notices and warnings on the console, so that it does not wait for the serial line
     much, and its first line comes as soon as it runs (earlyprintk). A panic ends the guest at once.
     """
-    words = ["loglevel=6", "earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200", "panic=-1", "reboot=t"]
+    architecture = variant.architecture
+    words = ["loglevel=6", architecture.early, f"console={architecture.console},115200", "panic=-1"]
     words += variant.words(accel)
-    if accel == "tcg":
+    if architecture is X86_64:
+        words.append("reboot=t")
+    if accel == "tcg" and architecture is X86_64:
         words.append("no_timer_check")  # timers that an emulator delays are not broken
         words.append("noreplace-smp")  # locks cost nothing where one CPU is emulated, and taking 9,000 of them out does
         if variant.machine == "microvm" and tsc_khz:
@@ -185,7 +189,7 @@ def _clock(plan: Plan) -> etree._Element:
     offset_s = plan.spec.guest_clock_offset_s
     if not offset_s:
         return _e("clock", offset="utc")
-    if plan.machine == "microvm" and plan.accel == "kvm":
+    if plan.variant.machine == "microvm" and plan.accel == "kvm":
         # QEMU, hw/i386/microvm.c: it gets its RTC only where there is no KVM to tell it the time.
         raise Unsupported(
             "a microvm under KVM has no clock of its own that could be wrong", resolution="choose libvirt:q35"
@@ -194,12 +198,22 @@ def _clock(plan: Plan) -> etree._Element:
 
 
 def _features(plan: Plan) -> etree._Element:
-    features = _e("features", _e("acpi"))
-    if plan.machine != "microvm":
-        features.append(_e("apic"))
+    features = _e("features")
+    if plan.variant.architecture is X86_64:  # elsewhere ACPI comes with a firmware, and these have a device tree
+        features.append(_e("acpi"))
+        if plan.variant.has_pci:
+            features.append(_e("apic"))
     if plan.accel == "tcg":
         features.append(_e("tcg", _e("tb-cache", str(_TB_CACHE_MIB), unit="MiB")))
     return features
+
+
+def _cpu(plan: Plan) -> Iterator[etree._Element]:
+    model = plan.variant.architecture.cpu
+    if plan.accel == "kvm":
+        yield _e("cpu", mode="host-passthrough")
+    elif model:
+        yield _e("cpu", _e("model", model), mode="custom", match="exact")
 
 
 def _vcpu(spec: Spec, held: str) -> etree._Element:
@@ -258,7 +272,7 @@ def _entropy(plan: Plan) -> etree._Element:
 
 
 def _address(plan: Plan, slot: str) -> etree._Element:
-    if plan.machine == "microvm":
+    if not plan.variant.has_pci:
         return _e("address", type="virtio-mmio")
     # A place of our own on the root bus, or libvirt adds PCI Express ports that nothing else needs.
     return _e("address", type="pci", domain="0", bus="0", slot=slot, function="0")
@@ -268,7 +282,7 @@ def _qemu_arguments(plan: Plan) -> etree._Element:
     """The network as QEMU's own arguments: libvirt 9.0's `<interface type='user'>` can neither forward nor restrict."""
     forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
     device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
-    if plan.machine == "microvm":
+    if not plan.variant.has_pci:
         device = "virtio-net-device,netdev=lab0"
     arguments = ("-netdev", f"user,id=lab0,restrict=on,ipv6=off,hostfwd={forward}", "-device", device)
     return _e(f"{{{QEMU_URI}}}commandline", *(_e(f"{{{QEMU_URI}}}arg", value=argument) for argument in arguments))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drivers.libvirt.kernels.architecture import X86_64, Architecture
 from drivers.libvirt.xml import parsed
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 
@@ -152,12 +153,12 @@ class Emulator:
     kvm: bool
 
 
-def find_emulator(connection: libvirt.virConnect, machine: str) -> Emulator:
-    """What libvirt says of QEMU and `machine`. Raises DriverUnavailable where it has neither."""
+def find_emulator(connection: libvirt.virConnect, machine: str, architecture: Architecture = X86_64) -> Emulator:
+    """What libvirt says of QEMU and `machine`, of `architecture`. Raises DriverUnavailable where it has neither."""
     libvirt = sdk()
 
     def capabilities(accel: str) -> Any:
-        return parsed(connection.getDomainCapabilities(None, "x86_64", machine, accel, 0))
+        return parsed(connection.getDomainCapabilities(None, architecture.name, machine, accel, 0))
 
     try:
         version = dotted(connection.getVersion())
@@ -167,9 +168,9 @@ def find_emulator(connection: libvirt.virConnect, machine: str) -> Emulator:
         if isinstance(mapped, DriverUnavailable):
             raise mapped from error
         raise DriverUnavailable(
-            f"libvirt finds no QEMU with the machine {machine}",
+            f"libvirt finds no QEMU with the machine {machine} ({architecture.name})",
             details=mapped.details,
-            resolution="sudo apt-get install qemu-system-x86",
+            resolution=f"sudo apt-get install {architecture.qemu_package}",
         ) from error
     try:
         kvm = capabilities("kvm").findtext("domain") == "kvm"

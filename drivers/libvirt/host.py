@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from drivers.libvirt import kernel as kernels
 from drivers.libvirt.engine import SYSTEM_URI, Emulator, find_emulator
+from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.kvm import Proof, device_shut, prove
 from lab.errors import BadInput, DriverUnavailable
 from lab.host.cgroup import hierarchies
@@ -35,7 +36,9 @@ class Host:
     tsc_khz: int | None
 
 
-def ask_host(connection: libvirt.virConnect, machine: str, *, accel: str, kernel_option: str, cache_dir: Path) -> Host:
+def ask_host(
+    connection: libvirt.virConnect, machine: str, *, accel: str, wanted: kernels.Wanted, cache_dir: Path
+) -> Host:
     """Find out, proving KVM where this boot of the host has not seen the proof.
 
     Raises DriverUnavailable where QEMU is missing or the forced `accel` cannot be had, BadInput for an unknown one.
@@ -47,8 +50,14 @@ def ask_host(connection: libvirt.virConnect, machine: str, *, accel: str, kernel
         )
     if accel and accel not in ACCELS:
         raise BadInput(f"'{accel}' is no accelerator", resolution="give -o accel=kvm, -o accel=tcg, or neither")
-    emulator = find_emulator(connection, machine)
-    proof = _proof(emulator, kernel_option, cache_dir, again=accel == "kvm")
+    architecture = wanted.architecture
+    emulator = find_emulator(connection, machine, architecture)
+    if architecture is X86_64:
+        proof = _proof(emulator, wanted, cache_dir, again=accel == "kvm")
+    else:
+        proof = Proof(
+            False, f"{architecture.debian} is another machine than this host's: its instructions are emulated"
+        )
     if accel == "kvm" and not proof.proven:
         raise DriverUnavailable(
             f"KVM is not proven on this host: {proof.told()}", resolution="leave -o accel=kvm out, for emulation"
@@ -98,10 +107,10 @@ def tsc_khz(cpuinfo: str) -> int | None:
     return round(float(current[1]) * 1000) if current else None
 
 
-def _proof(emulator: Emulator, kernel_option: str, cache_dir: Path, *, again: bool = False) -> Proof:
+def _proof(emulator: Emulator, wanted: kernels.Wanted, cache_dir: Path, *, again: bool = False) -> Proof:
     if not emulator.kvm:
         return Proof(False, device_shut() or "libvirt offers no KVM on this host")
-    found = kernels.find(kernel_option, cache_dir)
+    found = kernels.find(wanted, cache_dir)
     return prove(
         cache_dir,
         emulator=emulator.path,

@@ -21,8 +21,10 @@ from pathlib import Path
 from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
+from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.variants import Variant
 from lab.driver import Context
+from lab.errors import Unsupported
 from lab.host.rlimits import granted
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
@@ -31,7 +33,6 @@ from lab.store.place import partial
 
 _FOLDER = "libvirt"
 _OWN_KEY = secrets.token_bytes(32)
-_BUS = {"microvm": "virtio_mmio", "q35": "virtio_pci", "pc": "virtio_pci"}
 
 _CLUSTER_BITS = 16
 _CLUSTER = 1 << _CLUSTER_BITS
@@ -58,11 +59,18 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
     folder.chmod(0o711)
     fast = fast_kernel(kernel, cache_dir)
     image = _once(folder / f"kernel-{fast.name}", lambda to: shutil.copyfile(fast, to))
-    disk, config, files = None, _service_config(spec), [_service_file(cache_dir)]
+    architecture = variant.architecture
+    machine = "" if architecture is X86_64 else architecture.name
+    disk, config, files = None, _service_config(spec), [_service_file(cache_dir, machine)]
     entropy = modules.known(kernel.modules, "virtio_rng")
     # Its random numbers first: they come while the rest is loaded.
-    needed = [_BUS[variant.machine], *(["virtio_rng"] if entropy else []), "virtio_net"]
+    needed = ["virtio_pci" if variant.has_pci else "virtio_mmio", *(["virtio_rng"] if entropy else []), "virtio_net"]
     if not spec.builtin:
+        if machine:
+            raise Unsupported(
+                f"images are unpacked for this host's machine, and this guest is {architecture.debian}",
+                resolution="leave out --image, or this target",
+            )
         from drivers.libvirt.rootfs import foreign_root
 
         disk = disk_path(spec, run_dir)
@@ -72,7 +80,7 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
     loaded = modules.resolve(kernel.modules, needed)
     if variant.unsigned:
         loaded = [(name, modules.without_signature(data)) for name, data in loaded]
-    packed = initramfs(build_guest_init(cache_dir).read_bytes(), loaded, contents)
+    packed = initramfs(build_guest_init(cache_dir, machine=machine).read_bytes(), loaded, contents)
     archive = _once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
     return Media(kernel=image, initramfs=archive, disk=disk, entropy=entropy)
 
@@ -133,8 +141,8 @@ def _service_config(spec: Spec) -> GuestConfig:
     )
 
 
-def _service_file(cache_dir: Path) -> Entry:
-    return file("service", build_service(cache_dir).read_bytes(), 0o755)
+def _service_file(cache_dir: Path, machine: str) -> Entry:
+    return file("service", build_service(cache_dir, machine=machine).read_bytes(), 0o755)
 
 
 def _once(path: Path, write: Callable[[Path], object]) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from drivers.libvirt.kernels.architecture import AARCH64, RISCV64, X86_64, Architecture
+
 _SELF_TESTS = "cryptomgr.notests=1"
 """Of the kernel's ciphers, each at its registration (crypto/algboss.c): nothing that a service could see."""
 _SELF_TEST_CALLS = ("crypto_kdf108_init",)
@@ -29,11 +31,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """QEMU's `machine`, what it is in words, and what of the guest's kernel is left out."""
+    """QEMU's `machine`, what it is in words, what of the guest's kernel is left out, and for which architecture."""
 
     machine: str
     about: str
     left_out: tuple[Part, ...] = ()
+    architecture: Architecture = X86_64
+
+    @property
+    def has_pci(self) -> bool:
+        """Whether its devices are on PCI; else each has a place of its own in memory (virtio-mmio)."""
+        return self.machine not in ("microvm", "virt")
 
     @property
     def unsigned(self) -> bool:
@@ -98,5 +106,15 @@ VARIANTS: Mapping[str, Variant] = {
         machine="microvm",
         about=f"a microvm whose kernel starts without: {'; '.join(part.what for part in _LEAN)}",
         left_out=_LEAN,
+    ),
+    "arm64": Variant(
+        machine="virt",
+        about="another machine: a 64-bit Arm, always emulated, with a kernel for it",
+        architecture=AARCH64,
+    ),
+    "riscv64": Variant(
+        machine="virt",
+        about="another machine: a 64-bit RISC-V, always emulated, with a kernel for it",
+        architecture=RISCV64,
     ),
 }

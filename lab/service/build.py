@@ -1,7 +1,7 @@
-"""Builds the lab's static programs from the C sources in src/, for the machine that it stands on.
+"""Builds the lab's static programs from the C sources in src/, for the machine that it stands on or another.
 
 The compiler is the machine's `cc` with a static libc, or the PyPI package `ziglang` (with musl) where that does not
-link. The same sources, compiler and flags give the same bytes, wherever they are built.
+link, and for every other machine. The same sources, compiler and flags give the same bytes, wherever they are built.
 """
 
 from __future__ import annotations
@@ -56,14 +56,15 @@ class Compiler:
     identity: str
 
 
-def build_service(cache_dir: Path) -> Path:
-    """The static service binary, built unless `cache_dir` has it. Raises LabError when no compiler can."""
-    return build("service", cache_dir)
+def build_service(cache_dir: Path, *, machine: str = "") -> Path:
+    """The static service binary, built unless `cache_dir` has it; for `machine` (`uname -m`), or this one. Raises
+    LabError when no compiler can."""
+    return build("service", cache_dir, compilers=_compilers_for(machine))
 
 
-def build_guest_init(cache_dir: Path) -> Path:
-    """The static pid 1 of VM guests, built unless `cache_dir` has it. Raises LabError when no compiler can."""
-    return build("guest-init", cache_dir)
+def build_guest_init(cache_dir: Path, *, machine: str = "") -> Path:
+    """The static pid 1 of VM guests, as `build_service`. Raises LabError when no compiler can."""
+    return build("guest-init", cache_dir, compilers=_compilers_for(machine))
 
 
 def build_enter(cache_dir: Path) -> Path:
@@ -118,10 +119,37 @@ def available_compilers() -> list[Compiler]:
     machine_compiler = shutil.which("cc") or shutil.which("gcc")
     if machine_compiler:
         commands.append(((machine_compiler,), (machine_compiler, "--version")))
-    if importlib.util.find_spec("ziglang"):
-        zig = (sys.executable, "-m", "ziglang")
-        target = f"{platform.machine()}-linux-musl"
-        commands.append(((*zig, "cc", "-target", target, "-fno-sanitize=all"), (*zig, "version")))
+    if zig := _zig(platform.machine()):
+        commands.append(zig)
+    return _asked(commands)
+
+
+def cross_compiles() -> bool:
+    """Whether programs for another machine can be built here; asks no compiler."""
+    return importlib.util.find_spec("ziglang") is not None
+
+
+def _compilers_for(machine: str) -> list[Compiler] | None:
+    """Those that build for `machine`: None for any of this one's. Raises LabError where there is none."""
+    if machine in ("", platform.machine()):
+        return None
+    zig = _zig(machine)
+    if zig is None:
+        raise LabError(
+            f"there is no compiler here that builds programs for {machine}", resolution="pip install 'stratalab[zig]'"
+        )
+    return _asked([zig])
+
+
+def _zig(machine: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """How ziglang is called to compile for `machine`, and to tell its version."""
+    if not cross_compiles():
+        return None
+    zig = (sys.executable, "-m", "ziglang")
+    return (*zig, "cc", "-target", f"{machine}-linux-musl", "-fno-sanitize=all"), (*zig, "version")
+
+
+def _asked(commands: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compiler]:
     compilers = []
     for command, ask in commands:
         try:

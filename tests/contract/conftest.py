@@ -7,6 +7,7 @@ share what is launched for them.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from lab.store.place import cache_dir
 from lab.testing import FakeDriver, ModelDriver
 
 OF_TESTS: dict[str, Callable[..., Driver]] = {"fake": FakeDriver, "model": ModelDriver}
+_ASKED_FOR = frozenset(os.environ.get("LAB_CONTRACT", "").split(","))
 _open: list[contextlib.ExitStack] = []
 
 
 def _targets() -> list[object]:
     """Every variant once: not what an engine launches only when a flag asks for it, such as a privileged container, nor
-    a default that is, in the driver's words, `the same as` another."""
+    a default that is, in the driver's words, `the same as` another, nor what is dear and hardly another (`apart`),
+    unless LAB_CONTRACT names it."""
     found: list[object] = [pytest.param(Target(name), id=name) for name in OF_TESTS]
     for name in driver_names():
         driver = driver_class(name)
@@ -36,6 +39,8 @@ def _targets() -> list[object]:
             if variant in getattr(driver, "by_flag_only", ()) or (alias and other in variants):
                 continue
             target = Target(name, variant)
+            if variant in getattr(driver, "apart", ()) and str(target) not in _ASKED_FOR:
+                continue
             found.append(pytest.param(target, id=str(target), marks=pytest.mark.engine(str(target))))
     return found
 
