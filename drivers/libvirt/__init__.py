@@ -68,7 +68,7 @@ class LibvirtDriver:
         self._context = context
         self._wanted = kernel.Wanted(
             path=self._option("kernel"),
-            version=version if chosen else self._option("guest-kernel"),
+            version=version or chosen or self._option("guest-kernel"),
             architecture=self._variant.architecture,
             say=context.say,
         )

@@ -316,6 +316,8 @@ _Words = Callable[[Inside, Mapping[str, Any]], str]
 _PROBES: Mapping[str, tuple[str, _Words]] = {
     "kernel: boot id": ("kernel", _boot),
     "kernel: release": ("kernel", lambda _, told: str(told["release"])),
+    "kernel: machine": ("kernel", lambda _, told: told.get("machine") or NOT_TOLD),
+    "kernel: /proc/version": ("kernel", lambda _, told: told.get("version", "").strip() or NOT_TOLD),
     "host name": ("kernel", _hostname),
     "namespaces: shared with the host": ("namespaces", _shared),
     "namespaces: for its children": ("namespaces", _for_children),

@@ -91,7 +91,7 @@ def packaged(names: Iterable[str], architecture: Architecture) -> list[Packaged]
     """The kernels among packages called `names`; neither packages that only depend on one, nor those for debugging."""
     debian = architecture.debian
     flavours = _FLAVOURS.get(debian, (f"cloud-{debian}", debian))
-    form = re.compile(rf"linux-image-((\d+\.\d+\.\d\S*?)-({'|'.join(flavours)}))")
+    form = re.compile(rf"linux-image-((\d+\.\d+\.\d+[^-\s]*(?:-\d+)?)-({'|'.join(flavours)}))")
     found = [form.fullmatch(name) for name in names]
     kernels = [(match[3], Packaged(package=match[0], version=match[2], release=match[1])) for match in found if match]
     kernels.sort(key=lambda one: (version_key(one[1].version), -flavours.index(one[0])))
@@ -104,12 +104,9 @@ def version_key(name: str) -> list[tuple[int, str]]:
 
 
 def told(kernels: Sequence[Packaged]) -> str:
-    """The versions that there are, by series, on one line."""
-    series: dict[str, list[str]] = {}
-    for kernel in kernels:
-        series.setdefault(kernel.series, []).append(kernel.version)
-    spans = (f"{name} ({_span(list(dict.fromkeys(versions)))})" for name, versions in series.items())
-    return ", ".join(spans) or "none"
+    """The newest version of each series that there is, on one line."""
+    newest = {kernel.series: kernel.version for kernel in kernels}
+    return ", ".join(newest.values()) or "none"
 
 
 def of_debian(
@@ -219,7 +216,3 @@ def _os_release() -> str:
         return Path("/etc/os-release").read_text()
     except OSError:
         return ""
-
-
-def _span(versions: Sequence[str]) -> str:
-    return versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"

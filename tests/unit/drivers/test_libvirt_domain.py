@@ -34,7 +34,7 @@ def plan(machine: str = "q35", **changes: object) -> Plan:
     made = Plan(
         name="lab-q35-1",
         uuid=str(uuid.UUID(int=7)),
-        machine=machine,
+        variant=VARIANTS[machine],
         accel="tcg",
         spec=Spec(labels=HOSTILE, port=80),
         kernel=Path("/r/kernel"),

@@ -198,8 +198,8 @@ def test_media_are_written_once_and_not_for_all(tmp_path: Path, monkeypatch: pyt
     (modules_folder / "modules.builtin").write_text(names)
     program = tmp_path / "program"
     program.write_bytes(b"program")
-    monkeypatch.setattr(media, "build_service", lambda _cache: program)
-    monkeypatch.setattr(media, "build_guest_init", lambda _cache: program)
+    monkeypatch.setattr(media, "build_service", lambda _cache, **_: program)
+    monkeypatch.setattr(media, "build_guest_init", lambda _cache, **_: program)
     kernel = GuestKernel(image=image, modules=modules_folder, release="6.1", origin="test")
     run, cache = tmp_path / "run", tmp_path / "cache"
     run.mkdir()

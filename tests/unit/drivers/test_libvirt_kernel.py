@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 
 import drivers.libvirt as libvirt_driver
 from drivers.libvirt import bzimage, kernel, modules
+from drivers.libvirt.kernel import Wanted
+from drivers.libvirt.kernels import archive, images
+from drivers.libvirt.kernels.architecture import AARCH64, RISCV64, X86_64, Architecture
+from drivers.libvirt.kernels.archive import Apt as RealApt
 from lab.driver import Context
 from lab.errors import BadInput, DriverUnavailable, Unsupported
 from lab.spec import Spec
@@ -60,7 +65,7 @@ def install(root: Path, release: str, *, drivers: tuple[str, ...] = DRIVERS, rea
 
 
 def find(option: str, root: Path) -> kernel.GuestKernel | None:
-    return kernel.find(option, root / "cache", boot=root / "boot", root=root)
+    return kernel.find(Wanted(path=option), root / "cache", boot=root / "boot", root=root)
 
 
 def test_the_release_is_read_from_the_header() -> None:
@@ -214,18 +219,19 @@ def apt(monkeypatch: pytest.MonkeyPatch) -> Apt:
             f"linux-image-{RELEASE}": f"kmod, linux-base (>= 4), linux-modules-{RELEASE}",
         },
     )
-    monkeypatch.setattr(kernel, "_show", made.show)
+    monkeypatch.setattr(RealApt, "show", lambda _, package: made.show(package))
+    monkeypatch.setattr(RealApt, "kernels", lambda _, architecture: archive.packaged(made.archives, architecture))
     monkeypatch.setattr(kernel, "_run", made.run)
     monkeypatch.setattr(kernel.shutil, "which", lambda name: f"/usr/bin/{name}")
     return made
 
 
 def test_a_kernel_is_fetched_once_with_its_modules_package(apt: Apt, tmp_path: Path) -> None:
-    found = kernel._fetch(tmp_path)
+    found = kernel._fetch(Wanted(), tmp_path)
     assert apt.downloaded == [f"linux-image-{RELEASE}", f"linux-modules-{RELEASE}"]
     assert found.release == RELEASE and (found.modules / "kernel/virtio_net.ko").exists()
     assert apt.folders == {tmp_path / "partial"}, "where it is found if it is killed"
-    again = kernel.find("", tmp_path, boot=tmp_path / "none", root=tmp_path / "none")
+    again = kernel.find(Wanted(), tmp_path, boot=tmp_path / "none", root=tmp_path / "none")
     assert again == found
     assert [path.name for path in (tmp_path / "kernels").iterdir()] == [f"linux-image-{RELEASE}_1%3a6.1-1"]
 
@@ -253,9 +259,9 @@ def test_a_package_of_another_hash_is_refused_and_leaves_nothing(
     apt: Apt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stanza = apt.show
-    monkeypatch.setattr(kernel, "_show", lambda package: stanza(package) and {**stanza(package), "SHA256": "0" * 64})
+    monkeypatch.setattr(apt, "show", lambda package: stanza(package) and {**stanza(package), "SHA256": "0" * 64})
     with pytest.raises(DriverUnavailable) as raised:
-        kernel._fetch(tmp_path)
+        kernel._fetch(Wanted(), tmp_path)
     assert "0" * 64 in raised.value.details
     assert list((tmp_path / "kernels").iterdir()) == []
 
@@ -271,15 +277,179 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path) -> None:
 
 def test_without_apt_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel.shutil, "which", lambda _name: None)
-    assert kernel.fetchable() == ""
+    assert kernel.fetchable(Wanted(), tmp_path) == ""
     with pytest.raises(DriverUnavailable) as raised:
-        kernel.obtain("", tmp_path) if kernel.find("", tmp_path) is None else kernel._fetch(tmp_path)
+        kernel.obtain(Wanted(), tmp_path) if kernel.find(Wanted(), tmp_path) is None else kernel._fetch(
+            Wanted(), tmp_path
+        )
     assert "--kernel" in raised.value.resolution
 
 
 def test_apts_index_is_read_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "Package: p\nVersion: 1\nDescription: d\n more: text\nSHA256: ab\n\nPackage: p\nVersion: 0\n"
     done = subprocess.CompletedProcess([], 0, text, "")
-    monkeypatch.setattr(kernel.subprocess, "run", lambda *_, **__: done)
-    found = kernel._show("p")
+    monkeypatch.setattr(archive.subprocess, "run", lambda *_, **__: done)
+    found = archive.HOST.show("p")
     assert (found["Version"], found["SHA256"]) == ("1", "ab")
+
+
+NAMES = (
+    "linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-9-amd64", "linux-image-6.1.0-10-amd64",
+    "linux-image-6.12-cloud-amd64", "linux-image-6.12.117+deb12-rt-amd64", "linux-image-6.12.117+deb12-cloud-amd64",
+    "linux-image-6.12.117+deb12-amd64", "linux-image-6.12.90+deb12.1-cloud-amd64", "linux-image-6.1.0-9-cloud-arm64",
+    "linux-image-6.1.0-9-cloud-amd64-dbg", "linux-image-6.1.0-9-cloud-amd64-unsigned", "linux-image-amd64",
+    "linux-image-6.8.0-31-generic",
+)  # fmt: skip
+
+
+def test_packages_are_kernels_in_the_order_of_their_versions_the_one_made_for_guests_last() -> None:
+    releases = [one.release for one in archive.packaged(NAMES, X86_64)]
+    assert releases == [
+        "6.1.0-9-amd64",
+        "6.1.0-9-cloud-amd64",
+        "6.1.0-10-amd64",
+        "6.8.0-31-generic",
+        "6.12.90+deb12.1-cloud-amd64",
+        "6.12.117+deb12-amd64",
+        "6.12.117+deb12-cloud-amd64",
+    ]
+    assert [one.release for one in archive.packaged(NAMES, AARCH64)] == ["6.1.0-9-cloud-arm64"]
+    assert archive.told(archive.packaged(NAMES, X86_64)) == "6.1.0-10, 6.8.0-31, 6.12.117+deb12"
+    assert archive.told([]) == "none"
+
+
+@pytest.mark.parametrize(
+    ("release", "wanted", "meant"),
+    [
+        ("6.12.117+deb12-cloud-amd64", "6.12", True),
+        ("6.12.117+deb12-cloud-amd64", "6.12.117", True),
+        ("6.12.117+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64", True),
+        ("6.12.117+deb12-cloud-amd64", "6.1", False),
+        ("6.12.117+deb12-cloud-amd64", "6.12.11", False),
+        ("6.1.0-57-cloud-amd64", "6.1", True),
+        ("6.1.0-57-cloud-amd64", "6.1.0-5", False),
+    ],
+)
+def test_a_version_means_whole_numbers_of_a_release(release: str, wanted: str, meant: bool) -> None:
+    assert archive.meets(release, wanted) is meant
+
+
+def test_a_kernel_by_version_is_fetched_once_and_nobody_gets_it_who_asks_for_none(apt: Apt, tmp_path: Path) -> None:
+    wanted = Wanted(version="6.1")
+    found = kernel.obtain(wanted, tmp_path)
+    assert found.release == RELEASE and apt.downloaded
+    apt.downloaded.clear()
+    assert kernel.obtain(wanted, tmp_path) == found and not apt.downloaded
+    assert kernel.find(Wanted(), tmp_path, boot=tmp_path / "none", root=tmp_path / "none") is None
+    default = kernel._fetch(Wanted(), tmp_path)
+    assert default.release == RELEASE and default.image != found.image
+    assert kernel.find(Wanted(version="6.2"), tmp_path) is None
+
+
+def test_a_version_that_there_is_not_is_refused_on_one_line_with_those_that_there_are(
+    apt: Apt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = RealApt(("-o", "another"))
+    monkeypatch.setattr(archive, "of_debian", lambda *_, **__: others)
+    monkeypatch.setattr(
+        RealApt, "kernels", lambda apt, _: archive.packaged(NAMES[4:] if apt == others else NAMES[:3], X86_64)
+    )
+    with pytest.raises(BadInput) as raised:
+        kernel.fetchable(Wanted(version="6.13"), tmp_path)
+    assert raised.value.brief == "the archive has no kernel 6.13 for amd64: it has 6.8.0-31, 6.12.117+deb12"
+    assert kernel.fetchable(Wanted(version="6.12"), tmp_path) == "linux-image-6.12.117+deb12-cloud-amd64"
+    assert kernel.fetchable(Wanted(version="6.1"), tmp_path) == "linux-image-6.1.0-10-amd64", "the host's own first"
+
+    def none(*_: object, **__: object) -> None:
+        raise DriverUnavailable("no keys", resolution="install them")
+
+    monkeypatch.setattr(archive, "of_debian", none)
+    with pytest.raises(BadInput, match=r"has no kernel 6.13: it has 6.1.0-10 "):
+        kernel.fetchable(Wanted(version="6.13"), tmp_path)
+
+
+@pytest.mark.parametrize("version", ["six", "6", "6.1/../..", "6.1 -o APT::x=y", "-6.1", "6.1\n"])
+def test_what_is_no_version_is_refused(version: str) -> None:
+    with pytest.raises(BadInput, match="is no kernel's version"):
+        Wanted(version=version)
+
+
+def test_a_kernel_cannot_be_both_given_and_asked_for() -> None:
+    with pytest.raises(BadInput, match="another is asked for"):
+        Wanted(version="6.1", path="/boot/vmlinuz")
+
+
+def test_a_target_names_its_own_kernel_over_the_option_of_all(tmp_path: Path) -> None:
+    context = Context(run_dir=tmp_path, cache_dir=tmp_path, options={"guest-kernel": "6.1"})
+    made = {name: libvirt_driver.LibvirtDriver(name, context)._wanted.version for name in ("q35", "q35+6.12", "")}
+    assert made == {"q35": "6.1", "q35+6.12": "6.12", "": "6.1"}
+    for wrong in ("q35+", "q35+x"):
+        with pytest.raises(BadInput, match="is no kernel's version"):
+            libvirt_driver.LibvirtDriver(wrong, Context(run_dir=tmp_path, cache_dir=tmp_path))
+    with pytest.raises(Unsupported, match="no variant 'none'"):
+        libvirt_driver.LibvirtDriver("none+6.1", context)
+
+
+def flat(magic: bytes, release: str = "6.1.0-9-arm64") -> bytes:
+    """A plain kernel image with its magic number, and the banner that every kernel holds."""
+    return b"MZ".ljust(0x38, b"\0") + magic + b"\0" * 64 + f"Linux version {release} (a@b) #1\0".encode()
+
+
+@pytest.mark.parametrize(("architecture", "magic"), [(AARCH64, b"ARM\x64"), (RISCV64, b"RSC\x05")])
+def test_another_machines_kernel_tells_its_release_and_is_refused_for_a_third(
+    architecture: Architecture, magic: bytes, tmp_path: Path
+) -> None:
+    image = tmp_path / "vmlinuz"
+    for content in (flat(magic), gzip.compress(flat(magic)), zboot(flat(magic))):
+        image.write_bytes(content)
+        assert images.read_release(image, architecture) == "6.1.0-9-arm64"
+        assert images.plain_image(content) == flat(magic)
+    for wrong in (flat(b"XXXX"), b"", b"MZ", bz_image(), flat(magic)[:0x60]):
+        image.write_bytes(wrong)
+        with pytest.raises(Unsupported, match="Linux kernel"):
+            images.read_release(image, architecture)
+
+
+def zboot(image: bytes, kind: bytes = b"gzip") -> bytes:
+    """A kernel that is a program of EFI and unpacks itself (drivers/firmware/efi/libstub/zboot-header.S)."""
+    packed = gzip.compress(image)
+    header = struct.pack("<2s2x4sII8x32s", b"MZ", b"zimg", 64, len(packed), kind)
+    return header.ljust(64, b"\0") + packed
+
+
+def test_a_kernel_packed_in_a_way_not_known_here_is_refused() -> None:
+    with pytest.raises(Unsupported, match="packed by lzma"):
+        images.plain_image(zboot(b"x", b"lzma"))
+
+
+def test_apt_of_the_labs_own_trusts_debians_keys_alone_and_touches_nothing_of_the_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = tmp_path / "keys.gpg"
+    with pytest.raises(DriverUnavailable) as without:
+        archive.of_debian(AARCH64, tmp_path / "cache", keyring=keyring)
+    assert "debian-archive-keyring" in without.value.resolution
+    keyring.touch()
+    ran: list[list[str]] = []
+    sources: list[str] = []
+
+    def run(argv: list[str], **_: object) -> SimpleNamespace:
+        ran.append(argv)
+        settings = dict(word.split("=", 1) for word in argv if "=" in word)
+        if "update" in argv:
+            sources.extend(Path(settings["Dir::Etc::sourcelist"]).read_text().splitlines())
+            assert all(str(tmp_path) in settings[name] for name in ("Dir::State", "Dir::Cache", "Dir::Etc"))
+            assert settings["APT::Architecture"] == "arm64"
+            (Path(settings["Dir::State"]) / "lists/x_Packages").touch()
+        return SimpleNamespace(stdout=b"", said="", code=100)
+
+    monkeypatch.setattr(archive.programs, "run", run)
+    monkeypatch.setattr(archive.shutil, "which", lambda name: f"/usr/bin/{name}")
+    apt = archive.of_debian(AARCH64, tmp_path / "cache", suites=("trixie",), keyring=keyring)
+    assert len(sources) == 3 and all(f"signed-by={keyring}" in line and "arch=arm64" in line for line in sources)
+    before = len(ran)
+    assert archive.of_debian(AARCH64, tmp_path / "cache", suites=("trixie",), keyring=keyring) == apt
+    assert len(ran) == before, "its lists are of today"
+    os.utime(tmp_path / "cache/archive/arm64-trixie/fetched", (0, 0))
+    archive.of_debian(AARCH64, tmp_path / "cache", suites=("trixie",), keyring=keyring)
+    assert len(ran) > before and not list((tmp_path / "cache/partial").iterdir())

@@ -12,6 +12,7 @@ import pytest
 
 from drivers.libvirt import host, kvm
 from drivers.libvirt.engine import Emulator
+from drivers.libvirt.kernel import Wanted
 from drivers.libvirt.kvm import Proof, prove
 from lab.errors import BadInput, DriverUnavailable
 
@@ -172,7 +173,7 @@ def proof(monkeypatch: pytest.MonkeyPatch) -> list[Proof]:
 
 
 def asked(tmp_path: Path, accel: str) -> host.Host:
-    return host.ask_host(Connection(), "q35", accel=accel, kernel_option="", cache_dir=tmp_path)  # type: ignore[arg-type]
+    return host.ask_host(Connection(), "q35", accel=accel, wanted=Wanted(), cache_dir=tmp_path)  # type: ignore[arg-type]
 
 
 def test_emulation_is_the_answer_wherever_kvm_is_not_proven(proof: list[Proof], tmp_path: Path) -> None:

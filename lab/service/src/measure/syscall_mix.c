@@ -22,6 +22,14 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Machines of 32 bits, whose calls have names of their own. */
+#ifndef SYS_clock_getres
+#define SYS_clock_getres SYS_clock_getres_time64
+#endif
+#ifndef SYS_newfstatat
+#define SYS_newfstatat SYS_fstatat64
+#endif
+
 #define MOST_OPENED 40
 
 static char byte[1];

@@ -1,6 +1,6 @@
 /* The reviewed table of the system calls that GET /surface/calls tries, each once in a throw-away child: part one,
- * the calls that x86-64 and the 64-bit machines after it share. It is included inside an initializer, and read by
- * scenarios/surface/syscalls.py as well, a row a line.
+ * the calls that x86-64 and the 64-bit machines after it share (calls_lacking.h: but for a few). It is included inside an
+ * initializer, and read by scenarios/surface/syscalls.py as well, a row a line.
  *
  *   TRY(name, sees, why this form is harmless even for root with every capability on the host, six operands or fewer)
  *   NOT(name, why no form of it is tried)

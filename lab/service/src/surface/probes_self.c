@@ -41,6 +41,8 @@ static void kernel(struct text *json)
     uname(&name);
     json_string(json, "system", name.sysname);
     json_string(json, "release", name.release);
+    json_string(json, "machine", name.machine);
+    file(json, "version", "/proc/version");
     json_string(json, "hostname", name.nodename);
     file(json, "boot_id", "/proc/sys/kernel/random/boot_id");
 }
