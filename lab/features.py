@@ -20,6 +20,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
+| - | Copies (instance) | `wake`: what was saved can be woken more than once |
 | FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
 | - | Bypassed (instance) | `coldstart`: functions whose worker answers without its platform as well, so that what that takes is told apart |
 | - | Initializes (instance) | `coldstart`: functions of which a worker can be had before any call |
@@ -185,6 +186,15 @@ class Sleeps(Protocol):
 
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:
         """The files on this host that hold it while it sleeps so; empty where there are none. Raises DriverError."""
+
+
+@runtime_checkable
+class Copies(Protocol):
+    """Of an instance whose state `saved` can be woken more than once."""
+
+    def wake_copy(self) -> None:
+        """End what was woken of it, and ask for another copy of the same file; waits for no answer. Raises
+        DriverError."""
 
 
 @runtime_checkable

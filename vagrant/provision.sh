@@ -132,6 +132,12 @@ choose_tools() { # what the tests compare the lab's findings with, whatever the 
   have umoci || need tests umoci
   have skopeo || need tests skopeo
   have buildah || need tests buildah
+  if wants libvirt; then
+    # Guests of other machines, always emulated, and the keys of the archive that their kernels come from.
+    have qemu-system-aarch64 || need tests qemu-system-arm
+    have qemu-system-riscv64 || need tests qemu-system-misc
+    [ -e "$SYSROOT/usr/share/keyrings/debian-archive-keyring.gpg" ] || need tests debian-archive-keyring
+  fi
 }
 
 apparmor_on() {

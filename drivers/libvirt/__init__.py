@@ -26,6 +26,7 @@ from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
 from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.media import Media, prepare_media, write_overlay
+from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
@@ -99,6 +100,7 @@ class LibvirtDriver:
                 resolution="sudo apt-get update, or give one with --kernel /boot/vmlinuz-RELEASE",
             )
         with translated("ask for its version"):
+            mapped = "with" if save_format(connection) else "without"
             version, uri = dotted(connection.getLibVersion()), connection.getURI()
         emulator = host.emulator
         slow = slow_launch(connection)
@@ -139,7 +141,7 @@ class LibvirtDriver:
                 **({"slow_launch": slow} if slow else {}),
                 **({"left_out": left_out} if left_out else {}),
                 "stop_request": "a line on the guest's console, then destroy",
-                "saved_by": "libvirt's save and restore: QEMU's migration to a file, without mapped-ram",
+                "saved_by": f"libvirt's save and restore: QEMU's migration to a file, {mapped} mapped-ram",
             },
         )
 

@@ -285,7 +285,7 @@ class LibvirtInstance:
             sleeping.pause(domain, timeout_s=timeout_s)
             return
         self._remember_process()
-        sleeping.save(domain, self._saved)
+        sleeping.save(domain, self._saved, image_format=sleeping.save_format(domains.connection))
         if self._process is not None and not self._process.wait(timeout_s):
             raise DriverError(f"QEMU's process {self._process.pid} outlives the saving of its domain {self.name}")
         self._process = None
@@ -302,6 +302,17 @@ class LibvirtInstance:
         else:
             sleeping.resume(domain)
         domains.awake(self.id, self._tell_end)
+
+    def wake_copy(self) -> None:
+        """End the domain that was restored, and restore it once more of the same file. Raises DriverError."""
+        domains = self._connected()
+        self._remember_process()
+        self._tell_end = domains.expect_sleep(self.id) or self._tell_end
+        self._destroy()
+        if self._process is not None and not self._process.wait(_DESTROY_S):
+            raise DriverError(f"QEMU's process {self._process.pid} outlives its domain {self.name}")
+        self._process = None
+        self.wake(SleepState.SAVED)
 
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:
         """The file that it is saved in."""

@@ -24,6 +24,8 @@ STATES: Mapping[SleepState, str] = {
     SleepState.STOPPED: "a transient domain is gone once its machine is off, and what came next would be another",
     SleepState.SAVED: "",
 }
+_SPARSE_SINCE = (11_002_000, 9_000_000)
+"""libvirt's `image_format` of one save, and QEMU's `mapped-ram` (both NEWS)."""
 _LOOK_S = 0.005
 
 
@@ -40,10 +42,28 @@ def resume(domain: libvirt.virDomain) -> None:
         domain.resume()
 
 
-def save(domain: libvirt.virDomain, path: Path) -> None:
+def save_format(connection: libvirt.virConnect) -> str:
+    """The form of the file that libvirt is asked for: `sparse`, guest memory at fixed places of it (`mapped-ram` of
+    QEMU's), where libvirt and QEMU have that; else empty, for libvirt's own choice (qemu.conf, save_image_format).
+    Raises DriverError."""
+    with translated("ask for its version"):
+        versions = connection.getLibVersion(), connection.getVersion()
+    known = hasattr(sdk(), "VIR_DOMAIN_SAVE_PARAM_IMAGE_FORMAT")
+    return "sparse" if known and versions[0] >= _SPARSE_SINCE[0] and versions[1] >= _SPARSE_SINCE[1] else ""
+
+
+def save(domain: libvirt.virDomain, path: Path, *, image_format: str = "") -> None:
     """Write all of it to `path` and end its QEMU. Raises DriverError."""
+    library = sdk()
     with translated("save the domain"):
-        domain.save(str(path))
+        if image_format:
+            wanted = {
+                library.VIR_DOMAIN_SAVE_PARAM_FILE: str(path),
+                library.VIR_DOMAIN_SAVE_PARAM_IMAGE_FORMAT: image_format,
+            }
+            domain.saveParams(wanted, 0)
+        else:
+            domain.save(str(path))
 
 
 def restore(connection: libvirt.virConnect, path: Path, name: str) -> libvirt.virDomain:

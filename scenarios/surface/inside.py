@@ -123,6 +123,15 @@ def _boot(inside: Inside, told: Mapping[str, Any]) -> str:
     return "the host's" if told["boot_id"] == inside.host.boot_id else "its own"
 
 
+def _generation(_: Inside, told: Mapping[str, Any]) -> str:
+    """By a virtual machine generation ID: without it, two copies of one saved machine draw the same random numbers."""
+    if "generation_driver" not in told:
+        return NOT_TOLD
+    if told["generation_device"]:
+        return "yes: its machine has a generation id"
+    return f"no: its {'machine has no' if told['generation_driver'] else 'kernel knows of no'} generation id"
+
+
 def _hostname(inside: Inside, told: Mapping[str, Any]) -> str:
     return "the host's" if told["hostname"] == inside.host.hostname else "its own"
 
@@ -318,6 +327,7 @@ _PROBES: Mapping[str, tuple[str, _Words]] = {
     "kernel: release": ("kernel", lambda _, told: str(told["release"])),
     "kernel: machine": ("kernel", lambda _, told: told.get("machine") or NOT_TOLD),
     "kernel: /proc/version": ("kernel", lambda _, told: told.get("version", "").strip() or NOT_TOLD),
+    "kernel: learns that it was copied": ("kernel", _generation),
     "host name": ("kernel", _hostname),
     "namespaces: shared with the host": ("namespaces", _shared),
     "namespaces: for its children": ("namespaces", _for_children),

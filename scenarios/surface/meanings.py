@@ -15,8 +15,8 @@ _STATUS = "proc_pid_status(5)"
 
 INSIDE: Mapping[str, Meaning] = {
     "kernel": Meaning(
-        "Which kernel the workload runs on: the random id of its boot, its release, the machine that it is for, and "
-        "what /proc/version says of its build.",
+        "Which kernel the workload runs on: the random id of its boot, its release, the machine that it is for, "
+        "what /proc/version says of its build, and whether its machine can tell it that it was copied.",
         "With the host's boot id the workload calls the very kernel that the host runs: a fault in it that it can "
         "reach is the host's fault. With one of its own, a guest's kernel, or one in user space, stands between. A "
         "program for another machine runs in a container too (qemu-user): uname then names that machine, and boot id, "

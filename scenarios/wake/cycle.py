@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lab.errors import DriverError, MeasurementError
-from lab.features import Feature, OnThisHost, Role, Sleeps, SleepState
+from lab.features import Copies, Feature, OnThisHost, Role, Sleeps, SleepState
 from lab.figures.evidence import Seen, tell
 from lab.figures.series import ABSENT
 from lab.host.cold import evict
@@ -21,7 +21,7 @@ from lab.scenario import Bench
 from lab.service import ask
 from lab.service.serving import workload
 from lab.spec import Endpoint
-from scenarios.wake.identity import Told, require_the_right_one, said_of
+from scenarios.wake.identity import Copy, Told, require_the_right_one, said_of, uniqueness
 
 T = TypeVar("T")
 
@@ -89,6 +89,7 @@ class Cycle:
         bench.begin_at_random()
         woken = self._wake(instance)
         after = self._told(woken.answer)
+        first = self._copy(after) if isinstance(instance, Copies) and self._state is SleepState.SAVED else None
         require_the_right_one(self._state, before, after, asked=woken.answer.attempts + self._unanswered)
         if not how:
             how = self._stood_still(before, after)
@@ -97,10 +98,26 @@ class Cycle:
         self._emit_held(held, on_disk)
         self._emit_answers(latencies)
         tell(bench, Seen.OUTSIDE, f"{self._state}: asleep", how)
-        for probe, said in said_of(self._state, before, after):
-            tell(bench, Seen.INSIDE, f"{self._state}: {probe}", said)
+        said = dict(said_of(self._state, before, after))
+        if first is not None and isinstance(instance, Copies):
+            said["uniqueness"] = self._compared(instance, first)
+        for probe, words in said.items():
+            tell(bench, Seen.INSIDE, f"{self._state}: {probe}", words)
+
+    def _copy(self, told: Told) -> Copy:
+        """What the copy that `told` of itself gives as its first random bytes. Raises DriverError."""
+        return Copy(told=told, random=str(ask.facts(self._session).get("random", "")))
+
+    def _compared(self, instance: Copies, first: Copy) -> str:
+        """A second copy of what was saved beside the `first`. Raises DriverError, ReadyTimeout."""
+        second = self._woken(instance.wake_copy)
+        return uniqueness(first, self._copy(self._told(second.answer)))
 
     def _wake(self, instance: Sleeps) -> Woken:
+        """Raises DriverError, ReadyTimeout."""
+        return self._woken(lambda: instance.wake(self._state))
+
+    def _woken(self, wake: Callable[[], None]) -> Woken:
         """Raises DriverError, ReadyTimeout."""
         patience_s = _PATIENCE_S if self._state is SleepState.SAVED else None
         waiter = Waiter(self._session.spec, self._bench.clock, patience_s=patience_s)
@@ -111,7 +128,7 @@ class Cycle:
             woken_ns = self._bench.clock.now_ns()
             if self._state is SleepState.PAUSED:
                 waiter.attempt()
-            instance.wake(self._state)
+            wake()
             if endpoint is None:
                 waiter.set_endpoint(self._endpoint())
             if self._state is not SleepState.PAUSED:

@@ -71,6 +71,33 @@ def require_the_right_one(state: SleepState, before: Told, after: Told, *, asked
         raise MeasurementError(f"what woke from '{state}' is not new: {counted}, and it was asked {asked} times")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What one copy of what was saved told when it was woken; `random` are the first bytes that its kernel gave."""
+
+    told: Told
+    random: str
+
+    def shares(self, other: Copy) -> list[str]:
+        """What it has in common with `other`, in words."""
+        own_kernel = self.told.boot_id != boot_id()
+        alike = {
+            "token": self.told.token == other.told.token,
+            "boot id of their kernel": own_kernel and self.told.boot_id == other.told.boot_id,
+            "first random bytes": self.random == other.random,
+        }
+        return [what for what, same in alike.items() if same]
+
+
+def uniqueness(first: Copy, second: Copy) -> str:
+    """Whether two copies of what was saved can be told apart, by what they told."""
+    shared = first.shares(second)
+    named = " and ".join(filter(None, [", ".join(shared[:-1]), *shared[-1:]]))
+    return (
+        f"no: two copies that were woken of it had the same {named}" if shared else "yes: two copies had nothing alike"
+    )
+
+
 def said_of(state: SleepState, before: Told, after: Told) -> Iterator[tuple[str, str]]:
     """What a reader must know of who answers, each by what it is about."""
     if state in KEEPS_MEMORY:

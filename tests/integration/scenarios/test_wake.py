@@ -59,3 +59,6 @@ def test_what_sleeps_is_proven_and_what_wakes_is_what_it_has_to_be(
         assert (told["asleep_pss_bytes"] > 0) == (state == "paused")
         if state == "saved":
             assert told["asleep_disk_bytes"] > MIB
+            assert facts["saved: uniqueness"].startswith(
+                "no: two copies that were woken of it had the same token, boot id"
+            )

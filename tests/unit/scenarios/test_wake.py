@@ -22,7 +22,7 @@ from lab.spec import Endpoint, Spec
 from lab.store.record import Outcome, RunRecord
 from lab.testing import BREAKAGES, ModelDriver, model_engine_of
 from scenarios.wake import Wake
-from scenarios.wake.identity import Told, require_the_right_one
+from scenarios.wake.identity import Copy, Told, require_the_right_one, uniqueness
 
 Measure = Callable[[type[ModelDriver]], RunRecord]
 TOLD = Told(
@@ -192,3 +192,18 @@ def test_a_state_that_there_is_not_is_refused() -> None:
     with pytest.raises(BadInput, match="there is no state 'frozen': there are paused, stopped, saved, zero"):
         make_scenario("wake", {"states": "paused,frozen"})
     assert make_scenario("wake", {"states": "saved, paused,saved"}).launches == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("second", "shared"),
+    [
+        (Copy(told=TOLD, random="x"), "token, boot id of their kernel and first random bytes"),
+        (Copy(told=TOLD, random="y"), "token and boot id of their kernel"),
+        (Copy(told=replace(TOLD, boot_id="c"), random="y"), "token"),
+        (Copy(told=replace(TOLD, boot_id="c", token="b"), random="y"), ""),
+    ],
+)
+def test_two_copies_of_what_was_saved_are_told_by_what_they_share(second: Copy, shared: str) -> None:
+    said = uniqueness(Copy(told=TOLD, random="x"), second)
+    same = f"no: two copies that were woken of it had the same {shared}"
+    assert said == (same if shared else "yes: two copies had nothing alike")

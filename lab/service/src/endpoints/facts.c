@@ -120,6 +120,7 @@ void answer_facts(const struct launch *launch, int slot, const struct request *r
     json_string(&json, "machine", kernel.machine);
     json_string(&json, "hostname", kernel.nodename);
     field_file(&json, "boot_id", "/proc/sys/kernel/random/boot_id");
+    field_file(&json, "random", "/proc/sys/kernel/random/uuid"); /* bytes that its kernel gives only once */
     facts_namespaces(&json);
     json_number(&json, "cpus_online", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
     json_number(&json, "cpus_allowed", (uint64_t)CPU_COUNT(&cpus));

@@ -35,6 +35,25 @@ static void link_text(struct text *json, const char *name, const char *directory
     json_string(json, name, target);
 }
 
+/* Whether the kernel has a driver of the device by which a machine tells it that it was copied, and is bound to one. */
+static void generation(struct text *json)
+{
+    static const char *const drivers[] = {"/sys/bus/acpi/drivers/vmgenid", "/sys/bus/platform/drivers/vmgenid"};
+    bool driver = false, device = false;
+    for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++) {
+        DIR *directory = opendir(drivers[i]);
+        driver = driver || directory;
+        for (struct dirent *entry; directory && (entry = readdir(directory));) {
+            device = device || strchr(entry->d_name, ':'); /* a device's name; what else is there has no colon */
+        }
+        if (directory) {
+            closedir(directory);
+        }
+    }
+    json_number(json, "generation_driver", driver);
+    json_number(json, "generation_device", device);
+}
+
 static void kernel(struct text *json)
 {
     struct utsname name;
@@ -45,6 +64,7 @@ static void kernel(struct text *json)
     file(json, "version", "/proc/version");
     json_string(json, "hostname", name.nodename);
     file(json, "boot_id", "/proc/sys/kernel/random/boot_id");
+    generation(json);
 }
 
 static const char *const namespaces[] = {"cgroup", "ipc",  "mnt", "net", "pid", "pid_for_children",
