@@ -70,7 +70,7 @@ app = typer.Typer(
 
 OptionsOption = Annotated[
     list[str] | None,
-    typer.Option("--driver-option", "-o", metavar="KEY=VALUE", help="For drivers: docker-host, libvirt-uri, accel, …"),
+    typer.Option("--driver-option", "-o", metavar="KEY=VALUE", help="For drivers: docker-host, libvirt-uri, accel, guest-kernel, …"),
 ]
 
 
