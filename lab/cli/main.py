@@ -70,7 +70,12 @@ app = typer.Typer(
 
 OptionsOption = Annotated[
     list[str] | None,
-    typer.Option("--driver-option", "-o", metavar="KEY=VALUE", help="For drivers: docker-host, libvirt-uri, accel, guest-kernel, …"),
+    typer.Option(
+        "--driver-option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="For drivers: docker-host, libvirt-uri, accel, guest-kernel, …",
+    ),
 ]
 
 

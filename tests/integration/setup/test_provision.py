@@ -183,6 +183,12 @@ def test_the_tests_own_tools_are_installed_only_when_asked_for(machine: Machine)
     )
 
 
+def test_the_tests_of_guests_of_other_machines_get_their_emulators(machine: Machine) -> None:
+    machine.run("provision.sh", "--tests", ENGINES="libvirt")
+    others = {"qemu-system-arm", "qemu-system-misc", "debian-archive-keyring"}
+    assert others <= set(" ".join(machine.installs()).split())
+
+
 def test_tools_that_are_there_are_not_installed_and_the_plan_alone_installs_none(machine: Machine) -> None:
     machine.play("strace")
     said = machine.run("provision.sh", "--plan", "--tests", ENGINES="process").stdout
