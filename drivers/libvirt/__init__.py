@@ -179,7 +179,8 @@ class LibvirtDriver:
                 Plan(
                     name=name,
                     uuid=identity,
-                    variant=self._variant,
+                    machine=self._variant.machine,
+                    architecture=self._variant.architecture,
                     accel=host.accel,
                     spec=spec,
                     kernel=media.kernel,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drivers.libvirt.kernels.architecture import X86_64
-from drivers.libvirt.variants import Variant
+from drivers.libvirt.kernels.architecture import X86_64, Architecture
+from drivers.libvirt.variants import WITHOUT_PCI, Variant
 from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
 from lab.errors import Unsupported
@@ -37,11 +37,11 @@ _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a domain's XML is made of."""
+    """All that a domain's XML is made of; `machine` is QEMU's."""
 
     name: str
     uuid: str
-    variant: Variant
+    machine: str
     accel: str
     spec: Spec
     kernel: Path
@@ -53,6 +53,7 @@ class Plan:
     backing: Path | None = None
     cpu_quota: bool = False
     entropy: bool = True
+    architecture: Architecture = X86_64
 
 
 def domain_xml(plan: Plan) -> str:
@@ -75,7 +76,7 @@ def domain_xml(plan: Plan) -> str:
         *_tuning(plan, held),
         _e(
             "os",
-            _e("type", "hvm", arch=plan.variant.architecture.name, machine=plan.variant.machine),
+            _e("type", "hvm", arch=plan.architecture.name, machine=plan.machine),
             _e("kernel", str(plan.kernel)),
             _e("initrd", str(plan.initramfs)),
             _e("cmdline", plan.command_line),
@@ -189,7 +190,7 @@ def _clock(plan: Plan) -> etree._Element:
     offset_s = plan.spec.guest_clock_offset_s
     if not offset_s:
         return _e("clock", offset="utc")
-    if plan.variant.machine == "microvm" and plan.accel == "kvm":
+    if plan.machine == "microvm" and plan.accel == "kvm":
         # QEMU, hw/i386/microvm.c: it gets its RTC only where there is no KVM to tell it the time.
         raise Unsupported(
             "a microvm under KVM has no clock of its own that could be wrong", resolution="choose libvirt:q35"
@@ -199,9 +200,9 @@ def _clock(plan: Plan) -> etree._Element:
 
 def _features(plan: Plan) -> etree._Element:
     features = _e("features")
-    if plan.variant.architecture is X86_64:  # elsewhere ACPI comes with a firmware, and these have a device tree
+    if plan.architecture is X86_64:  # elsewhere ACPI comes with a firmware, and these have a device tree
         features.append(_e("acpi"))
-        if plan.variant.has_pci:
+        if plan.machine not in WITHOUT_PCI:
             features.append(_e("apic"))
     if plan.accel == "tcg":
         features.append(_e("tcg", _e("tb-cache", str(_TB_CACHE_MIB), unit="MiB")))
@@ -209,7 +210,7 @@ def _features(plan: Plan) -> etree._Element:
 
 
 def _cpu(plan: Plan) -> Iterator[etree._Element]:
-    model = plan.variant.architecture.cpu
+    model = plan.architecture.cpu
     if plan.accel == "kvm":
         yield _e("cpu", mode="host-passthrough")
     elif model:
@@ -272,7 +273,7 @@ def _entropy(plan: Plan) -> etree._Element:
 
 
 def _address(plan: Plan, slot: str) -> etree._Element:
-    if not plan.variant.has_pci:
+    if plan.machine in WITHOUT_PCI:
         return _e("address", type="virtio-mmio")
     # A place of our own on the root bus, or libvirt adds PCI Express ports that nothing else needs.
     return _e("address", type="pci", domain="0", bus="0", slot=slot, function="0")
@@ -282,7 +283,7 @@ def _qemu_arguments(plan: Plan) -> etree._Element:
     """The network as QEMU's own arguments: libvirt 9.0's `<interface type='user'>` can neither forward nor restrict."""
     forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
     device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
-    if not plan.variant.has_pci:
+    if plan.machine in WITHOUT_PCI:
         device = "virtio-net-device,netdev=lab0"
     arguments = ("-netdev", f"user,id=lab0,restrict=on,ipv6=off,hostfwd={forward}", "-device", device)
     return _e(f"{{{QEMU_URI}}}commandline", *(_e(f"{{{QEMU_URI}}}arg", value=argument) for argument in arguments))

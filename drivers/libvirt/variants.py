@@ -17,6 +17,10 @@ _SELF_TEST_CALLS = ("crypto_kdf108_init",)
 """Start-up calls that do nothing but test: a key derivation (crypto/kdf_sp800108.c)."""
 
 
+WITHOUT_PCI = frozenset({"microvm", "virt"})
+"""QEMU's machines whose devices the lab puts on virtio-mmio."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """`what` is left out of a kernel, for a reader: by words of its command line, by start-up calls that are not made,
@@ -41,7 +45,7 @@ class Variant:
     @property
     def has_pci(self) -> bool:
         """Whether its devices are on PCI; else each has a place of its own in memory (virtio-mmio)."""
-        return self.machine not in ("microvm", "virt")
+        return self.machine not in WITHOUT_PCI
 
     @property
     def unsigned(self) -> bool:

@@ -21,6 +21,7 @@ from drivers.libvirt.domain import (
     labels_of,
     vcpus,
 )
+from drivers.libvirt.kernels.architecture import AARCH64, RISCV64, Architecture
 from drivers.libvirt.variants import VARIANTS
 from drivers.libvirt.xml import text_of
 from lab.errors import LaunchError, Unsupported
@@ -34,7 +35,7 @@ def plan(machine: str = "q35", **changes: object) -> Plan:
     made = Plan(
         name="lab-q35-1",
         uuid=str(uuid.UUID(int=7)),
-        variant=VARIANTS[machine],
+        machine=machine,
         accel="tcg",
         spec=Spec(labels=HOSTILE, port=80),
         kernel=Path("/r/kernel"),
@@ -177,3 +178,19 @@ def test_the_command_line_names_the_launch_and_its_root() -> None:
     assert {"tsc_early_khz=5", "tsc=reliable", "no_timer_check", "noreplace-smp"} <= set(emulated)
     assert "tsc" not in command_line(VARIANTS["q35"], "tcg", Spec(), disk=False, tsc_khz=5), "it has other timers"
     assert "lab.root" not in command_line(VARIANTS["q35"], "tcg", Spec(), disk=False)
+
+
+@pytest.mark.parametrize(("architecture", "cpu"), [(AARCH64, "cortex-a57"), (RISCV64, None)])
+def test_another_machine_has_its_own_emulator_no_acpi_and_no_pci(architecture: Architecture, cpu: str | None) -> None:
+    tree = root(plan("virt", architecture=architecture, disk=Path("/r/disk"), backing=Path("/r/backing")))
+    kind = tree.find("os/type")
+    assert kind is not None and dict(kind.attrib) == {"arch": architecture.name, "machine": "virt"}
+    assert tree.findtext("cpu/model") == cpu
+    assert tree.find("features/acpi") is None and tree.find("features/apic") is None
+    assert tree.find("features/tcg/tb-cache") is not None
+    assert {address.get("type") for address in tree.iter("address")} == {"virtio-mmio"}
+    assert "virtio-net-device,netdev=lab0" in arguments(tree)
+    variant = VARIANTS["arm64" if architecture is AARCH64 else "riscv64"]
+    words = command_line(variant, "tcg", Spec(nonce="5eed"), disk=False, tsc_khz=1).split()
+    assert {f"console={architecture.console},115200", "lab.nonce=5eed", "panic=-1"} <= set(words)
+    assert not {"reboot=t", "no_timer_check", "noreplace-smp", "tsc_early_khz=1"} & set(words), "these are x86's"
