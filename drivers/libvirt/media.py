@@ -53,24 +53,25 @@ class Media:
 
 def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Context) -> Media:
     """The files for `spec` and `variant`, made unless they are there. Raises LabError, OSError."""
+    architecture = variant.architecture
+    machine = "" if architecture is X86_64 else architecture.name
+    if machine and not spec.builtin:
+        raise Unsupported(
+            f"images are unpacked for this host's machine, and this guest is {architecture.debian}",
+            resolution="leave out --image, or this target",
+        )
     run_dir, cache_dir = context.run_dir, context.cache_dir
     folder = run_dir / _FOLDER
     folder.mkdir(exist_ok=True)
     folder.chmod(0o711)
-    fast = fast_kernel(kernel, cache_dir)
-    image = _once(folder / f"kernel-{fast.name}", lambda to: shutil.copyfile(fast, to))
-    architecture = variant.architecture
-    machine = "" if architecture is X86_64 else architecture.name
+    fast = kernel.image if machine else fast_kernel(kernel, cache_dir)
+    name = _digest(fast.read_bytes()) if machine else fast.name
+    image = _once(folder / f"kernel-{name}", lambda to: shutil.copyfile(fast, to))
     disk, config, files = None, _service_config(spec), [_service_file(cache_dir, machine)]
     entropy = modules.known(kernel.modules, "virtio_rng")
     # Its random numbers first: they come while the rest is loaded.
     needed = ["virtio_pci" if variant.has_pci else "virtio_mmio", *(["virtio_rng"] if entropy else []), "virtio_net"]
     if not spec.builtin:
-        if machine:
-            raise Unsupported(
-                f"images are unpacked for this host's machine, and this guest is {architecture.debian}",
-                resolution="leave out --image, or this target",
-            )
         from drivers.libvirt.rootfs import foreign_root
 
         disk = disk_path(spec, run_dir)

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 import pytest
 
 import drivers.libvirt as libvirt_driver
-from drivers.libvirt import bzimage, kernel, modules
+from drivers.libvirt import bzimage, kernel, media, modules
 from drivers.libvirt.kernel import Wanted
 from drivers.libvirt.kernels import archive, images
 from drivers.libvirt.kernels.architecture import AARCH64, RISCV64, X86_64, Architecture
 from drivers.libvirt.kernels.archive import Apt as RealApt
+from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context
 from lab.errors import BadInput, DriverUnavailable, Unsupported
 from lab.spec import Spec
@@ -453,3 +454,25 @@ def test_apt_of_the_labs_own_trusts_debians_keys_alone_and_touches_nothing_of_th
     os.utime(tmp_path / "cache/archive/arm64-trixie/fetched", (0, 0))
     archive.of_debian(AARCH64, tmp_path / "cache", suites=("trixie",), keyring=keyring)
     assert len(ran) > before and not list((tmp_path / "cache/partial").iterdir())
+
+
+def test_without_a_compiler_for_it_another_machine_is_a_row_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = libvirt_driver.LibvirtDriver("arm64", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    monkeypatch.setattr(driver, "_connected", lambda: SimpleNamespace(connection=None))
+    monkeypatch.setattr(driver, "_asked", lambda: SimpleNamespace(emulator=None))
+    monkeypatch.setattr(libvirt_driver, "cross_compiles", lambda: False)
+    with pytest.raises(DriverUnavailable, match="cannot be built for arm64") as raised:
+        driver.info()
+    assert raised.value.resolution == "pip install 'stratalab[zig]'"
+
+
+def test_images_are_not_run_on_another_machine(tmp_path: Path) -> None:
+    found = kernel.GuestKernel(image=tmp_path / "image", modules=tmp_path, release=RELEASE, origin="played")
+    found.image.write_bytes(flat(b"ARM\x64"))
+    (tmp_path / "modules.builtin").write_text("".join(f"kernel/{name}.ko\n" for name in (*DRIVERS, "virtio_rng")))
+    with pytest.raises(Unsupported, match="this guest is arm64"):
+        media.prepare_media(
+            Spec(image="nginx"), VARIANTS["arm64"], found, Context(run_dir=tmp_path, cache_dir=tmp_path)
+        )
