@@ -16,7 +16,7 @@ from drivers.barehost.limited import empty_groups, make_group
 from drivers.barehost.members import Members
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LaunchError, Unsupported
-from lab.features import Feature, Role, SleepState
+from lab.features import Feature, Place, Role, SleepState
 from lab.host import cgroup
 from lab.host.cgroup_memory import killed_in
 from lab.host.pinning import cpu_list
@@ -24,6 +24,7 @@ from lab.host.procfs import read_link, read_text
 from lab.host.procs import Process
 from lab.host.rlimits import granted, numbered
 from lab.image.process import surroundings
+from lab.launch import peers
 from lab.launch.asleep import await_asleep, require_offered
 from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
@@ -34,7 +35,7 @@ from lab.timeline import Phase, Source
 
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
-    | {Feature.PINNING, Feature.SLEEP}
+    | {Feature.PINNING, Feature.SLEEP, Feature.PEERS}
 )
 _KILL_TIMEOUT_S = 10.0
 
@@ -187,6 +188,14 @@ class ProcessInstance:
     def host_pids(self) -> Mapping[int, Role]:
         """The service and its children."""
         return {member.pid: Role.SERVICE for member in self._members.all()}
+
+    def places(self) -> Sequence[Place]:
+        """The host's loopback, and a Unix socket."""
+        return peers.host_places(self.labels, self.endpoint)
+
+    def reach(self, place: Place) -> Place | str:
+        """All that this host reaches."""
+        return peers.reach_from_host(place)
 
     def storage(self) -> Mapping[str, Sequence[Path]]:
         """The service's program: what it writes is not told apart from the host's own files."""

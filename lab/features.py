@@ -22,6 +22,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
 | - | Copies (instance) | `wake`: what was saved can be woken more than once |
 | FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
+| PEERS | Peers (instance) - honours `Spec.peers` | `talk`: on which networks one instance reaches another |
 | - | Bypassed (instance) | `coldstart`: functions whose worker answers without its platform as well, so that what that takes is told apart |
 | - | Initializes (instance) | `coldstart`: functions of which a worker can be had before any call |
 | - | Limited (instance) | `limits`: a function whose platform promises limits |
@@ -61,6 +62,7 @@ class Feature(enum.StrEnum):
     TICKS = "ticks"
     SLEEP = "sleep"
     FUNCTION = "function"
+    PEERS = "peers"
 
 
 class SleepState(enum.StrEnum):
@@ -88,6 +90,41 @@ class Role(enum.StrEnum):
     VMM = "vmm"
     PROXY = "proxy"
     HELPER = "helper"
+
+
+HOST_NETWORK = "host"
+"""The name of this host's own network namespace among `Place.network`: its loopback, and its abstract Unix sockets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an instance is found on one network: `path` names the way in a table, `network` is the network's own
+    identity, so that equal ones are the same network.
+
+    It is one of a numeric `host` and a `name` of the network's own DNS, each with `port`, or `unix`, a name in the
+    abstract namespace of Unix sockets. `from_host` says that processes in this host's network namespace reach it too;
+    `why`, where it is not empty, that nobody does and why."""
+
+    path: str
+    network: str
+    host: str = ""
+    name: str = ""
+    unix: str = ""
+    port: int = 0
+    from_host: bool = False
+    why: str = ""
+
+
+@runtime_checkable
+class Peers(Protocol):
+    """Feature.PEERS, of an instance that was launched with `Spec.peers`: who reaches it, and whom it reaches."""
+
+    def places(self) -> Sequence[Place]:
+        """Where other instances find it, and the ways of its kind that are shut here. Raises DriverError."""
+
+    def reach(self, place: Place) -> Place | str:
+        """`place`, of another instance, as it is called from inside this one; or why it is out of reach. Raises
+        DriverError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,10 @@ class Bench(Protocol):
         """On an engine that ticks, wait a random part of its tick: just before an instant that the scenario takes
         itself, as a session does before a launch and a stop."""
 
+    def others(self) -> Sequence[Bench]:
+        """The run's other targets that are measured in this round, for what is between two: launches by them are
+        recorded as theirs, and what is found belongs to who emits it."""
+
     def random(self) -> Random:
         """Chance for the order within this target's round, the same each time for the run's seed."""
 

@@ -38,6 +38,11 @@ class Target:
         return f"{self.driver}:{self.variant}" if self.variant else self.driver
 
 
+def peer_name(labels: Mapping[str, str]) -> str:
+    """What a launch is called by its peers: on a network's DNS, and in the abstract namespace of Unix sockets."""
+    return f"lab-{labels.get('lab.launch', 'unlabelled')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A TCP address at which the service answers: on loopback, or on a bridge that only this host reaches.
@@ -89,7 +94,8 @@ class Spec:
     image has nothing there. `command` replaces the image's command; `environment` adds to the image's own. `cpuset` are
     the host's CPUs that it is held to, all where empty (Feature.PINNING). `guest_panic` lets the guest's kernel be made
     to panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
-    (Feature.OWN_KERNEL).
+    (Feature.OWN_KERNEL). Instances of a run with the same `peers` can call one another (Feature.PEERS): by a network of
+    that name where the engine makes such, and by a Unix socket where they share the host's network namespace.
 
     `ready` says what is waited for. By HTTP it is the answer to GET `ready_path` with `ready_headers`, whose status
     lies in one of the ranges of `ready_status` (both ends count).
@@ -111,6 +117,7 @@ class Spec:
     cpuset: tuple[int, ...] = ()
     guest_panic: bool = False
     guest_clock_offset_s: int = 0
+    peers: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""
 
@@ -130,4 +137,5 @@ class Spec:
     def service_environment(self, *, host: str, port: int) -> dict[str, str]:
         """The whole environment given to the service: the spec's, and where to listen, and the launch's nonce."""
         own = {"LAB_HOST": host, "LAB_PORT": str(port), "LAB_NONCE": self.nonce} if self.builtin else {}
+        own |= {"LAB_UNIX": peer_name(self.labels)} if self.builtin and self.peers else {}
         return {**self.environment, **own}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drivers.docker.variants import VARIANTS, require_consent, require_runtime
-from drivers.dockerapi import cold, daemon, images, ports, surroundings
+from drivers.dockerapi import cold, daemon, images, networks, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, is_remote, label_filter, reached
 from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Container, Remnant
@@ -90,6 +90,7 @@ class DockerDriver:
         rootless = any(one.startswith("rootless") for one in security)
         features = {Feature.MARKER, Feature.EXEC, Feature.RESTART, Feature.SLEEP}
         features |= {Feature.NETWORK} if self._network != "none" else set()
+        features |= {Feature.PEERS} if self._network != "none" and self._local else set()
         features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS} if self._local else set()
         features |= {Feature.PINNING} if told.get("CPUSet") else set()
         features |= {Feature.COLD, Feature.STORAGE} if self._local and told.get("Driver") == "overlay2" else set()
@@ -155,6 +156,8 @@ class DockerDriver:
             )
             with translated("create the container", LaunchError):
                 made = self._create(spec, image, endpoint)
+            if spec.peers and self._network == "bridge":
+                networks.join(self._api(), made, networks.provide(self._api(), spec, driver="bridge"), spec)
             mark(Phase.CREATED, source=Source.RETURN)
             with translated("start the container", LaunchError):
                 output = Output(self._api(), made, mark)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drivers.dockerapi import networks
 from drivers.dockerapi import sleep as sleeping
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Connection, Frames
 from lab.errors import CleanupError, DriverError
-from lab.features import ExecResult, Role, SleepState
+from lab.features import ExecResult, Place, Role, SleepState
 from lab.host import procs
 from lab.host.procs import Process
 from lab.spec import Endpoint
@@ -144,6 +145,15 @@ class Container:
         with translated("inspect the container"):
             return {process.pid: role for process, role in self._find_processes().items()}
 
+    def places(self) -> Sequence[Place]:
+        """Its address on the default bridge, its name on its peers' network, and its published port; in the host's
+        network what a process has. Raises DriverError."""
+        return networks.places(self._known(), self.labels, self.endpoint, networks.NAMED)
+
+    def reach(self, place: Place) -> Place | str:
+        """What is on a network that it is on. Raises DriverError."""
+        return networks.reach(self._known(), place)
+
     def reported(self) -> Mapping[str, str]:
         """What the image's health check has said so far, and how often it is asked; empty without one."""
         with translated("inspect the container"):
@@ -214,6 +224,13 @@ class Container:
                 if entry.name == "docker-proxy" and _serves(entry.process.pid, self.endpoint):
                     found[entry.process] = Role.PROXY
         return found
+
+    def _known(self) -> Mapping[str, Any]:
+        with translated("inspect the container"):
+            told = self._inspect()
+        if told is None:
+            raise DriverError(f"the engine knows no container {self.id[:12]}")
+        return told
 
     def _inspect(self) -> dict[str, Any] | None:
         import docker.errors

@@ -45,7 +45,7 @@ _DAEMON = re.compile(r"libvirtd|virt(qemu|log|lock|proxy|network|storage|secret|
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
-    | {Feature.OWN_KERNEL, Feature.SLEEP}
+    | {Feature.OWN_KERNEL, Feature.SLEEP, Feature.PEERS}
 )
 
 
@@ -130,7 +130,7 @@ class LibvirtDriver:
                     init="the lab's own: the service is its child, and signals have their default effect on it",
                 ),
                 "entropy": "virtio-rng from the host's /dev/urandom, where the guest's kernel has its driver",
-                "network": "QEMU's user mode, restrict=on, forwarded from loopback",
+                "network": "QEMU's user mode, restrict=on (off where guests call their peers), forwarded from loopback",
                 "limits": {
                     "memory": "the guest's own",
                     "swap": "none, as the guest has no swap",
@@ -285,4 +285,4 @@ class LibvirtDriver:
 
 def _without_launch(spec: Spec) -> Spec:
     """What of a spec its media depend on: all but the launch's own labels and nonce, and what only a domain has."""
-    return replace(spec, labels={}, nonce="", cpuset=(), guest_panic=False, guest_clock_offset_s=0)
+    return replace(spec, labels={}, nonce="", peers="", cpuset=(), guest_panic=False, guest_clock_offset_s=0)

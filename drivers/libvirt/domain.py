@@ -285,5 +285,6 @@ def _qemu_arguments(plan: Plan) -> etree._Element:
     device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
     if plan.machine in WITHOUT_PCI:
         device = "virtio-net-device,netdev=lab0"
-    arguments = ("-netdev", f"user,id=lab0,restrict=on,ipv6=off,hostfwd={forward}", "-device", device)
+    restrict = "off" if plan.spec.peers else "on"  # a peer is called by way of this host, as 10.0.2.2
+    arguments = ("-netdev", f"user,id=lab0,restrict={restrict},ipv6=off,hostfwd={forward}", "-device", device)
     return _e(f"{{{QEMU_URI}}}commandline", *(_e(f"{{{QEMU_URI}}}arg", value=argument) for argument in arguments))

@@ -14,11 +14,21 @@ from typing import TYPE_CHECKING
 
 from drivers.libvirt import sleep as sleeping
 from drivers.libvirt.console import STOP_LINE, Console, type_into
-from drivers.libvirt.domain import LABELS_URI, boot_files_of, console_of, endpoint_of, guest_memory_of, labels_of
+from drivers.libvirt.domain import (
+    GUEST_GATEWAY,
+    LABELS_URI,
+    boot_files_of,
+    console_of,
+    endpoint_of,
+    guest_memory_of,
+    labels_of,
+)
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
+from drivers.libvirt.host import USER_MODE, shut_ways
 from lab.errors import CleanupError, DriverError
-from lab.features import GuestMemory, Role, SleepState
+from lab.features import GuestMemory, Place, Role, SleepState
 from lab.host.procs import Process, arguments, table
+from lab.launch import peers
 from lab.launch.asleep import require_offered
 from lab.spec import Endpoint
 
@@ -252,6 +262,15 @@ class LibvirtInstance:
         """QEMU's process: with user-mode networking and the console in a FIFO there is no other."""
         self._remember_process()
         return {self._process.pid: Role.VMM} if self._process is not None and self._process.alive() else {}
+
+    def places(self) -> Sequence[Place]:
+        """The port that its QEMU forwards from the host's loopback; and why there are no other ways."""
+        forwarded = [peers.on_host(USER_MODE, self.endpoint)] if self.endpoint is not None else []
+        return [*forwarded, *(Place(path=path, network="", why=why) for path, why in shut_ways().items())]
+
+    def reach(self, place: Place) -> Place | str:
+        """All that its QEMU reaches, for which 10.0.2.2 is the host's loopback."""
+        return peers.reach_by_nat(place, GUEST_GATEWAY)
 
     def storage(self) -> Mapping[str, Sequence[Path]]:
         """What the guest boots from, which a run's launches share, and its own root disk's overlay and console."""

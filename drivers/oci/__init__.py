@@ -51,7 +51,7 @@ _SANDBOXES = ("runsc", "kata")
 """Runtimes whose first process on this host is a kernel or VMM of the container's own."""
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
-    | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.SLEEP}
+    | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.SLEEP, Feature.PEERS}
 )
 
 

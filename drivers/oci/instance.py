@@ -15,10 +15,11 @@ from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
 from lab.errors import CleanupError, DriverError
-from lab.features import ExecResult, Role, SleepState
+from lab.features import ExecResult, Place, Role, SleepState
 from lab.host import cgroup, procs
 from lab.host.procfs import read_mounts, read_text
 from lab.host.procs import Process
+from lab.launch import peers
 from lab.launch.asleep import await_asleep, require_offered
 from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
@@ -89,6 +90,14 @@ class OciContainer:
     def host_pids(self) -> Mapping[int, Role]:
         """The container's processes: nothing of the runtime's own stays."""
         return {process.pid: Role.SERVICE for process in self._members()}
+
+    def places(self) -> Sequence[Place]:
+        """The host's loopback and a Unix socket: the lab's own service runs in the host's network."""
+        return peers.host_places(self.labels, self.endpoint)
+
+    def reach(self, place: Place) -> Place | str:
+        """All that this host reaches."""
+        return peers.reach_from_host(place)
 
     def storage(self) -> Mapping[str, Sequence[Path]]:
         """The unpacked image, which a run's launches share, and the container's writable layer and bundle."""

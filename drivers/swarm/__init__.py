@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers.dockerapi import cold, daemon, images, ports, surroundings
+from drivers.dockerapi import cold, daemon, images, networks, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, label_filter, reached
 from drivers.dockerapi.connection import Connection
 from drivers.dockerapi.container import Remnant
@@ -30,7 +30,7 @@ _RESTART = {Restart.DEFAULT: None, Restart.BEST: {"Condition": "any", "Delay": 0
 _LOOPBACK = "127.0.0.1"
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.REPLICAS, Feature.RESTART}
-    | {Feature.ENGINE_PIDS, Feature.TICKS, Feature.SLEEP}
+    | {Feature.ENGINE_PIDS, Feature.TICKS, Feature.SLEEP, Feature.PEERS}
 )
 _TICK_S = 0.1
 """The manager takes up what nodes tell of their tasks once in so long (`maxBatchInterval` of moby/swarmkit,
@@ -256,7 +256,7 @@ class SwarmDriver:
             labels=dict(spec.labels),
             mode={"Replicated": {"Replicas": 1}},
             update_config=dict(UPDATE),
-            endpoint_spec={"Ports": [port]} if self._published() else None,
+            endpoint_spec={"Ports": [port]} if self._published() else {"Mode": "dnsrr"} if spec.peers else None,
         )
         return str(made["ID"])
 
@@ -277,8 +277,13 @@ class SwarmDriver:
             "ContainerSpec": container,
             "Resources": {"Limits": limits},
             "Placement": {"Constraints": [f"node.id=={cluster.node_id(self._api())}"]},
+            **({"Networks": self._peers_networks(spec)} if spec.peers else {}),
             **({"RestartPolicy": restart} if restart else {}),
         }
+
+    def _peers_networks(self, spec: Spec) -> Sequence[Mapping[str, str]]:
+        """The default bridge, by which this host reaches the task, and the run's overlay, on which its peers do."""
+        return networks.of_services(networks.provide(self._api(), spec, driver="overlay"))
 
     def _limits(self) -> Rlimits:
         if self._rlimits is None:
@@ -292,7 +297,9 @@ class SwarmDriver:
             for binding in bindings or ():
                 if name.endswith("/tcp") and binding["HostIp"] == _LOOPBACK:
                     return Endpoint(_LOOPBACK, int(binding["HostPort"]))
-        addresses = [one.get("IPAddress") for one in (settings.get("Networks") or {}).values()]
+        # The default bridge first: of an overlay's address this host knows no way.
+        known = sorted((settings.get("Networks") or {}).items(), key=lambda one: one[0] != "bridge")
+        addresses = [one.get("IPAddress") for _, one in known]
         port = (inspected["Config"].get("Labels") or {}).get(_PORT, "")
         return Endpoint(addresses[0], int(port)) if addresses and addresses[0] and port.isdigit() else None
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from drivers.dockerapi import networks
 from drivers.dockerapi.container import Container
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Events
 from drivers.swarm import sleep as sleeping
 from lab.errors import CleanupError, DriverError, LabError
-from lab.features import ExecResult, Role, SleepState
+from lab.features import ExecResult, Place, Role, SleepState
 from lab.host import procs
 from lab.host.procs import Process
 from lab.launch.asleep import require_offered
@@ -85,6 +86,15 @@ class Service:
         if not running:
             raise DriverError(f"no task of service {self.id} runs on this host")
         return running[0].exec(argv, timeout_s=timeout_s)
+
+    def places(self) -> Sequence[Place]:
+        """The address of its newest task on the default bridge, the service's name on its peers' overlay, by dnsrr, and
+        the host-mode port, where there is one. Raises DriverError."""
+        return networks.places(self._newest(), self.labels, self.endpoint, networks.OVERLAY)
+
+    def reach(self, place: Place) -> Place | str:
+        """What is on a network that its newest task is on. Raises DriverError."""
+        return networks.reach(self._newest(), place)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Where the tasks that run answer: one address for each."""
@@ -209,6 +219,15 @@ class Service:
                     return False
                 raise
         return True
+
+    def _newest(self) -> Mapping[str, Any]:
+        """The inspection of the newest task's container that runs. Raises DriverError."""
+        running = self._containers(running=True)
+        if not running:
+            raise DriverError(f"no task of service {self.id} runs on this host")
+        with translated("inspect the task's container"):
+            told: Mapping[str, Any] = self._api.inspect_container(running[0].id)
+        return told
 
     def _containers(self, *, running: bool = False) -> list[Container]:
         """Its tasks' containers on this host, the newest first."""

@@ -37,6 +37,10 @@ _EXPLAINING_WAKE = frozenset(
     {"sleep_s", "answer_s", "clock_late_s", "awake_pss_bytes"}
     | {"asleep_pss_bytes", "asleep_swap_bytes", "asleep_disk_bytes"}
 )
+_EXPLAINING_TALK = frozenset(
+    {"variant_p50_s", "variant_p99_s", "curve_p50_s", "curve_p99_s", "curve_p99_9_s", "first_call_s", "resolve_s"}
+    | {"cpu_per_1000_s", "control_p50_s", "control_p99_s", "caller_late_share", "unserved_calls"}
+)
 EXPLAINING = (
     frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
@@ -49,6 +53,7 @@ EXPLAINING = (
     | _EXPLAINING_SURFACE
     | _EXPLAINING_COLDSTART
     | _EXPLAINING_WAKE
+    | _EXPLAINING_TALK
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 

@@ -299,6 +299,11 @@ class _Bench:
         self._chance = Random(f"{runner.plan.seed} {entrant.target} {iteration} ticks")  # noqa: S311  as above
         self._lock = threading.RLock()
 
+    def others(self) -> Sequence[_Bench]:
+        runner = self._runner
+        beside = [one for one in runner.entrants if one.running and one.driver is not None and one is not self._entrant]
+        return [_Bench(runner, one, self._iteration, self._warmup) for one in beside]
+
     def random(self) -> Random:
         return Random(f"{self._runner.plan.seed} {self._entrant.target} {self._iteration}")  # noqa: S311  as above
 

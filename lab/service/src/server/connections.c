@@ -28,7 +28,7 @@
 #define DRAIN_NS (1 * NS_PER_S)
 #define ACCEPTS_PER_TURN 64
 #define SWEEP_MS 500
-#define LISTENER MAX_CONNECTIONS
+#define LISTENER MAX_CONNECTIONS /* the first of LISTENERS, told by what follows the slots */
 
 enum state { FREE, READING, BODY, WAITING, WRITING, DRAINING };
 
@@ -46,7 +46,7 @@ struct connection {
 static struct connection connections[MAX_CONNECTIONS];
 static const struct launch *launched;
 static const struct handlers *handed;
-static int epoll_fd, listener_fd, active;
+static int epoll_fd, listener_fds[LISTENERS], active;
 static bool listener_paused;
 static uint64_t served_so_far;
 static volatile sig_atomic_t child_ended;
@@ -68,8 +68,10 @@ static void listen_to(struct connection *connection, uint32_t interest)
 
 static void listener_interest(bool on)
 {
-    struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.u32 = LISTENER};
-    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, listener_fd, &event);
+    for (uint32_t i = 0; i < LISTENERS; i++) {
+        struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.u32 = LISTENER + i};
+        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, listener_fds[i], &event); /* -1, where there is none, changes nothing */
+    }
     listener_paused = !on;
 }
 
@@ -235,7 +237,11 @@ int take_over(int slot)
             close(connections[i].fd);
         }
     }
-    close(listener_fd);
+    for (size_t i = 0; i < LISTENERS; i++) {
+        if (listener_fds[i] >= 0) {
+            close(listener_fds[i]);
+        }
+    }
     close(epoll_fd);
     return connections[slot].fd;
 }
@@ -305,7 +311,7 @@ static void add_connection(int fd)
     readable(connection); /* the request is usually there already */
 }
 
-static void accept_connections(void)
+static void accept_connections(int listener_fd)
 {
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(listener_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -378,20 +384,23 @@ static int patience_ms(uint64_t idle_ns, uint64_t quiet_since_ns)
     return left_ms < SWEEP_MS ? (int)left_ms : SWEEP_MS;
 }
 
-int serve(const struct launch *launch, const struct handlers *handlers, int listener, uint64_t idle_ns)
+int serve(const struct launch *launch, const struct handlers *handlers, const int listeners[LISTENERS],
+          uint64_t idle_ns)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = LISTENER};
     struct sigaction action = {.sa_handler = child_signal, .sa_flags = SA_NOCLDSTOP};
     sigset_t blocked, waiting;
     uint64_t swept_ns = 0, quiet_since_ns = clock_ns(CLOCK_MONOTONIC);
 
     launched = launch;
     handed = handlers;
-    listener_fd = listener;
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event) < 0) {
-        complain("epoll", strerror(errno));
-        return 1;
+    for (uint32_t i = 0; i < LISTENERS; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = LISTENER + i};
+        listener_fds[i] = listeners[i];
+        if (epoll_fd < 0 || (listeners[i] >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listeners[i], &event) < 0)) {
+            complain("epoll", strerror(errno));
+            return 1;
+        }
     }
     /* SIGCHLD comes only inside epoll_pwait, so that no child's end is missed between the look and the wait. */
     sigemptyset(&blocked);
@@ -408,8 +417,8 @@ int serve(const struct launch *launch, const struct handlers *handlers, int list
             reap();
         }
         for (int i = 0; i < count; i++) {
-            if (events[i].data.u32 == LISTENER) {
-                accept_connections();
+            if (events[i].data.u32 >= LISTENER) {
+                accept_connections(listener_fds[events[i].data.u32 - LISTENER]);
                 continue;
             }
             struct connection *connection = &connections[events[i].data.u32];

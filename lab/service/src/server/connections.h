@@ -5,6 +5,9 @@
 #include "common/launch.h"
 #include "http/request.h"
 
+/* The network's listening socket, and a Unix one; -1 where there is none. */
+#define LISTENERS 2
+
 /* What the loop is handed, since it knows no endpoint, nor whose children end. */
 struct handlers {
     /* Answers by `respond` or `hand_over`, now or later. */
@@ -21,7 +24,8 @@ struct handlers {
 uint64_t served(void);
 /* Returns 0 once nothing was open or went on for `idle_ns`, where that is not 0: whoever holds the listening socket as
  * well starts it anew. Else it returns only where it cannot serve. */
-int serve(const struct launch *launch, const struct handlers *handlers, int listener, uint64_t idle_ns);
+int serve(const struct launch *launch, const struct handlers *handlers, const int listeners[LISTENERS],
+          uint64_t idle_ns);
 void respond(int slot, int status, const char *headers, const char *json);
 /* Another process answers on this connection; forget it here. */
 void hand_over(int slot);

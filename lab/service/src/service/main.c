@@ -10,6 +10,8 @@
  * Environment:
  *     LAB_PORT     port to listen on; 0 lets the kernel choose; required unless LAB_NETWORK is `none`
  *     LAB_HOST     numeric address to bind, 127.0.0.1 unless given
+ *     LAB_UNIX     also listen at this name in the abstract namespace of Unix sockets (unix(7)), of the same network
+ *                  namespace's processes only
  *     LAB_NONCE    the launch's secret: admits to every endpoint but /healthz; without it they always refuse
  *     LAB_VERSION  given back in an X-Lab-Version header on every answer
  *     LAB_NETWORK  `none`: there is no network but loopback, so listen there, on LAB_PORT or any port
@@ -33,9 +35,11 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #ifndef GRND_INSECURE
@@ -132,6 +136,30 @@ static int listen_at(const char *host, uint16_t port, int *listener)
     return 0;
 }
 
+/* A second socket, in the abstract namespace: it has no file, and so leaves none. -1 where it is not asked for. */
+static int listen_unix(const char *name, int *listener)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(name);
+    *listener = -1;
+    if (length == 0) {
+        return 0;
+    }
+    if (!plain(name) || length >= sizeof address.sun_path) {
+        complain("LAB_UNIX", "must be at most 107 printable characters without spaces");
+        return 2;
+    }
+    memcpy(address.sun_path + 1, name, length);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, BACKLOG) < 0) {
+        complain("LAB_UNIX", strerror(errno));
+        return 1;
+    }
+    *listener = fd;
+    return 0;
+}
+
 /* The listening socket that whoever started this keeps as well; -1 where there is none. */
 static int inherited(void)
 {
@@ -190,7 +218,7 @@ int main(int argc, char **argv)
     }
     const char *idle_text = environment("LAB_IDLE_MS", "0");
     uint64_t idle_ms;
-    int listener = inherited(), failed = 0;
+    int listener = inherited(), unix_listener = -1, failed = 0;
     if (!parse_number(idle_text, strlen(idle_text), MAX_IDLE_MS, &idle_ms) || (idle_ms > 0 && listener < 0)) {
         complain("LAB_IDLE_MS", "must be a number of at most a day, and needs a socket by LISTEN_PID and LISTEN_FDS");
         return 2;
@@ -198,6 +226,7 @@ int main(int argc, char **argv)
     if (listener < 0) {
         failed = listen_at(alone ? "127.0.0.1" : environment("LAB_HOST", "127.0.0.1"), (uint16_t)port, &listener);
     }
+    failed = failed ? failed : listen_unix(environment("LAB_UNIX", ""), &unix_listener);
     if (failed) {
         return failed;
     }
@@ -205,5 +234,5 @@ int main(int argc, char **argv)
     launch.listening_boottime_ns = clock_ns(CLOCK_BOOTTIME);
     tell(&launch, "listening", launch.listening_ns);
     make_token(launch.token, sizeof launch.token);
-    return serve(&launch, &routes, listener, idle_ms * NS_PER_MS);
+    return serve(&launch, &routes, (const int[LISTENERS]){listener, unix_listener}, idle_ms * NS_PER_MS);
 }

@@ -1,6 +1,8 @@
 /* What the service answers. Every endpoint but /healthz asks for the launch's nonce. */
 #include "service/routes.h"
 
+#include "client/call.h"
+#include "client/chain.h"
 #include "endpoints/allocation.h"
 #include "endpoints/facts.h"
 #include "endpoints/work.h"
@@ -52,6 +54,10 @@ static void answer(const struct launch *launch, int slot, const struct request *
                      {"/measure/fsync", "GET", "Allow: GET\r\n", answer_measure_fsync, false},
                      {"/surface/facts", "GET", "Allow: GET\r\n", answer_surface_facts, false},
                      {"/surface/calls", "GET", "Allow: GET\r\n", answer_surface_calls, false},
+                     {"/call", "GET", "Allow: GET\r\n", answer_call, false},
+                     {"/payload", "POST", "Allow: POST\r\n", answer_payload, false},
+                     {"/chain", "GET", "Allow: GET\r\n", answer_chain, false},
+                     {"/chain/next", "POST", "Allow: POST\r\n", answer_chain_next, false},
                      {"/mix", "POST", "Allow: POST\r\n", answer_mix, false},
                      {"/task/start", "POST", "Allow: POST\r\n", answer_task_start, false},
                      {"/task", "GET", "Allow: GET\r\n", answer_task, false}};
