@@ -24,6 +24,10 @@ MOST_CALLS = 5000
 MOST_RATE = 20_000
 MOST_BYTES = 65_536
 TIMEOUT_S = 1.0
+ATTEMPTS = 3
+"""How often calls are begun whose client was late: what others do on this machine passes, and the path's own latency
+has no part in it."""
+
 _OVER_S = 15.0  # the service's own deadline beyond the calls, and what engines take on a busy machine
 
 
@@ -75,6 +79,16 @@ def call(
     except ask.Refused as error:
         raise MeasurementError(f"the caller cannot call: {_said(error)}") from error
     return parse(told)
+
+
+def punctual_call(caller: Session, place: Place, **how: Any) -> Calls:
+    """`call`, and where the caller was itself late, so that nothing was found out, again: `ATTEMPTS` times in all."""
+    found = call(caller, place, **how)
+    for _ in range(ATTEMPTS - 1):
+        if not found.late:
+            break
+        found = call(caller, place, **how)
+    return found
 
 
 def parse(told: Mapping[str, Any]) -> Calls:

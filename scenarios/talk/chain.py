@@ -11,7 +11,7 @@ from lab.figures.series import ABSENT
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.service import ask
-from lab.service.calls import Calls, call, next_in_chain
+from lab.service.calls import Calls, next_in_chain, punctual_call
 from scenarios.talk.pair import emit_quantiles
 from scenarios.talk.sharing import own_port
 
@@ -39,7 +39,7 @@ def measure(bench: Bench, caller: Session, last: Session, *, depth: int, rate: i
 
 def _called(caller: Session, path: str, rate: int, calls: int) -> Calls:
     place = Place(path="own loopback", network="", host="127.0.0.1", port=own_port(caller, caller.spec.port))
-    return call(caller, place, nonce=caller.spec.nonce, rate=rate, count=calls, path=path)
+    return punctual_call(caller, place, nonce=caller.spec.nonce, rate=rate, count=calls, path=path)
 
 
 def _emit(bench: Bench, found: Calls, depth: int, through: str) -> None:

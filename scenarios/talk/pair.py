@@ -13,7 +13,7 @@ from lab.figures.latency import quantile_s
 from lab.figures.series import ABSENT
 from lab.launch.session import Session
 from lab.scenario import Bench
-from lab.service.calls import MOST_CALLS, Calls, call
+from lab.service.calls import MOST_CALLS, Calls, punctual_call
 from scenarios.talk import cost
 
 LIMIT_S = 0.010
@@ -37,7 +37,7 @@ class Cell:
 
 class Pair:
     """`caller` calls `callee`, which is of the target `named` and of the bench `other` where that is another than the
-    caller's, by `place`, one of its places."""
+    caller's, by `place`, one of its places, at `rate` calls a second, which with `slow` is not the declared one."""
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class Pair:
         callee: Session,
         *,
         place: Place,
+        rate: int,
+        slow: bool,
         named: str = "",
         other: Bench | None = None,
     ) -> None:
@@ -53,17 +55,19 @@ class Pair:
         self._caller = caller
         self._callee = callee
         self._asked = place
+        self._rate = rate
+        self._slow = {"rate": str(rate)} if slow else {}
         self._other = other or bench
         self._about = {"path": place.path, **({"callee": named} if named else {})}
 
-    def open(self, rate: int) -> bool:
+    def open(self) -> bool:
         """Make the first call; whether that was answered. Where the path is shut, its reason is kept."""
         place = self._place
         if isinstance(place, str):
             self._absent("call_p50_s", place)
             return False
         try:
-            first = self._call(rate=rate, count=1)
+            first = self._call(rate=self._rate, count=1)
         except MeasurementError as error:
             self._absent("call_p50_s", error.brief)
             return False
@@ -75,24 +79,24 @@ class Pair:
             self._bench.emit("resolve_s", first.resolve_s, "s", **self._about)
         return True
 
-    def base(self, *, rate: int, calls: int) -> None:
+    def base(self, calls: int) -> None:
         """The cell that stands for the path, with what it costs."""
         meter = cost.Meter(self._bench, self._caller, self._other, self._callee)
-        found = self._call(rate=rate, count=calls)
+        found = self._call(rate=self._rate, count=calls)
         taken = meter.taken(found)
         self._bench.emit("caller_late_share", found.late_share, "", **self._about)
         self._bench.emit("unserved_calls", found.unserved, "calls", **self._about)
-        if not self._told("call", found, self._about):
+        if not self._told("call", found, self._about | self._slow):
             return
         for latency_s in filter(math.isfinite, found.latencies_s):
-            self._bench.emit("request_s", latency_s, "s", **self._about)
+            self._bench.emit("request_s", latency_s, "s", **self._about, **self._slow)
         for side, cpu_s in taken.items():
             self._bench.emit("cpu_per_1000_s", cpu_s, "s", side=side, **self._about)
 
-    def variant(self, cell: Cell, *, rate: int, calls: int) -> None:
+    def variant(self, cell: Cell, calls: int) -> None:
         """One cell beside that."""
-        found = self._call(rate=rate, count=calls, fresh=cell.fresh, payload_bytes=cell.payload_bytes)
-        self._told("variant", found, {**self._about, **cell.told})
+        found = self._call(rate=self._rate, count=calls, fresh=cell.fresh, payload_bytes=cell.payload_bytes)
+        self._told("variant", found, {**self._about, **self._slow, **cell.told})
 
     def curve(self, steps: Sequence[tuple[int, int]]) -> None:
         """So many calls at each rate, from the lowest on, up to the first that is not borne."""
@@ -101,7 +105,10 @@ class Pair:
             found = self._call(rate=rate, count=min(count, MOST_CALLS))
             about = {**self._about, "rate": str(rate)}
             if not self._told("curve", found, about, long=True):
-                break  # not what the path bears, but what the caller could find out
+                # Not what the path bears, but what the caller could find out.
+                why = f"at {rate} calls a second the caller's own client was late"
+                self._bench.emit(ABSENT, 1, "", of="highest_rate", why=why, **self._about)
+                return
             p99_s = quantile_s(found.latencies_s, 0.99)
             if found.unserved or isinstance(p99_s, str) or p99_s > LIMIT_S:
                 break
@@ -113,9 +120,17 @@ class Pair:
         assert isinstance(self._caller.instance, Peers)  # noqa: S101  its target has the feature
         return self._caller.instance.reach(self._asked)
 
-    def _call(self, **how: int | bool) -> Calls:
+    def _call(self, *, rate: int, count: int, fresh: bool = False, payload_bytes: int = 0) -> Calls:
         assert isinstance(self._place, Place)  # noqa: S101  it is open
-        return call(self._caller, self._place, nonce=self._callee.spec.nonce, **how)  # type: ignore[arg-type]
+        return punctual_call(
+            self._caller,
+            self._place,
+            nonce=self._callee.spec.nonce,
+            rate=rate,
+            count=count,
+            fresh=fresh,
+            payload_bytes=payload_bytes,
+        )
 
     def _told(self, family: str, found: Calls, about: Mapping[str, str], *, long: bool = False) -> bool:
         if found.late:
