@@ -86,6 +86,9 @@ CALL = "call"
 CALL_CHAIN = ("request", "main", "listening", "handler", "answer")
 """The instants of one call, as its client and the service that answers it see them."""
 
+PATH, CALLEE = "path", "callee"
+"""The dimensions that tell by which way one instance called another, and of which target that was, if another's."""
+
 WAIT_METHOD = "wait_method"
 SERVICE = "service"
 ENGINE = "engine"
@@ -192,6 +195,11 @@ def absences(record: RunRecord) -> dict[tuple[str, str], str]:
         for sample in record.samples
         if sample.metric == ABSENT and not sample.warmup
     }
+
+
+def by_path(about: Mapping[str, str]) -> str:
+    """Of a sample's dimensions those that tell a path between two instances, as `absences` names what it lacks."""
+    return " ".join(f"{key}={about[key]}" for key in (PATH, CALLEE) if key in about)
 
 
 def failures(record: RunRecord, target: str) -> list[LaunchRecord]:

@@ -24,6 +24,8 @@ from lab.show.page import listed as _list
 from lab.show.page import page
 from lab.show.page import table as _table
 from lab.show.page import text as _text
+from lab.show.talk import chart as talk_chart
+from lab.show.talk import table as talk_table
 from lab.store.place import write_whole
 from lab.store.record import Outcome, RunRecord
 
@@ -56,6 +58,7 @@ def render(record: RunRecord) -> str:
         *_lessons(record, claims),
         *_totals(record, rows),
         *_wake(record, rows),
+        *_talk(record, rows),
         *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
         *_calls(record, rows),
@@ -219,6 +222,32 @@ def _wake(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
             yield _chart("awake", awake(rows))
 
 
+def _talk(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    if not talk_table.ways(rows):
+        return
+    yield "<h2>Who calls whom</h2>"
+    yield (
+        "<p>Medians over rounds of a pair's median, and of its p99, in each; from the instant at which a call was "
+        "to leave the caller, on kept connections, without a payload.</p>"
+    )
+    for quantile, title in (("p50", "Median"), ("p99", "p99")):
+        if any(row.metric == f"call_{quantile}_s" for row in rows):
+            yield f"<h3>{title}</h3>"
+            yield _chart(f"matrix-{quantile}", talk_chart.matrix(rows, quantile))
+    cells, costs = talk_table.cells(rows), talk_table.costs(rows)
+    yield _table(cells[0], cells[1:], figures_from=1)
+    yield _table(costs[0], costs[1:], figures_from=1)
+    if shut := talk_table.shut(record):
+        yield _table(["no path", "why"], shut)
+    if any(row.metric == "curve_p50_s" for row in rows):
+        yield "<h2>Latency against rate</h2>"
+        yield (
+            "<p>Medians over rounds, with their 95 % intervals where there are any. A line ends at the first rate that "
+            "was not borne: a p99 above 10 ms, or calls that were not served.</p>"
+        )
+        yield _chart("curve", talk_chart.curve(rows))
+
+
 def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     shown = [row for row in rows if row.metric == density.MARGINAL]
     if not shown:
@@ -258,7 +287,7 @@ def _rest(rows: Sequence[Series]) -> Iterator[str]:
         yield _table(["", "what", *headings], [[title, what, *_figures(row)] for title, what, row in shown])
         if nothing:
             yield f"<p>0 each: {_text(nothing)}.</p>"
-    told = {"phase_s", "lead_s"} | table_memory.GROUPED | calls_table.GROUPED
+    told = {"phase_s", "lead_s"} | table_memory.GROUPED | calls_table.GROUPED | talk_table.GROUPED
     rest = [row for row in rows if row.metric in EXPLAINING and row.metric not in told]
     if rest:
         yield "<h2>And then</h2>"

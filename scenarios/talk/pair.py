@@ -9,6 +9,7 @@ from functools import cached_property
 
 from lab.errors import MeasurementError
 from lab.features import Peers, Place
+from lab.figures import series
 from lab.figures.latency import quantile_s
 from lab.figures.series import ABSENT
 from lab.launch.session import Session
@@ -107,7 +108,7 @@ class Pair:
             if not self._told("curve", found, about, long=True):
                 # Not what the path bears, but what the caller could find out.
                 why = f"at {rate} calls a second the caller's own client was late"
-                self._bench.emit(ABSENT, 1, "", of="highest_rate", why=why, **self._about)
+                self._absent("highest_rate", why)
                 return
             p99_s = quantile_s(found.latencies_s, 0.99)
             if found.unserved or isinstance(p99_s, str) or p99_s > LIMIT_S:
@@ -135,13 +136,13 @@ class Pair:
     def _told(self, family: str, found: Calls, about: Mapping[str, str], *, long: bool = False) -> bool:
         if found.late:
             why = f"the caller's own client was late for {found.late_share:.0%} of them"
-            self._bench.emit(ABSENT, 1, "", of=f"{family}_p50_s", why=why, **about)
+            self._absent(f"{family}_p50_s", why)
             return False
         emit_quantiles(self._bench, found, family, about, long=long)
         return True
 
     def _absent(self, metric: str, why: str) -> None:
-        self._bench.emit(ABSENT, 1, "", of=metric, why=why, **self._about)
+        self._bench.emit(ABSENT, 1, "", of=f"{metric} {series.by_path(self._about)}", why=why, **self._about)
 
 
 def emit_quantiles(bench: Bench, found: Calls, family: str, about: Mapping[str, str], *, long: bool = False) -> None:
@@ -151,7 +152,8 @@ def emit_quantiles(bench: Bench, found: Calls, family: str, about: Mapping[str, 
         if not isinstance(quantile, str):
             bench.emit(f"{family}_{suffix}", quantile, "s", **about)
         elif suffix in _QUANTILES:
-            bench.emit(ABSENT, 1, "", of=f"{family}_{suffix}", why=quantile, **about)
+            where = series.by_path(about)
+            bench.emit(ABSENT, 1, "", of=f"{family}_{suffix} {where}".rstrip(), why=quantile, **about)
 
 
 def _outcomes(found: Calls) -> str:
