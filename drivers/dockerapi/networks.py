@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drivers.dockerapi import images
 from drivers.dockerapi.errors import translated
 from lab.errors import LaunchError
 from lab.features import Place
@@ -25,7 +24,8 @@ def provide(api: Any, spec: Spec, *, driver: str, **settings: Any) -> str:
     """The id of the run's network called `spec.peers`, of that network driver, made unless it is there. Raises
     LaunchError."""
     target = spec.labels.get(_TARGET, "").partition(":")[0]
-    labels = {**images.run_labels(spec.labels), _TARGET: target, _PEERS: spec.peers}
+    of_run = {key: value for key, value in spec.labels.items() if key != "lab.launch"}
+    labels = {**of_run, _TARGET: target, _PEERS: spec.peers}
     wanted = {"label": [f"{key}={labels[key]}" for key in ("lab.run", _TARGET, _PEERS) if key in labels]}
     with translated("make the network of an instance's peers", LaunchError):
         if found := api.networks(filters=wanted):

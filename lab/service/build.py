@@ -33,6 +33,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
         "tasks",
         "endpoints",
         "client",
+        "talk",
         "function",
         "service",
     ),

@@ -20,7 +20,7 @@ from lab.service import ask
 from lab.service.load import LATE_SHARE
 
 MOST_CALLS = 5000
-"""Of one request for calls, as the service bounds them (lab/service/src/client/call.c)."""
+"""Of one request for calls, as the service bounds them (lab/service/src/talk/call.c)."""
 MOST_RATE = 20_000
 MOST_BYTES = 65_536
 TIMEOUT_S = 1.0

@@ -1,8 +1,6 @@
 /* What the service answers. Every endpoint but /healthz asks for the launch's nonce. */
 #include "service/routes.h"
 
-#include "client/call.h"
-#include "client/chain.h"
 #include "endpoints/allocation.h"
 #include "endpoints/facts.h"
 #include "endpoints/work.h"
@@ -11,6 +9,8 @@
 #include "server/children.h"
 #include "surface/calls.h"
 #include "surface/facts.h"
+#include "talk/call.h"
+#include "talk/chain.h"
 #include "tasks/lifecycle.h"
 
 #include <string.h>

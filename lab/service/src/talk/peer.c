@@ -1,8 +1,8 @@
 /* Another instance of the service, as a query names it, and where it is. */
-#include "client/peer.h"
+#include "talk/peer.h"
 
-#include "client/resolve.h"
 #include "common/parse.h"
+#include "talk/resolve.h"
 
 #include <stddef.h>
 #include <string.h>

@@ -1,21 +1,21 @@
 /* A request that goes on through other instances, one behind the other, and comes back the same way.
  *
  *     POST /chain/next?host=A|name=N|unix=U [&port=P] &nonce=..   whom this instance asks from now on
- *     GET /chain                                                  its next one's depth and one more; 1 where it has none
- *     GET /chain?within=D                                         the same D steps in this one process: no other is asked
+ *     GET /chain                                                  its next one's depth and one more; 1 without one
+ *     GET /chain?within=D                                         the same D steps in this process: nobody is asked
  *
- * A step makes the request for the next one, has it read, and makes and reads the answer; within one process the same is
- * done but for the sockets. An instance asks the next one on a connection that it keeps, and waits for it meanwhile, for
- * at most a second: one request is under way at a time, as a chain's latency is to be seen and not its throughput.
+ * A step makes the request for the next one, has it read, and makes and reads the answer; within one process the same
+ * is done but for the sockets. An instance asks the next one on a connection that it keeps, and waits for it meanwhile,
+ * for at most a second: one request is under way at a time, as a chain's latency is to be seen and not its throughput.
  */
-#include "client/chain.h"
+#include "talk/chain.h"
 
-#include "client/peer.h"
 #include "common/json.h"
 #include "common/text.h"
 #include "http/request.h"
 #include "http/response.h"
 #include "server/connections.h"
+#include "talk/peer.h"
 
 #include <errno.h>
 #include <netinet/in.h>

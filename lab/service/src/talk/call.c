@@ -11,14 +11,14 @@
  * itself late by more than `late_after_ns`. `cpu_ns` is the child's own CPU time; `resolve_ns` what asking for the name
  * took.
  */
-#include "client/call.h"
+#include "talk/call.h"
 
-#include "client/peer.h"
 #include "client/schedule.h"
 #include "common/clock.h"
 #include "common/json.h"
 #include "server/children.h"
 #include "server/connections.h"
+#include "talk/peer.h"
 
 #include <signal.h>
 #include <string.h>

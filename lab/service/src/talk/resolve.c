@@ -3,7 +3,7 @@
  * The libc's own resolver is not used: a static binary's would load shared libraries, and its caches and retries would
  * be in the figure.
  */
-#include "client/resolve.h"
+#include "talk/resolve.h"
 
 #include "common/clock.h"
 #include "common/files.h"
