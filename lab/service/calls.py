@@ -35,7 +35,8 @@ _OVER_S = 15.0  # the service's own deadline beyond the calls, and what engines 
 class Calls:
     """What became of calls: each one's seconds from its intended instant to its whole answer, infinite where none of
     2xx came. `took_s` is from the first one's instant to the last one's end, `cpu_s` the calling process's own CPU
-    time, by the caller's clock; `resolve_s` what asking for the callee's name took, 0 where it has an address."""
+    time, by the caller's clock; `resolve_s` what asking for the callee's name took, 0 where it has an address.
+    `waits_s`, where it was asked for, is how long after its intended instant each call's first byte left."""
 
     latencies_s: Sequence[float]
     outcomes: Mapping[str, int]
@@ -43,6 +44,7 @@ class Calls:
     took_s: float
     cpu_s: float
     resolve_s: float
+    waits_s: Sequence[float] = ()
 
     @property
     def unserved(self) -> int:
@@ -64,12 +66,14 @@ def call(
     fresh: bool = False,
     payload_bytes: int = 0,
     path: str = "/healthz",
+    waits: bool = False,
 ) -> Calls:
     """Have the service of `caller` make `count` calls of who is at `place`, `rate` a second; each with `payload_bytes`
     of its own, and with `fresh` on a new connection. `nonce` is the callee's launch's. Raises DriverError, Unsupported;
     MeasurementError where the caller cannot call, with what it says, or where its account is not whole."""
     where = {"host": place.host, "name": place.name, "unix": place.unix, "port": place.port or ""}
     asked = {**where, "nonce": nonce, "rate": rate, "count": count, "fresh": int(fresh), "bytes": payload_bytes}
+    asked |= {"waits": 1} if waits else {}
     # The service takes a query as it stands, without percent signs: none of these has a character that needs any.
     query = urlencode({key: value for key, value in asked.items() if value != ""}, safe="/?=:")
     if path != "/healthz":
@@ -103,6 +107,7 @@ def parse(told: Mapping[str, Any]) -> Calls:
             took_s=int(told["took_ns"]) / 1e9,
             cpu_s=int(told["cpu_ns"]) / 1e9,
             resolve_s=int(told["resolve_ns"]) / 1e9,
+            waits_s=[int(one) / 1e9 for one in told.get("wait_ns", ())],
         )
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise MeasurementError("what the caller told of its calls is not whole", details=repr(error)) from error

@@ -2,8 +2,8 @@
 
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
-The parts: waiting, readiness, docker, qemu, guest, overhead, memory, neighbour, hostkernel, functions, trees,
-figures, nights, alarms.
+The parts: waiting, readiness, docker, qemu, guest, overhead, memory, neighbour, hostkernel, functions, talk,
+trees, figures, nights, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -42,6 +42,8 @@ from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
 from readiness import FULL_GRID, GRID, readiness
 from readiness import PAIRS as READINESS_PAIRS
+from talk_accept import ROUNDS as TALK_ROUNDS
+from talk_accept import talk
 from trees import IMAGES, trees
 from verdict import Verdict, say
 from waiting import waiting
@@ -66,6 +68,7 @@ TITLES = {
     "neighbour": "A busy neighbour on the same CPU, and none",
     "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
     "functions": "A function's cold and warm calls against a separate program (plain HTTP, the docker command)",
+    "talk": "Calls between instances against wrk and sockperf, over the same paths",
     "figures": "Figures from many values: time and memory against pyperf, and against an earlier lab (--earlier)",
     "nights": "The verdict of nights: five made-up years, steps that are sought, this machine's own launches again",
     "trees": "Images made to break out of their tree, and what lies outside of it",
@@ -100,6 +103,7 @@ def main() -> int:
         "neighbour": lambda: neighbour(options.pairs or NEIGHBOUR_ROUNDS),
         "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
         "functions": lambda: functions(options.pairs or FUNCTION_PAIRS, chance),
+        "talk": lambda: talk(options.pairs or TALK_ROUNDS, chance),
         "figures": lambda: figures(options.earlier),
         "nights": lambda: nights(options.pairs or YEARS),
         "trees": lambda: trees(options.pairs or IMAGES),

@@ -31,7 +31,7 @@ enum outcome {
 };
 
 struct record {
-    uint64_t sent_ns, done_ns; /* 0: never */
+    uint64_t begun_ns, sent_ns, done_ns; /* just before its first byte left, and after its last; 0: never */
     int16_t status;
     bool late;       /* the client itself was late at some time between the request's instant and its end */
     uint8_t version; /* an index into the names of versions seen; 0 is none */

@@ -92,6 +92,9 @@ static void watch_for(struct connection *connection, int operation, uint32_t int
 
 static void send_request(struct connection *connection)
 {
+    if (connection->sent == 0) {
+        records[connection->request].begun_ns = clock_ns(CLOCK_MONOTONIC);
+    }
     while (connection->sent < plan->request_length) {
         ssize_t sent = send(connection->fd, plan->request + connection->sent, plan->request_length - connection->sent,
                             MSG_NOSIGNAL);

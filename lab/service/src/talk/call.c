@@ -10,6 +10,7 @@
  * where none of 2xx came; `outcomes` counts the others by name. `late` counts the calls during which this client was
  * itself late by more than `late_after_ns`. `cpu_ns` is the child's own CPU time; `resolve_ns` what asking for the name
  * took.
+ * With `waits=1`, of at most 2,500 calls, `wait_ns` has for each how long after its intended instant its first byte left.
  */
 #include "talk/call.h"
 
@@ -25,6 +26,7 @@
 #include <sys/mman.h>
 
 #define MAX_CALLS 5000 /* whose latencies fit into one answer */
+#define MAX_WAITS 2500
 #define MAX_RATE 20000
 #define MAX_BYTES 65536 /* what a service takes as a body */
 #define MAX_MS 5000
@@ -38,7 +40,7 @@
 static struct {
     struct peer peer;
     struct plan plan;
-    uint64_t bytes;
+    uint64_t bytes, waits;
     char path[MAX_PATH];
 } asked;
 
@@ -134,6 +136,15 @@ static int call(struct text *json, uint64_t argument)
         }
     }
     text_add(json, "]");
+    if (asked.waits) {
+        json_key(json, "wait_ns");
+        for (uint64_t i = 0; i < plan->count; i++) {
+            uint64_t due = intended_ns(plan, start_ns, i);
+            text_add(json, i ? "," : "[");
+            text_number(json, records[i].begun_ns > due ? records[i].begun_ns - due : 0);
+        }
+        text_add(json, "]");
+    }
     json_number(json, "late", late);
     json_number(json, "took_ns", ready_ns > start_ns ? ready_ns - start_ns : 0);
     json_number(json, "cpu_ns", clock_ns(CLOCK_PROCESS_CPUTIME_ID));
@@ -155,6 +166,9 @@ static const char *read_plan(const struct request *request, uint64_t *seconds)
     if (!read_number(request, "fresh", 1, 0, &fresh) || !read_number(request, "bytes", MAX_BYTES, 0, &asked.bytes) ||
         !read_number(request, "timeout_ms", MAX_MS, 1000, &timeout_ms) || timeout_ms == 0) {
         return "fresh is 0 or 1, bytes at most 65536, timeout_ms from 1 to 5000";
+    }
+    if (!read_number(request, "waits", 1, 0, &asked.waits) || (asked.waits && plan->count > MAX_WAITS)) {
+        return "waits is 0 or 1, and told of at most 2500 calls";
     }
     if (!read_word(request, "path", asked.path, sizeof asked.path) || (asked.path[0] && asked.path[0] != '/')) {
         return "path must begin with a slash";
