@@ -20,6 +20,7 @@ from lab.features import (
     HasGuestMemory,
     Invoked,
     OnThisHost,
+    Peers,
     Replicates,
     Role,
     Sleeps,
@@ -35,6 +36,7 @@ OF_INSTANCE: Mapping[Feature, Any] = {
     Feature.REPLICAS: Replicates,
     Feature.FUNCTION: Invoked,
     Feature.SLEEP: Sleeps,
+    Feature.PEERS: Peers,
 }
 OF_DRIVER: Mapping[Feature, Any] = {
     Feature.ENGINE_PIDS: EngineOnThisHost,

@@ -7,9 +7,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from raw_server import serving
@@ -164,3 +165,47 @@ def _module(load: object, name: str) -> ModuleType:
     found = load(name)
     assert isinstance(found, ModuleType)
     return found
+
+
+WRK_PRINTED = """Running 2s test @ http://127.0.0.1:8080/healthz
+  1 threads and 1 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    61.32us   20.11us 512.00us   88.11%
+  Latency Distribution
+     50%   52.00us
+     75%   61.00us
+     90%   80.00us
+     99%    1.52ms
+  365 requests in 2.00s, 60.03KB read
+"""
+SOCKPERF_PRINTED = """sockperf: ====> avg-latency=21.377 (std-dev=5.166)
+sockperf: Summary: Latency is 21.377 usec
+sockperf: ---> percentile 99.000 =   40.120
+sockperf: ---> percentile 50.000 =   20.500
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "printed", "figure_s", "factor"),
+    [
+        # The whole round trip; of its percentiles the median alone, since the others hold samples that it made up.
+        ("WRK", WRK_PRINTED, 52e-6, 1.0),
+        ("WRK", WRK_PRINTED.replace("52.00us", "1.25ms"), 1.25e-3, 1.0),
+        # Half the round trip, which --full-rtt would make whole.
+        ("SOCKPERF", SOCKPERF_PRINTED, 20.5e-6, 2.0),
+    ],
+)
+def test_of_each_tool_one_figure_is_compared_by_its_factor(
+    load: Callable[[str], Any], name: str, printed: str, figure_s: float, factor: float
+) -> None:
+    tools = load("outside_tools")
+    tool = getattr(tools, name)
+    assert tool.factor == factor
+    assert tool.seconds(printed) == pytest.approx(figure_s * factor)
+    assert {one.name for one in tools.TOOLS} == {"wrk", "sockperf"}  # each has its row above
+
+
+def test_a_tool_that_prints_something_else_is_no_figure(load: Callable[[str], Any]) -> None:
+    tools = load("outside_tools")
+    with pytest.raises(load("programs").ProgramFailed, match="did not print"):
+        tools.WRK.seconds("Socket errors: connect 1\n")
