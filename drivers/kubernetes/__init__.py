@@ -101,7 +101,7 @@ class KubernetesDriver:
         with translated("tell its version", DriverUnavailable):
             version = api.call(api.version.get_code)
             handler = self._handler(api)
-        features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS}
+        features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS, Feature.PEERS}
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
         features |= {Feature.REPLICAS, Feature.SLEEP} if self._variant == _DEPLOYMENT else set()
         features |= {Feature.CLUSTER} if found.cluster else set()

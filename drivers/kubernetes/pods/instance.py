@@ -16,9 +16,10 @@ from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.objects import manifests
 from drivers.kubernetes.objects.manifests import CONTAINER, GRACE_S, INSTANCE, Form
 from drivers.kubernetes.objects.status import pod_verdict
-from drivers.kubernetes.pods import processes
+from drivers.kubernetes.pods import peers, processes
 from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Role, SleepState
+from lab.features import Place as Address
 from lab.host import procs
 from lab.host.procs import Process
 from lab.launch.asleep import require_offered
@@ -79,6 +80,17 @@ class Pod:
         return run_in_pod(
             self._place.api, self._place.namespace, self._place.name, CONTAINER, argv, timeout_s=timeout_s
         )
+
+    def places(self) -> Sequence[Address]:
+        """Its own address, and its Service's name, where it has one. Raises DriverError."""
+        place = self._place
+        with translated("read the pod"):
+            pod = place.api.found(place.api.core.read_namespaced_pod, place.name, place.namespace)
+            return peers.places(place.api, place.namespace, [pod] if pod else [], place.name * place.has_service)
+
+    def reach(self, place: Address) -> Address | str:
+        """All of its cluster."""
+        return peers.reach(place)
 
     def host_pids(self) -> Mapping[int, Role]:
         """The pod's processes, its pause and its shim; empty where they are not this host's, or it does not run."""
@@ -229,6 +241,16 @@ class Deployment:
         return run_in_pod(
             self._place.api, self._place.namespace, pods[0]["metadata"]["name"], CONTAINER, argv, timeout_s=timeout_s
         )
+
+    def places(self) -> Sequence[Address]:
+        """The address of its first pod, and its Service's name. Raises DriverError."""
+        place = self._place
+        with translated("list the pods"):
+            return peers.places(place.api, place.namespace, self._pods(), place.name * place.has_service)
+
+    def reach(self, place: Address) -> Address | str:
+        """All of its cluster."""
+        return peers.reach(place)
 
     def host_pids(self) -> Mapping[int, Role]:
         """As a pod's, of all its pods."""

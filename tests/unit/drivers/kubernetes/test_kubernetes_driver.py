@@ -14,8 +14,9 @@ from drivers.kubernetes import KubernetesDriver
 from drivers.kubernetes.objects.labels import labels_of
 from lab.driver import Context, Driver
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
-from lab.features import EngineOnThisHost, Feature, Replicates, Sleeps, SleepState
+from lab.features import EngineOnThisHost, Feature, Peers, Replicates, Sleeps, SleepState
 from lab.host.ownership import Owner
+from lab.launch.peers import on_host
 from lab.launch.session import Session
 from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Spec
@@ -65,7 +66,7 @@ def test_info_tells_the_cluster_and_the_route(make: Make) -> None:
     assert (info.engine, info.version) == ("Kubernetes", "1.28.0")
     assert info.qualifiers["route"] == "host-port"
     here = {Feature.HOST_PIDS, Feature.ENGINE_PIDS, Feature.CLUSTER}
-    assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS} | here
+    assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS, Feature.PEERS} | here
     assert info.facts["tick_s"] == 1.0 and info.qualifiers["clock"] == "1 s tick"
     assert json.loads(json.dumps(dict(info.facts)))["cluster"]["node_image"] == "kindest/node:v1.28.0"
 
@@ -150,6 +151,25 @@ def test_a_deployment_goes_through_its_service_and_scales_and_updates(make: Make
         session.stop()
         assert not stub.listed("pods")
     assert not stub.listed("deployments") and not stub.listed("services")
+
+
+def test_a_pod_is_called_by_its_address_and_a_deployment_by_its_service_too(make: Make, stub: Any) -> None:
+    with launched(make(), spec(peers="talk")) as session:
+        pod = session.instance
+        assert isinstance(pod, Peers)
+        address, shut = pod.places()
+        assert (address.path, address.host, address.port) == ("pod address", "10.244.0.7", 8080)
+        assert (shut.path, "kubernetes:deployment" in shut.why) == ("service", True)
+        assert pod.reach(address) is address
+        assert "network namespace of its own" in str(pod.reach(on_host("loopback", Endpoint("127.0.0.1", 1))))
+    with launched(make("deployment"), spec(peers="talk")) as session:
+        deployment = session.instance
+        assert isinstance(deployment, Peers)
+        address, service = deployment.places()
+        assert address.host == "10.244.0.7"
+        namespace, _, name = deployment.id.partition("/")
+        assert (service.name, service.port) == (f"{name}.{namespace}.svc.cluster.local", 8080)
+        assert deployment.reach(service) is service
 
 
 def test_a_deployment_sleeps_at_zero_and_wakes_at_the_same_address(make: Make, stub: Any) -> None:
