@@ -10,7 +10,7 @@ from typing import Any
 from lab import units
 from lab.figures import stats
 from lab.figures.series import CALLEE, PATH, Series
-from lab.show.talk.table import ways
+from lab.show.talk.table import chosen, ways
 
 _INK = "#1c2330"
 _AROUND_PX, _ROW_PX = 150, 44
@@ -29,8 +29,7 @@ def matrix(rows: Sequence[Series], quantile: str) -> Any:
     shown = [row for row in rows if row.metric == f"call_{quantile}_s"]
     callers = list(dict.fromkeys(way.label for way in ways(rows)))
     columns = list(dict.fromkeys(_column(row) for row in shown))
-    found = {(row.label, _column(row)): stats.estimate(row.values) for row in shown}
-    grid = [[found.get((caller, column)) for column in columns] for caller in callers]
+    grid = [[_estimate(shown, caller, column) for column in columns] for caller in callers]
     figure = go.Figure(
         go.Heatmap(
             x=[_plain(column) for column in columns],
@@ -105,6 +104,12 @@ def curve(rows: Sequence[Series]) -> Any:
         legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
     )
     return figure
+
+
+def _estimate(rows: Sequence[Series], caller: str, column: str) -> stats.Estimate | None:
+    mine = [row for row in rows if (row.label, _column(row)) == (caller, column)]
+    row = chosen(mine, mine[0].metric) if mine else None
+    return stats.estimate(row.values) if row else None
 
 
 def _column(row: Series) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import RenderableType
@@ -24,8 +24,6 @@ GROUPED = frozenset(
     | {"first_call_s", "resolve_s", "cpu_per_1000_s"}
 )
 """What is in these tables and charts, and in no list of what is left."""
-
-_PARTS = {"call_p50_s": BASE, "call_p99_s": BASE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +83,17 @@ def costs(rows: Sequence[Series]) -> list[list[str]]:
 def shut(record: RunRecord) -> list[list[str]]:
     """A row for each path that cannot be, with the reason."""
     labels = {target.target: series.label(target) for target in record.targets}
+    opened = {
+        (sample.target, sample.dimensions.get(PATH), sample.dimensions.get(CALLEE))
+        for sample in record.samples
+        if sample.metric == "first_call_s"
+    }
     found: dict[tuple[str, str], str] = {}
     for sample in record.samples:
         told = sample.dimensions
-        if sample.metric == ABSENT and not sample.warmup and told.get("of", "").startswith("call_p50_s path="):
+        if sample.metric != ABSENT or sample.warmup or not told.get("of", "").startswith("call_p50_s path="):
+            continue
+        if (sample.target, told.get(PATH), told.get(CALLEE)) not in opened:
             callee = f" to {told[CALLEE]}" if CALLEE in told else ""
             found[labels.get(sample.target, sample.target), told[PATH] + callee] = told.get("why", "")
     return [[f"{label}\n{path}", why] for (label, path), why in found.items()]
@@ -114,10 +119,14 @@ def _kib(payload: str) -> int:
 
 def _cell(rows: Sequence[Series], kind: tuple[str, str]) -> str:
     family = "call" if kind == BASE else "variant"
-    found: Mapping[str, Series] = {
-        row.metric: row for row in rows if row.metric.startswith(f"{family}_p") and _kind(row) == kind
-    }
-    return "\n".join(_median(found.get(f"{family}_{which}_s")) for which in ("p50", "p99"))
+    found = [row for row in rows if _kind(row) == kind]
+    return "\n".join(_median(chosen(found, f"{family}_{which}_s")) for which in ("p50", "p99"))
+
+
+def chosen(rows: Sequence[Series], metric: str) -> Series | None:
+    """Of rows of one cell the one at the declared rate, else the one that was measured most often."""
+    found = [row for row in rows if row.metric == metric]
+    return max(found, key=lambda row: ("rate" not in row.dimensions, len(row.values)), default=None)
 
 
 def _median(row: Series | None) -> str:

@@ -127,6 +127,7 @@ def test_a_guest_that_ends_is_gone_and_reachable_from_loopback_alone() -> None:
     assert [tree.findtext(name) for name in ("on_poweroff", "on_reboot", "on_crash")] == ["destroy"] * 3
     network = arguments(tree)[1]
     assert network == "user,id=lab0,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:4711-:80"
+    assert arguments(root(plan(spec=Spec(port=80, peers="talk"))))[1].startswith("user,id=lab0,restrict=off,ipv6=off,")
     assert endpoint_of(domain_xml(plan())) == Endpoint("127.0.0.1", 4711)
     assert console_of(domain_xml(plan())) == Path("/r/console")
     assert endpoint_of("<domain/>") is None and console_of("<domain/>") is None

@@ -147,9 +147,15 @@ def test_a_caller_that_cannot_keep_up_is_asked_for_less_and_says_so(measured: Ca
 
 
 def test_a_caller_that_is_always_late_has_no_round(measured: Callable[..., FakeBench]) -> None:
-    bench = measured(lambda how: calls(0.004, how["count"], late=0.5))
-    assert "late for 50%" in bench.absent()["call_p50_s"]
+    bench = measured(lambda how: calls(0.004, how["count"], late=1.0))
+    assert "late for 100%" in bench.absent()["call_p50_s"]
     assert not bench.found("call_p50_s") and not bench.found("first_call_s")
+
+
+def test_a_caller_that_others_held_up_is_asked_for_nothing_slower(measured: Callable[..., FakeBench]) -> None:
+    bench = measured(lambda how: calls(0.0001, how["count"], late=0.2 if how["rate"] == 250 else 0.0))
+    assert "late for 20%" in bench.absent()["call_p50_s"]
+    assert not bench.found("call_p50_s")
 
 
 def test_a_first_call_without_an_answer_shuts_the_path(measured: Callable[..., FakeBench]) -> None:
