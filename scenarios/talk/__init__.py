@@ -98,7 +98,7 @@ class Talk:
 
     @property
     def at_once(self) -> int:
-        return max(2, self.depth)
+        return max(2, self.depth, 3 * self.across)  # a callee of another target's beside both
 
     @property
     def likely_s_per_round(self) -> float:

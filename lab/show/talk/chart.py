@@ -16,6 +16,7 @@ _INK = "#1c2330"
 _AROUND_PX, _ROW_PX = 150, 44
 _CURVES_PX = 420
 _QUANTILES = {"p50": "solid", "p99": "dash", "p99_9": "dot"}
+_DECADES_S = {1e-5: "10 µs", 1e-4: "100 µs", 1e-3: "1 ms", 1e-2: "10 ms", 1e-1: "100 ms", 1.0: "1 s"}
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#44506a")
 """Told apart also by those who see fewer colours (Okabe and Ito)."""
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "hourglass")
@@ -99,8 +100,19 @@ def curve(rows: Sequence[Series]) -> Any:
         height=_CURVES_PX + 9 * len(figure.data),
         margin={"l": 10, "r": 20, "t": 20, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13, "color": _INK},
-        xaxis={"title": "calls a second", "type": "log", "fixedrange": True, "dtick": "D2"},
-        yaxis={"title": "s", "type": "log", "automargin": True, "fixedrange": True, "dtick": 1},
+        xaxis={
+            "title": "calls a second",
+            "type": "log",
+            "fixedrange": True,
+            "tickvals": sorted({rate for line in figure.data for rate in line.x}),
+        },
+        yaxis={
+            "type": "log",
+            "automargin": True,
+            "fixedrange": True,
+            "tickvals": list(_DECADES_S),
+            "ticktext": list(_DECADES_S.values()),
+        },
         legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
     )
     return figure

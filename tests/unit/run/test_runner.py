@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,23 @@ def test_chance_within_a_round_is_the_seeds_and_each_rounds_and_targets_own(
     first, second, other = drawn[:9], drawn[9:18], drawn[18:]
     assert first == second
     assert len({*first, *other}) == 18
+
+
+def test_launches_by_others_are_theirs_and_what_is_found_belongs_to_who_found_it(
+    store: Store, drivers: dict[str, Driver]
+) -> None:
+    class Visiting(Boot):
+        def measure(self, bench: Bench) -> None:
+            for other in bench.others():
+                with other.session() as session:
+                    bench.emit("visited_s", 1.0, "s", of=session.spec.labels["lab.target"])
+
+    a_run(store, drivers, Plan(rounds=1, warmup=0), Watcher(), scenario=Visiting()).execute()
+    record = store.load("r1")
+    visits = {(sample.target, sample.dimensions["of"]) for sample in record.samples}
+    assert visits == {(one, other) for one in "abc" for other in "abc" if one != other}
+    assert Counter(launch.target for launch in record.launches) == {"a": 2, "b": 2, "c": 2}
+    assert not [left for driver in drivers.values() for left in driver.list_instances({})]
 
 
 def test_each_round_runs_every_target_once_in_a_shuffled_stored_order(store: Store, drivers: dict[str, Driver]) -> None:
