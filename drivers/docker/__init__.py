@@ -90,11 +90,12 @@ class DockerDriver:
         rootless = any(one.startswith("rootless") for one in security)
         features = {Feature.MARKER, Feature.EXEC, Feature.RESTART, Feature.SLEEP}
         features |= {Feature.NETWORK} if self._network != "none" else set()
-        features |= {Feature.PEERS} if self._network != "none" and self._local else set()
         features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS} if self._local else set()
         features |= {Feature.PINNING} if told.get("CPUSet") else set()
         features |= {Feature.COLD, Feature.STORAGE} if self._local and told.get("Driver") == "overlay2" else set()
         podman = is_podman(self._api())
+        # Podman's default network has another name and no bridge that `drivers.dockerapi.networks` knows.
+        features |= {Feature.PEERS} if self._network != "none" and self._local and not podman else set()
         isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
         return Info(
             engine="Podman, by Docker's API" if podman else "Docker",
