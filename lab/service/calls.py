@@ -82,6 +82,8 @@ def call(
         told = ask.get(caller, f"/call?{query}", timeout_s=count / rate + TIMEOUT_S + _OVER_S)
     except ask.Refused as error:
         raise MeasurementError(f"the caller cannot call: {_said(error)}") from error
+    except DriverError as error:  # whose words have the query, and with it the callee's nonce
+        raise DriverError(error.brief.replace(f"?{query}", ""), details=error.details) from error
     return parse(told)
 
 
