@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from lab.errors import BadInput, MeasurementError
+from lab.errors import BadInput, DriverError, MeasurementError
 from lab.features import Place
+from lab.launch.session import Session
 from lab.registry import make_scenario
 from lab.scenario import Bench
-from lab.service.calls import Calls, parse
+from lab.service.calls import Calls, call, parse
 from lab.spec import Spec
 from scenarios.surface.inside import Host, Inside
 from scenarios.talk import Talk, sharing
@@ -216,3 +217,13 @@ def test_what_a_pair_shares_is_told_by_kernel_and_namespaces() -> None:
     assert sharing.shared(one, inside("boot", net="net:[3]", pid="pid:[2]")) == "kernel"
     assert sharing.shared(one, inside("other", net="net:[1]", pid="pid:[1]")).startswith("no kernel")
     assert sharing.shared(one, inside("")) == "not told"
+
+
+def test_a_caller_that_does_not_answer_is_told_without_the_callees_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_session: Any, path: str, **_: Any) -> None:
+        raise DriverError(f"the service did not answer GET {path}: timed out")
+
+    monkeypatch.setattr("lab.service.ask.get", silent)
+    with pytest.raises(DriverError) as told:
+        call(cast("Session", None), OPEN, nonce="5eed", rate=10, count=1)
+    assert str(told.value) == "the service did not answer GET /call: timed out"
