@@ -89,6 +89,9 @@ CALL_CHAIN = ("request", "main", "listening", "handler", "answer")
 PATH, CALLEE = "path", "callee"
 """The dimensions that tell by which way one instance called another, and of which target that was, if another's."""
 
+SHARED = "what the pair shares"
+"""The fact that tells of both sides of a call; for a callee of another target followed by `with` and that target."""
+
 WAIT_METHOD = "wait_method"
 SERVICE = "service"
 ENGINE = "engine"

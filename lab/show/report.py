@@ -235,7 +235,9 @@ def _talk(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
             yield f"<h3>{title}</h3>"
             yield _chart(f"matrix-{quantile}", talk_chart.matrix(rows, quantile))
     cells, costs = talk_table.cells(rows), talk_table.costs(rows)
-    yield _table(cells[0], cells[1:], figures_from=1)
+    shared = talk_table.shares(record, rows)
+    body = [[*row, said] for row, said in zip(cells[1:], shared, strict=True)]
+    yield _table([*cells[0], "shares"], body, figures_from=1)
     yield _table(costs[0], costs[1:], figures_from=1)
     if shut := talk_table.shut(record):
         yield _table(["no path", "why"], shut)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lab.figures.evidence import Seen, tell
+from lab.figures.series import SHARED
 from lab.launch.session import Session
 from lab.scenario import Bench
 from scenarios.surface.inside import NAMESPACES, Host, Inside, look_at_itself
-
-SHARED = "what the pair shares"
 
 
 def tell_shared(bench: Bench, caller: Session, callee: Session, named: str) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lab import units
 from lab.figures import series, stats
-from lab.figures.series import ABSENT, CALLEE, PATH, Series
+from lab.figures.series import ABSENT, CALLEE, FACT, PATH, SHARED, Series
 from lab.show.terminal import printable
 from lab.store.record import RunRecord
 
@@ -78,6 +78,16 @@ def costs(rows: Sequence[Series]) -> list[list[str]]:
         first = [next((row for row in mine if row.metric == metric), None) for metric in ("first_call_s", "resolve_s")]
         grid.append([way.said, *map(_median, first), *(_median(by_side.get(side)) for side in SIDES)])
     return grid
+
+
+def shares(record: RunRecord, rows: Sequence[Series]) -> list[str]:
+    """Of each path, in the order of `ways`, what both sides share, as the scenario found it; empty where it did not."""
+    told = {}
+    for sample in record.samples:
+        probe = sample.dimensions.get("probe", "")
+        if sample.metric == FACT and probe.startswith(SHARED):
+            told[sample.target, probe.removeprefix(SHARED).removeprefix(" with ")] = sample.dimensions["said"]
+    return [told.get((way.target, way.callee), "") for way in ways(rows)]
 
 
 def shut(record: RunRecord) -> list[list[str]]:

@@ -43,6 +43,8 @@ def record(make_record: Make) -> RunRecord:
         *samples("docker", "first_call_s", 0.001, path="bridge"),
         *samples("docker", "absent", 1, "", of="call_p50_s path=bridge", path="bridge", why="late in some rounds"),
         *samples("docker", "call_p50_s", 200e-6, path="bridge", callee="process"),
+        *samples("docker", "fact", 1, "", probe="what the pair shares", said="kernel", seen="inside"),
+        *samples("docker", "fact", 1, "", probe="what the pair shares with process", said="a kernel", seen="inside"),
         *samples("docker", "resolve_s", 0.002, path="named network"),
         *samples("docker", "first_call_s", 0.003, path="named network"),
         *samples(
@@ -64,6 +66,10 @@ def test_a_first_call_and_the_cpu_time_stand_by_side(record: RunRecord) -> None:
     assert grid[0][1:] == ["first", "name", "caller", "callee", "helpers", "engine"]
     assert grid[1][1:] == ["300 µs", "-", "20.0 ms", "-", "-", "-"]
     assert grid[4][1:3] == ["3.00 ms", "2.00 ms"]
+
+
+def test_what_a_pair_shares_stands_beside_its_latency(record: RunRecord) -> None:
+    assert table.shares(record, series_of(record)) == ["", "kernel", "a kernel", "kernel"]
 
 
 def test_a_shut_path_is_told_with_its_reason(record: RunRecord) -> None:
