@@ -58,13 +58,26 @@ SOCKPERF = Tool(
 TOOLS = (WRK, SOCKPERF)
 
 _PACED = "function delay()\n  return {ms}\nend\n"
+_BODY = 'wrk.method = "POST"\nwrk.body = string.rep("x", {body_bytes})\n'
 
 
-def wrk(url: str, *, rate: int, seconds: int, script: Path, within: int | None = None) -> float:
-    """The median round trip in seconds of GETs of `url` on one connection, each some 1/`rate` after the answer before;
-    in the network namespace of the process `within`, if any. Raises ProgramFailed."""
-    script.write_text(_PACED.format(ms=max(1, round(1000 / rate))))
-    command = ["wrk", "-t1", "-c1", f"-d{seconds}s", "--timeout", "5s", "--latency", "-s", str(script), url]
+def wrk(
+    url: str,
+    *,
+    rate: int,
+    seconds: int,
+    script: Path,
+    within: int | None = None,
+    body_bytes: int = 0,
+    nonce: str = "",
+) -> float:
+    """The median round trip in seconds of requests of `url` on one connection, each some 1/`rate` after the answer
+    before: GET, or with `body_bytes` POST. In the network namespace of the process `within`, if any. Raises
+    ProgramFailed."""
+    body = _BODY.format(body_bytes=body_bytes) if body_bytes else ""
+    script.write_text(body + _PACED.format(ms=max(1, round(1000 / rate))))
+    named = ["-H", f"X-Lab-Nonce: {nonce}"] if nonce else []
+    command = ["wrk", "-t1", "-c1", f"-d{seconds}s", "--timeout", "5s", "--latency", *named, "-s", str(script), url]
     inside = ["nsenter", "--target", str(within), "--net"] if within else []
     return WRK.seconds(_run([*inside, *command], seconds + ENDING_S))
 

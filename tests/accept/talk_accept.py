@@ -27,6 +27,7 @@ TARGETS = {"process": ("loopback",), "docker": ("bridge",), "docker:host": ("loo
 RATE = 200
 SECONDS = 2
 MESSAGE_BYTES = 128
+PAYLOAD_BYTES = 65_536
 ROUNDS = 12
 
 
@@ -73,16 +74,22 @@ def _round(side: LabSide, one: Prepared, chance: random.Random) -> dict[str, tup
             if place.path not in TARGETS[one.target] or isinstance(reached, str):
                 continue
             inside = _network_of(caller) if place.path == "bridge" else None
-            url = f"http://{reached.host}:{reached.port}/healthz"
+            url = f"http://{reached.host}:{reached.port}"
             script = side.context.run_dir / "paced.lua"
-
-            by_wrk = partial(wrk, url, rate=RATE, seconds=SECONDS, script=script, within=inside)
-            others: dict[str, Callable[[], float]] = {f"{one.target} {place.path}, wrk": by_wrk}
+            by_wrk = partial(wrk, rate=RATE, seconds=SECONDS, script=script, within=inside, nonce=callee.spec.nonce)
+            others: dict[str, tuple[int, Callable[[], float]]] = {
+                f"{one.target} {place.path}, wrk": (0, partial(by_wrk, f"{url}/healthz")),
+                f"{one.target} {place.path}, {PAYLOAD_BYTES // 1024} KiB, wrk": (
+                    PAYLOAD_BYTES,
+                    partial(by_wrk, f"{url}/payload", body_bytes=PAYLOAD_BYTES),
+                ),
+            }
             if one.target == "process":
-                others["process loopback, sockperf"] = _by_sockperf
-            for name, other in others.items():
+                others["process loopback, sockperf"] = (0, _by_sockperf)
+            for name, (payload_bytes, other) in others.items():
                 try:
-                    found[name] = _paired(chance, partial(_ours, caller, callee, reached), other)
+                    ours = partial(_ours, caller, callee, reached, payload_bytes)
+                    found[name] = _paired(chance, ours, other)
                 except MeasurementError as error:
                     say(f"  {name}: a round left out: {error.brief}")
     return found
@@ -96,8 +103,16 @@ def _paired(chance: random.Random, ours: Callable[[], float], theirs: Callable[[
     return ours(), second
 
 
-def _ours(caller: Session, callee: Session, place: Place) -> float:
-    found = call(caller, place, nonce=callee.spec.nonce, rate=RATE, count=RATE * SECONDS, waits=True)
+def _ours(caller: Session, callee: Session, place: Place, payload_bytes: int) -> float:
+    found = call(
+        caller,
+        place,
+        nonce=callee.spec.nonce,
+        rate=RATE,
+        count=RATE * SECONDS,
+        payload_bytes=payload_bytes,
+        waits=True,
+    )
     if found.unserved:
         raise MeasurementError(f"{found.unserved} calls were not served")
     return statistics.median(b - a for a, b in zip(found.waits_s, found.latencies_s, strict=True))
