@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -146,6 +147,18 @@ def partial(cache: Path, name: str, *, what: str = "", needs_bytes: int = 0) -> 
             yield path
         finally:
             _remove(path)
+
+
+def resumable(cache: Path, name: str) -> Path:
+    """A path below `cache`, of this process's own, for a file that is worth going on with: it is the caller's to
+    remove. What a dead process left under the same `name` is taken over, and what nobody takes, `run_dirs` lists."""
+    folder = partial_folder(cache)
+    path = folder / f"{_maker()}-{name}"
+    for left in sorted(folder.glob(f"*-{glob.escape(name)}")):
+        if left != path and not path.exists() and _is_of_the_dead(left):
+            with contextlib.suppress(FileNotFoundError):  # another has just taken it over
+                left.rename(path)
+    return path
 
 
 def partial_folder(cache: Path) -> Path:
