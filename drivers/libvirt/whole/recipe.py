@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from lab.errors import BadInput
 
@@ -17,6 +20,8 @@ LABEL = "lab-root"
 ROOT = f"LABEL={LABEL}"
 DISK_BYTES = 4 * 1024**3
 """What the guest sees; on the host it takes what was written to it."""
+
+MKE2FS = ("mke2fs", "-q", "-F", "-t", "ext4", "-L", LABEL, "-m", "1", "-E", "root_owner=0:0,lazy_itable_init=0")
 
 PACKAGES = (
     "systemd", "systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod",
@@ -54,11 +59,7 @@ TAKEN_OUT = ("etc/ssh/ssh_host_*", "var/lib/dbus/machine-id", "var/lib/systemd/r
 EMPTIED = ("etc/machine-id",)
 """Empty, each boot makes one of its own; without the file, systemd would take it for a first boot and set up anew."""
 
-VERSIONS: Mapping[str, tuple[str, ...]] = {
-    "systemd": ("systemd",),
-    "openssh": ("openssh-server",),
-    "cloud-init": ("cloud-init",),
-}
+VERSIONS: Mapping[str, str] = {"systemd": "systemd", "openssh": "openssh-server", "cloud-init": "cloud-init"}
 """The facts that are told of an image, by the package whose version they are."""
 
 
@@ -70,5 +71,26 @@ def known(suite: str) -> None:
 
 def digest(suite: str) -> str:
     """Changes whenever what `suite` is made of does."""
-    said = [suite, DISK_BYTES, LABEL, PACKAGES, sorted(FILES.items()), ENABLED, DISABLED, TAKEN_OUT, EMPTIED]
+    said = [suite, DISK_BYTES, MKE2FS, mmdebstrap(files=Path("FILES")), sorted(FILES.items()), TAKEN_OUT, EMPTIED]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def mmdebstrap(*, files: Path) -> list[str]:
+    """Its command, but for the archive, the suite and the tree; `FILES` lie in `files` by then."""
+    on, off = " ".join(ENABLED), " ".join(DISABLED)
+    return [
+        "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", f"--include={','.join(PACKAGES)}",
+        f'--setup-hook=cp -R --no-preserve=ownership {shlex.quote(str(files))}/. "$1"',
+        f'--customize-hook=chroot "$1" systemctl enable {on}',
+        f'--customize-hook=chroot "$1" systemctl mask {off}',
+    ]  # fmt: skip
+
+
+def facts(told: Mapping[str, Any]) -> dict[str, str]:
+    """The versions that are told of an image, from what building it told."""
+    packages, system = told["packages"], told["os"]
+    found = {
+        "distribution": f"{system.get('NAME', 'unknown')} {system.get('DEBIAN_VERSION', system.get('VERSION_ID', ''))}",
+        "kernel": told["kernel"].removeprefix("vmlinuz-"),
+    }
+    return found | {name: packages[package] for name, package in VERSIONS.items() if package in packages}
