@@ -23,9 +23,13 @@ class Phase(enum.StrEnum):
     ENGINE_READY = "engine_ready"
     KERNEL = "kernel"
     INIT = "init"
+    USERSPACE = "userspace"
     MAIN = "main"
     LISTENING = "listening"
     READY = "ready"
+    SSHD = "sshd"
+    LOGIN = "login"
+    SETTLED = "settled"
     STOP_REQUESTED = "stop_requested"
     STOPPED = "stopped"
     DELETED = "deleted"
@@ -58,9 +62,20 @@ ENGINE_CHAIN = (
     Phase.STARTED,
     Phase.ENGINE_READY,  # the orchestrator's own word, by event; `ready` is the client's
 )
-SERVICE_CHAIN = (Phase.REQUESTED, Phase.KERNEL, Phase.INIT, Phase.MAIN, Phase.LISTENING, Phase.READY)
+SERVICE_CHAIN = (
+    Phase.REQUESTED,
+    Phase.KERNEL,
+    Phase.INIT,
+    Phase.USERSPACE,  # a whole guest's systemd
+    Phase.MAIN,
+    Phase.LISTENING,
+    Phase.READY,
+)
+LOGIN_CHAIN = (Phase.USERSPACE, Phase.SSHD, Phase.LOGIN)
+SETTLING_CHAIN = (Phase.USERSPACE, Phase.SETTLED)
+"""What a whole guest shows beside its service, in no order with that: each begins where systemd does."""
 TEARDOWN_CHAIN = (Phase.STOP_REQUESTED, Phase.STOPPED, Phase.DELETED)
-CHAINS = (ENGINE_CHAIN, SERVICE_CHAIN, TEARDOWN_CHAIN)
+CHAINS = (ENGINE_CHAIN, SERVICE_CHAIN, LOGIN_CHAIN, SETTLING_CHAIN, TEARDOWN_CHAIN)
 
 _TOLD = frozenset({Source.EVENT, Source.CONSOLE, Source.LOG})
 _SOURCE_ORDER = (Source.LAB, Source.SERVICE, Source.RETURN, Source.CONSOLE, Source.LOG, Source.EVENT)

@@ -28,6 +28,9 @@ from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.media import Media, prepare_media, write_overlay
 from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
+from drivers.libvirt.whole.instance import WholeInstance
+from drivers.libvirt.whole.launching import FEATURES as FEATURES_OF_WHOLE
+from drivers.libvirt.whole.launching import LEAST_MEMORY_BYTES, WholeGuests
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
@@ -38,6 +41,7 @@ from lab.service.build import cross_compiles
 from lab.spec import Endpoint, Spec
 from lab.store.place import FULL, filling, no_room
 from lab.timeline import Phase, Source
+from lab.units import MIB
 
 _DEFAULT_VARIANT = "q35"
 _DAEMON = re.compile(r"libvirtd|virt(qemu|log|lock|proxy|network|storage|secret|nodedev|nwfilter|interface)d")
@@ -73,6 +77,7 @@ class LibvirtDriver:
             architecture=self._variant.architecture,
             say=context.say,
         )
+        self._whole = WholeGuests(self._variant, self.variant, context) if self._variant.whole else None
         self._lock = threading.Lock()
         self._domains: Domains | None = None
         self._host: Host | None = None
@@ -85,6 +90,18 @@ class LibvirtDriver:
 
     def info(self) -> Info:
         """Raises DriverUnavailable, and BadInput for options that cannot be meant."""
+        info = self._info()
+        if self._whole is None:
+            return info
+        return replace(
+            info,
+            features=FEATURES_OF_WHOLE,
+            qualifiers={**info.qualifiers, "memory": f"at least {LEAST_MEMORY_BYTES // MIB} MiB"},
+            facts={**info.facts, **self._whole.facts(self._asked())},
+        )
+
+    def _info(self) -> Info:
+        """What is told of any guest."""
         connection = self._connected().connection
         host = self._asked()
         if self._variant.architecture is not X86_64 and not cross_compiles():
@@ -94,7 +111,7 @@ class LibvirtDriver:
             )
         found = kernel.find(self._wanted, self._context.cache_dir)
         package = "" if found else kernel.fetchable(self._wanted, self._context.cache_dir)
-        if found is None and not package:
+        if found is None and not package and self._whole is None:
             raise DriverUnavailable(
                 "there is no kernel for guests, and none can be fetched",
                 resolution="sudo apt-get update, or give one with --kernel /boot/vmlinuz-RELEASE",
@@ -148,11 +165,16 @@ class LibvirtDriver:
     def prepare(self, spec: Spec) -> None:
         """Write kernel, initramfs and, for a foreign image, the root disk into the run's directory, unless they are
         there; fetches the kernel where none is. Raises Unsupported, BadInput, DriverUnavailable."""
-        self._media(spec)
+        if self._whole is not None:
+            self._whole.prepare(spec)
+        else:
+            self._media(spec)
 
     def launch(self, spec: Spec, endpoint: Endpoint | None, mark: Mark) -> Instance:
         if endpoint is None or not ipaddress.ip_address(endpoint.host).is_loopback:
             raise LaunchError(f"a guest's port is forwarded from a loopback address, and {endpoint} is none")
+        if self._whole is not None:
+            return self._whole.launch(self._connected, self._asked(), spec, endpoint, mark)
         domains, host, media = self._connected(), self._asked(), self._media(spec)
         identity = str(uuid.uuid4())
         name = f"lab-{self.variant}-{identity[:13]}"
@@ -208,16 +230,16 @@ class LibvirtDriver:
         return LibvirtInstance(self._connected, domain, labels=spec.labels, endpoint=endpoint, xml=xml, console=console)
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
-        return [
-            instance for instance in self._connected().all_of_the_lab(self._connected) if bears(instance.labels, labels)
-        ]
+        found = [one for one in self._connected().all_of_the_lab(self._connected) if bears(one.labels, labels)]
+        return [WholeInstance(one, folder=one.folder) if one.whole else one for one in found]
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:  # noqa: ARG002
         """None: a transient domain leaves nothing with libvirt, and the files lie in the run's directory."""
         return ()
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
-        return cold.launch_files(self._media(spec), self._asked().emulator.path)
+        files = self._whole.files(spec) if self._whole is not None else self._media(spec).files
+        return cold.launch_files(files, self._asked().emulator.path)
 
     def others_running(self) -> Sequence[str]:
         return cold.others_running(self._connected().connection)

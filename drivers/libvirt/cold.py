@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 from drivers.libvirt.domain import LABELS_URI
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
-from drivers.libvirt.media import Media
 from lab.host import programs
 
 if TYPE_CHECKING:
     import libvirt
 
 
-def launch_files(media: Media, emulator: Path) -> Sequence[Path]:
-    """Kernel, initramfs and root disk, QEMU's program, and the folders of its firmware (`-L help` names them).
+def launch_files(boots_from: Sequence[Path], emulator: Path) -> Sequence[Path]:
+    """`boots_from`, a guest's kernel, initramfs and root disk; QEMU's program, and the folders of its firmware
+    (`-L help` names them).
 
     Raises DriverError where QEMU does not run.
     """
     told = programs.run([str(emulator), "-L", "help"], doing="tell where its firmware is", timeout_s=60)
     lines = told.stdout.decode(errors="replace").splitlines()
     firmware = [Path(line) for line in lines if line.startswith("/") and Path(line).is_dir()]
-    return [media.kernel, media.initramfs, *([media.disk] if media.disk else []), emulator, *firmware]
+    return [*boots_from, emulator, *firmware]
 
 
 def others_running(connection: libvirt.virConnect) -> Sequence[str]:

@@ -45,13 +45,16 @@ class Console:
         mark: Mark,
         heard: Callable[[bytes], None] = lambda _: None,
         hung_up: Callable[[], None] = lambda: None,
+        shown: Callable[[bytes], Phase | None] = lambda _: None,
     ) -> None:
         """Make `path.in` and `path.out`, and start to read. After `mark`, `heard` gets each line; `hung_up` is called
-        once QEMU, having written something, has ended and all that it wrote was read. Raises OSError."""
+        once QEMU, having written something, has ended and all that it wrote was read. `shown` says which phase a line
+        shows that is none of the service's. Raises OSError."""
         self.path = path
         self._mark = mark
         self._heard = heard
         self._hung_up = hung_up
+        self._shown = shown
         self._guarded = False
         self._kept = bytearray()
         self._pending = b""
@@ -137,6 +140,8 @@ class Console:
             self._line(line.rstrip(b"\r"), mark)
 
     def _line(self, line: bytes, mark: Mark) -> None:
+        if phase := self._shown(line):
+            mark(phase, source=Source.CONSOLE)
         mark.line(line, source=Source.CONSOLE)
         self._heard(line)
 
@@ -166,7 +171,7 @@ class GuestEnd:
     def line(self, text: bytes) -> None:
         """The guest wrote this line just now; from the console's thread."""
         if found := _EXIT.search(text):
-            self._tell(self._error(int(found[1])))
+            self.tell(self._error(int(found[1])))
             return
         if found := _REFUSED.search(text):
             self._refusal = found[1]
@@ -176,11 +181,11 @@ class GuestEnd:
     def gone(self) -> None:
         """QEMU or its domain ended though nobody asked it to."""
         if self._out_of_memory:
-            self._tell(self._error(128 + 9))
+            self.tell(self._error(128 + 9))
         lines = [line.strip() for line in self._console().decode(errors="replace").splitlines()]
         told = [line for line in lines if line.startswith("lab-guest ") or "Kernel panic" in line]
         why = told[-1][:200] if told else "it did not say why, as where QEMU is killed"
-        self._tell(LaunchError(f"the guest ended by itself: {why}", details="\n".join(lines[-LINES:])))
+        self.tell(LaunchError(f"the guest ended by itself: {why}", details="\n".join(lines[-LINES:])))
 
     def _error(self, code: int) -> LaunchError:
         if code in _NOT_RUN and self._refusal:
@@ -189,7 +194,8 @@ class GuestEnd:
         ending = replace(Ending.by_code(code, out_of_memory=self._out_of_memory), refused_memory=self._refused_memory)
         return ending.error(memory_bytes=self._memory_bytes, output=self._console())
 
-    def _tell(self, error: LaunchError) -> None:
+    def tell(self, error: LaunchError) -> None:
+        """The launch has failed by this, the first that was told, unless its end was asked for."""
         if not self._told and self._unasked():
             self._told = True
             self._failed(error)

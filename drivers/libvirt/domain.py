@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
 _PERIOD_US = 100_000
 _TB_CACHE_MIB = 64
 """TCG's translations, which are thrown away when there is no more room: a guest needs some 40 MiB to become ready."""
-_DISK_SLOT, _NETWORK_SLOT, _ENTROPY_SLOT = "0x10", "0x11", "0x12"
+_DISK_SLOT, _NETWORK_SLOT, _ENTROPY_SLOT, _SEED_SLOT = "0x10", "0x11", "0x12", "0x13"
 """Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
 _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB}
@@ -37,20 +37,25 @@ _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a domain's XML is made of; `machine` is QEMU's."""
+    """All that a domain's XML is made of; `machine` is QEMU's. Without `kernel` the disk boots by itself. A whole guest
+    may have a `seed`, a disk that it only reads, and strings for its SMBIOS tables; `ssh` leads to its port 22."""
 
     name: str
     uuid: str
     machine: str
     accel: str
     spec: Spec
-    kernel: Path
-    initramfs: Path
+    kernel: Path | None
+    initramfs: Path | None
     command_line: str
     console: Path
     endpoint: Endpoint
     disk: Path | None = None
     backing: Path | None = None
+    backing_format: str = "raw"
+    seed: Path | None = None
+    oem_strings: Sequence[str] = ()
+    ssh: Endpoint | None = None
     cpu_quota: bool = False
     entropy: bool = True
     architecture: Architecture = X86_64
@@ -77,10 +82,10 @@ def domain_xml(plan: Plan) -> str:
         _e(
             "os",
             _e("type", "hvm", arch=plan.architecture.name, machine=plan.machine),
-            _e("kernel", str(plan.kernel)),
-            _e("initrd", str(plan.initramfs)),
-            _e("cmdline", plan.command_line),
+            *_kernel(plan),
+            *([_e("smbios", mode="sysinfo")] if plan.oem_strings else []),
         ),
+        *_smbios(plan),
         _features(plan),
         *_cpu(plan),
         _clock(plan),
@@ -144,13 +149,19 @@ def labels_of(metadata: str) -> dict[str, str]:
 
 
 def endpoint_of(xml: str) -> Endpoint | None:
-    """The host's side of the forwarding in a running domain's XML."""
+    """The host's side of the service's forwarding in a running domain's XML: the first."""
     root = parsed(xml)
     for argument in root.iter(f"{{{QEMU_URI}}}arg"):
         found = re.search(r"hostfwd=tcp:([0-9.]+):(\d+)-", argument.get("value", ""))
         if found:
             return Endpoint(found[1], int(found[2]))
     return None
+
+
+def has_ssh(xml: str) -> bool:
+    """Whether a running domain's XML forwards to its guest's port 22 too."""
+    arguments = parsed(xml).iter(f"{{{QEMU_URI}}}arg")
+    return any(re.search(r",hostfwd=tcp:[0-9.]+:\d+-:22$", argument.get("value", "")) for argument in arguments)
 
 
 def console_of(xml: str) -> Path | None:
@@ -183,6 +194,22 @@ def guest_memory_of(xml: str) -> GuestMemory:
         balloon=(balloon.get("model") if balloon is not None else None) or "none",
         free_page_reporting=balloon is not None and balloon.get("freePageReporting") == "on",
     )
+
+
+def _kernel(plan: Plan) -> Iterator[etree._Element]:
+    """Booted directly; without one the disk has a boot loader of its own."""
+    if plan.kernel is None or plan.initramfs is None:
+        yield _e("boot", dev="hd")
+        return
+    yield _e("kernel", str(plan.kernel))
+    yield _e("initrd", str(plan.initramfs))
+    yield _e("cmdline", plan.command_line)
+
+
+def _smbios(plan: Plan) -> Iterator[etree._Element]:
+    if plan.oem_strings:
+        strings = (_e("entry", text) for text in plan.oem_strings)
+        yield _e("sysinfo", _e("oemStrings", *strings), type="smbios")
 
 
 def _clock(plan: Plan) -> etree._Element:
@@ -248,6 +275,8 @@ def _devices(plan: Plan) -> etree._Element:
         devices.append(_entropy(plan))
     if plan.disk is not None:
         devices.append(_disk(plan))
+    if plan.seed is not None:
+        devices.append(_seed(plan))
     return devices
 
 
@@ -256,13 +285,27 @@ def _disk(plan: Plan) -> etree._Element:
         "disk",
         _e("driver", name="qemu", type="qcow2", cache="unsafe"),
         _e("source", file=str(plan.disk)),
-        _e("backingStore", _e("format", type="raw"), _e("source", file=str(plan.backing)), type="file"),
+        _e("backingStore", _e("format", type=plan.backing_format), _e("source", file=str(plan.backing)), type="file"),
         _e("target", dev="vda", bus="virtio"),
         type="file",
         device="disk",
     )
     disk.append(_address(plan, _DISK_SLOT))
     return disk
+
+
+def _seed(plan: Plan) -> etree._Element:
+    """A virtio disk: Debian's cloud kernel of version 12 has no driver for a CD on q35."""
+    return _e(
+        "disk",
+        _e("driver", name="qemu", type="raw"),
+        _e("source", file=str(plan.seed)),
+        _e("target", dev="vdb", bus="virtio"),
+        _e("readonly"),
+        _address(plan, _SEED_SLOT),
+        type="file",
+        device="disk",
+    )
 
 
 def _entropy(plan: Plan) -> etree._Element:
@@ -282,6 +325,8 @@ def _address(plan: Plan, slot: str) -> etree._Element:
 def _qemu_arguments(plan: Plan) -> etree._Element:
     """The network as QEMU's own arguments: libvirt 9.0's `<interface type='user'>` can neither forward nor restrict."""
     forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
+    if plan.ssh is not None:
+        forward += f",hostfwd=tcp:{plan.ssh.host}:{plan.ssh.port}-:22"
     device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
     if plan.machine in WITHOUT_PCI:
         device = "virtio-net-device,netdev=lab0"

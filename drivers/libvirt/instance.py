@@ -21,6 +21,7 @@ from drivers.libvirt.domain import (
     console_of,
     endpoint_of,
     guest_memory_of,
+    has_ssh,
     labels_of,
 )
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
@@ -199,10 +200,10 @@ class LibvirtInstance:
         xml: str,
         console: Console | None = None,
     ) -> None:
-        self.id = domain.UUIDString()
+        self.id: str = domain.UUIDString()
         self.labels = labels
         self.endpoint = endpoint
-        self.name = domain.name()
+        self.name: str = domain.name()
         self._connected = connected
         self._console = console
         self._xml = xml
@@ -221,18 +222,33 @@ class LibvirtInstance:
 
         It lets go only once QEMU's process has been reaped, for which it looks every 0.2 s: that is `delete`'s to wait
         for (docs/guests.md)."""
-        self._remember_process()
-        self._connected().expect_end(self.id)
-        if self._connected().find(self.id) is None:
+        if not self.expect_end():
             return
         asked = (
             self._console.write(STOP_LINE)
             if self._console
             else self._console_path is not None and type_into(self._console_path, STOP_LINE)
         )
-        if not asked or not self._ends(timeout_s):
+        if not asked or not self.ends(timeout_s):
             self._killed = bool(asked)
-            self._destroy()
+            self.destroy()
+
+    def expect_end(self) -> bool:
+        """The domain is about to be ended on purpose; whether it is there. Raises DriverError."""
+        self._remember_process()
+        self._connected().expect_end(self.id)
+        return self._connected().find(self.id) is not None
+
+    def ask(self, how: Callable[[libvirt.virDomain], None]) -> bool:
+        """Call `how` with the domain; whether it is there and libvirt did as it was asked. Raises DriverError."""
+        domain = self._connected().find(self.id)
+        if domain is None:
+            return False
+        try:
+            how(domain)
+        except sdk().libvirtError:
+            return False  # it ended just now, or libvirt cannot: there are other ways
+        return True
 
     def was_killed(self) -> bool:
         """Whether the image's stop signal had not ended it in time: the guest was destroyed, or its init, which waits
@@ -243,7 +259,7 @@ class LibvirtInstance:
         """Destroy it if it runs; returns when domain, QEMU process, console and root disk are seen to be gone."""
         try:
             self._remember_process()
-            self._destroy()
+            self.destroy()
             self._connected().unwatch(self.id)
         except DriverError as error:
             raise CleanupError(
@@ -271,6 +287,16 @@ class LibvirtInstance:
     def reach(self, place: Place) -> Place | str:
         """All that its QEMU reaches, for which 10.0.2.2 is the host's loopback."""
         return peers.reach_by_nat(place, GUEST_GATEWAY)
+
+    @property
+    def folder(self) -> Path | None:
+        """The launch's own, in the run's directory."""
+        return self._console_path.parent if self._console_path is not None else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole guest, that hears of its power button and has a second port forwarded, to its sshd."""
+        return has_ssh(self._xml)
 
     def storage(self) -> Mapping[str, Sequence[Path]]:
         """What the guest boots from, which a run's launches share, and its own root disk's overlay and console."""
@@ -354,14 +380,16 @@ class LibvirtInstance:
                 self._process = entry.process
                 return
 
-    def _ends(self, timeout_s: float) -> bool:
+    def ends(self, timeout_s: float) -> bool:
+        """Whether its guest has shut down and its QEMU has ended within `timeout_s`. Raises DriverError."""
         begun = time.monotonic()
         if not self._connected().await_end(self.id, timeout_s, or_shut=True):
             return False
         left = timeout_s - (time.monotonic() - begun)
         return self._process.wait(left) if self._process else self._connected().await_end(self.id, left)
 
-    def _destroy(self) -> None:
+    def destroy(self) -> None:
+        """End it without asking it; returns when libvirt has let go of it. Raises DriverError, CleanupError."""
         self._connected().expect_end(self.id)
         # What has ended by itself libvirt is about to let go of; asked once more, it would begin anew.
         if self._process and not self._process.alive() and self._connected().await_end(self.id, _DESTROY_S):

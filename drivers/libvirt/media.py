@@ -50,6 +50,11 @@ class Media:
     disk: Path | None
     entropy: bool = True
 
+    @property
+    def files(self) -> list[Path]:
+        """All of them."""
+        return [self.kernel, self.initramfs, *([self.disk] if self.disk else [])]
+
 
 def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Context) -> Media:
     """The files for `spec` and `variant`, made unless they are there. Raises LabError, OSError."""
@@ -66,7 +71,7 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
     folder.chmod(0o711)
     fast = kernel.image if machine else fast_kernel(kernel, cache_dir)
     name = _digest(fast.read_bytes()) if machine else fast.name
-    image = _once(folder / f"kernel-{name}", lambda to: shutil.copyfile(fast, to))
+    image = once(folder / f"kernel-{name}", lambda to: shutil.copyfile(fast, to))
     disk, config, files = None, _service_config(spec), [_service_file(cache_dir, machine)]
     entropy = modules.known(kernel.modules, "virtio_rng")
     # Its random numbers first: they come while the rest is loaded.
@@ -82,7 +87,7 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
     if variant.unsigned:
         loaded = [(name, modules.without_signature(data)) for name, data in loaded]
     packed = initramfs(build_guest_init(cache_dir, machine=machine).read_bytes(), loaded, contents)
-    archive = _once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
+    archive = once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
     return Media(kernel=image, initramfs=archive, disk=disk, entropy=entropy)
 
 
@@ -91,13 +96,14 @@ def disk_path(spec: Spec, run_dir: Path) -> Path:
     return run_dir / _FOLDER / f"root-{_digest(spec.image)}.img"
 
 
-def write_overlay(backing: Path, overlay: Path) -> Path:
-    """Write an empty qcow2 (version 2) over raw `backing` to `overlay` and return it: what `qemu-img create -b` makes.
+def write_overlay(backing: Path, overlay: Path, *, size: int | None = None) -> Path:
+    """Write an empty qcow2 (version 2) over `backing` to `overlay` and return it: what `qemu-img create -b` makes.
+    `size` is that of the disk, where `backing` is not raw.
 
     Written here since a launch should not wait for a program of its own. The layout is docs/interop/qcow2.txt of
     QEMU: header, L1 table, refcount table, refcount block, a cluster each.
     """
-    size = backing.stat().st_size
+    size = backing.stat().st_size if size is None else size
     name = str(backing).encode()
     l2_covers = _CLUSTER * (_CLUSTER // 8)
     l1_entries = -(-size // l2_covers)
@@ -146,7 +152,7 @@ def _service_file(cache_dir: Path, machine: str) -> Entry:
     return file("service", build_service(cache_dir, machine=machine).read_bytes(), 0o755)
 
 
-def _once(path: Path, write: Callable[[Path], object]) -> Path:
+def once(path: Path, write: Callable[[Path], object]) -> Path:
     """Have `write` make `path`, unless it is there. It is not for all, since it may hold a workload's secrets: libvirt
     gives it to QEMU's user (qemu.conf, dynamic_ownership)."""
     if not path.exists():

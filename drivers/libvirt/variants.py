@@ -6,6 +6,7 @@ and start-up calls that a kernel does not know change nothing in it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -33,13 +34,23 @@ class Part:
     emulated: bool = False
 
 
+class Whole(enum.StrEnum):
+    """How a whole guest is told what is one launch's own: with its initramfs and systemd's credentials, or by
+    cloud-init."""
+
+    CREDENTIALS = "credentials"
+    CLOUD_INIT = "cloud-init"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """QEMU's `machine`, what it is in words, what of the guest's kernel is left out, and for which architecture."""
+    """QEMU's `machine`, what it is in words, what of the guest's kernel is left out, and for which architecture; for a
+    `whole` guest, how it learns what is this launch's own."""
 
     machine: str
     about: str
     left_out: tuple[Part, ...] = ()
+    whole: Whole | None = None
     architecture: Architecture = X86_64
 
     @property
@@ -120,5 +131,15 @@ VARIANTS: Mapping[str, Variant] = {
         machine="virt",
         about="another machine: a 64-bit RISC-V, always emulated, with a kernel for it",
         architecture=RISCV64,
+    ),
+    "debian": Variant(
+        machine="q35",
+        about="a whole Debian: systemd, sshd, its own network, the service as a unit; built by `lab guest build`",
+        whole=Whole.CREDENTIALS,
+    ),
+    "debian-cloud": Variant(
+        machine="q35",
+        about="the same Debian, or another image with --guest-image, set up by cloud-init (NoCloud)",
+        whole=Whole.CLOUD_INIT,
     ),
 }

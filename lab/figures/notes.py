@@ -277,6 +277,11 @@ def _figures(rows: Sequence[Series]) -> Iterator[str]:
             "'engine' is what the engine says of itself, beside the service's own chain and no part of it; "
             "'between' is signed: negative where the service ran before its engine said so."
         )
+    if any(row.dimensions.get("chain") == series.SETTLING for row in rows):
+        yield (
+            "'login' and 'settling' are of whole guests, beside the service's own chain: systemd starts the service, "
+            "sshd and the rest in no order with each other."
+        )
     related = [row for row in answers if series.beside(rows, row)]
     if any(row.unit == "bytes" for row in related):
         yield (

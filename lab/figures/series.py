@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lab import units
 from lab.figures import density, stats
 from lab.store.record import LaunchRecord, Outcome, RunRecord, TargetRecord
-from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN
+from lab.timeline import ENGINE_CHAIN, LOGIN_CHAIN, SERVICE_CHAIN, SETTLING_CHAIN
 from lab.units import RATIO
 
 _EXPLAINING_MEMORY = frozenset(
@@ -95,6 +95,10 @@ SHARED = "what the pair shares"
 WAIT_METHOD = "wait_method"
 SERVICE = "service"
 ENGINE = "engine"
+LOGIN = "login"
+SETTLING = "settling"
+CHAINS = {SERVICE: SERVICE_CHAIN, ENGINE: ENGINE_CHAIN, LOGIN: LOGIN_CHAIN, SETTLING: SETTLING_CHAIN}
+"""A launch's, by the name that its steps' dimension `chain` gives."""
 
 
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -127,7 +131,7 @@ class Series:
         is left out: a note of its own tells it; so is the side, which is the same for all of a metric."""
         rest = {key: value for key, value in self.dimensions.items() if key not in (WAIT_METHOD, SEEN)}
         start, end = rest.pop("from", ""), rest.pop("to", "")
-        if rest.get("chain") in (SERVICE, ENGINE):
+        if rest.get("chain") in CHAINS:
             del rest["chain"]
         what = f"{start} → {end}" if start and end else self.metric
         return " ".join([what, *(f"{key}={value}" for key, value in rest.items())])
@@ -216,9 +220,9 @@ def all_failures(record: RunRecord) -> list[LaunchRecord]:
 
 
 def chain(rows: Iterable[Series], target: str, name: str) -> list[Step]:
-    """The steps of `target`'s chain `name`, one after the other from `requested`. Where launches saw different phases,
-    the steps that most of them saw."""
-    order = [phase.value for phase in (SERVICE_CHAIN if name == SERVICE else ENGINE_CHAIN)]
+    """The steps of `target`'s chain `name`, one after the other from its first phase. Where launches saw different
+    phases, the steps that most of them saw."""
+    order = [phase.value for phase in CHAINS[name]]
     steps = [
         Step(start=row.dimensions["from"], end=row.dimensions["to"], series=row)
         for row in rows

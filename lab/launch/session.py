@@ -37,6 +37,9 @@ _LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|workload|main|listening) (\d{1,19
 _WORKLOAD = b"workload"
 _SLEPT_NS = 1_000_000_000
 _SETTLE_S = 10.0
+"""So long, or as long as it took to become ready, what an engine tells after that is waited for."""
+_STOP_S = 10.0
+"""As Docker gives a container."""
 _TOLD_WITHIN_S = 5.0
 """How long an engine's word of an end is waited for once it is seen that nothing runs."""
 
@@ -155,7 +158,7 @@ class Session:
                 raise self._marks.failure
         self._cancel_waiter()
         if isinstance(self.instance, Settles):
-            self.instance.settle(timeout_s=_SETTLE_S)
+            self.instance.settle(timeout_s=max(_SETTLE_S, self._ready_after_s()))
         if abs(self._slept_ns() - self._slept_before_ns) > _SLEPT_NS:
             raise MeasurementError("the host slept during this launch")
         self._read_service_clock()
@@ -166,11 +169,14 @@ class Session:
         if self._marks.failure is not None:
             raise self._marks.failure
 
-    def stop(self, *, timeout_s: float = 10.0, at_once: bool = False) -> None:
-        """Stop the instance, marking `stop_requested` and `stopped`; `at_once` where the caller times it, and has
+    def stop(self, *, timeout_s: float | None = None, at_once: bool = False) -> None:
+        """Stop the instance, marking `stop_requested` and `stopped`. Without `timeout_s` it gets ten seconds, or what
+        its driver's facts say (`stop_timeout_s`); `at_once` where the caller times it, and has
         waited for a random instant itself. Raises DriverError."""
         if self.instance is None:
             return
+        if timeout_s is None:
+            timeout_s = float(self._info.facts.get("stop_timeout_s", _STOP_S))
         self.ending = True
         self._keep_logs()
         if not at_once:
@@ -221,6 +227,11 @@ class Session:
                 raise
             # The launch's own error is the one to keep; what is left is found again by its labels at the run's end.
             error.details = "\n".join(part for part in (error.details, f"and then: {failed}") if part)
+
+    def _ready_after_s(self) -> float:
+        if Phase.READY not in self.timeline:
+            return 0.0
+        return self.timeline.duration_s(Phase.REQUESTED, Phase.READY)
 
     def _begin_at_random(self, what: str) -> None:
         """Wait a random part of the engine's tick, untimed, and keep how long."""

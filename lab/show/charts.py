@@ -13,6 +13,7 @@ from lab.figures.series import Series, Step
 COLOURS = {  # of a step, by the phase that ends it: told apart also by those who see fewer colours (Okabe and Ito)
     "kernel": "#999999",
     "init": "#0072B2",
+    "userspace": "#E69F00",
     "main": "#56B4E9",
     "listening": "#CC79A7",
     "ready": "#009E73",

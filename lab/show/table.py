@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LOOKS = {  # of a step in a bar, by the phase that ends it: a glyph for paper, and a colour beside it
     "kernel": ("░", "bright_black"),
     "init": ("▒", "blue"),
+    "userspace": ("▚", "yellow"),
     "main": ("█", "cyan"),
     "listening": ("▚", "magenta"),
     "ready": ("▓", "green"),
@@ -212,8 +213,9 @@ def _call(steps: Sequence[Step], shown: Sequence[Series]) -> RenderableType:
 def _phases(rows: Sequence[Series], target: str) -> RenderableType:
     service = series.chain(rows, target, series.SERVICE)
     table = _steps(service)
-    for step in series.chain(rows, target, series.ENGINE):
-        table.add_row(_cell("engine"), *_step_cells(step.series))
+    for name in (series.ENGINE, series.LOGIN, series.SETTLING):
+        for step in series.chain(rows, target, name):
+            table.add_row(_cell(name), *_step_cells(step.series))
     for row in rows:
         if row.target == target and row.metric == "lead_s":
             table.add_row(_cell("between"), *_step_cells(row))

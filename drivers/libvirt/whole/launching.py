@@ -1,0 +1,243 @@
+"""Launches of whole guests: what they boot from, what each is given, and what is told of them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from drivers.libvirt.console import Console, GuestEnd
+from drivers.libvirt.domain import Plan, domain_xml
+from drivers.libvirt.engine import translated
+from drivers.libvirt.host import Host
+from drivers.libvirt.instance import Connected, LibvirtInstance
+from drivers.libvirt.media import write_overlay
+from drivers.libvirt.variants import Variant, Whole
+from drivers.libvirt.whole import images, seed
+from drivers.libvirt.whole.images import GuestImage
+from drivers.libvirt.whole.instance import Login, WholeInstance
+from drivers.libvirt.whole.keys import Keys, new_keys
+from drivers.libvirt.whole.progress import Progress
+from drivers.libvirt.whole.unit import (
+    ENVIRONMENT_FILE,
+    PROGRAM,
+    RESTARTS,
+    SERVICE_UNIT,
+    TOLD_UNIT,
+    environment_file,
+    service_unit,
+    told_unit,
+)
+from drivers.libvirt.whole.way_in import WayIn
+from lab.driver import Context, Mark
+from lab.errors import LaunchError, Unsupported
+from lab.features import Feature
+from lab.image.process import surroundings
+from lab.launch.ends import Ending
+from lab.launch.waiter import reserve_port
+from lab.service.build import build_service
+from lab.spec import Endpoint, Restart, Spec
+from lab.store.place import FULL, no_room
+from lab.timeline import Phase, Source
+from lab.units import MIB
+
+LEAST_MEMORY_BYTES = 512 * MIB
+"""What a distribution needs to boot; a spec that declares less is given this, and its row says so."""
+FEATURES = frozenset(
+    {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
+    | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
+    | {Feature.OWN_KERNEL, Feature.SLEEP}
+)
+_STOP_TIMEOUT_S = 60.0
+"""A distribution ends its own units one after the other, each within 90 s by systemd's default."""
+_FOLDER = "guests"
+_UNITS = "/etc/systemd/system"
+
+
+class WholeGuests:
+    """The whole guests of one driver: a variant's, of the image that the options choose."""
+
+    def __init__(self, variant: Variant, name: str, context: Context) -> None:
+        assert variant.whole is not None  # noqa: S101  the caller has looked
+        self._machine = variant.machine
+        self._how = variant.whole
+        self._name = name
+        self._context = context
+        self._placed: GuestImage | None = None
+
+    def facts(self, host: Host) -> Mapping[str, Any]:
+        """What is told of them beside what is told of any guest. Raises DriverUnavailable, BadInput, Unsupported."""
+        image = self._chosen()
+        return {
+            "guest_image": {"suite": image.suite, "sha256": image.sha256, **image.facts},
+            "guest_kernel": image.facts.get("kernel"),
+            "guest_kernel_from": "the image's own" if image.kernel else "the image's own, by its boot loader",
+            "guest_command_line": self._command_line(host, image),
+            "whole_guest": self._how.value,
+            "least_memory_bytes": LEAST_MEMORY_BYTES,
+            "surroundings": surroundings(
+                rlimits="systemd's defaults",
+                seccomp="no filter",
+                names="those that the guest's network tells, unanswered: it reaches nobody (restrict=on)",
+                init="systemd, the distribution's: the service is a unit of it",
+            ),
+            "entropy": "virtio-rng from the host's /dev/urandom",
+            "login": "root by SSH, forwarded from loopback; key and host key made for each launch",
+            "restart": {str(policy): f"systemd's Restart={word}" for policy, word in RESTARTS.items()},
+            "stop_timeout_s": _STOP_TIMEOUT_S,
+            "stop_request": "ACPI's power button, then systemctl poweroff by SSH, then destroy",
+        }
+
+    def prepare(self, spec: Spec) -> GuestImage:
+        """The image with its files in the run's directory. Raises Unsupported, BadInput, DriverError."""
+        if not spec.builtin:
+            raise Unsupported(
+                f"libvirt:{self._name} boots a distribution, in which the lab's service is a unit, and no image",
+                resolution="choose libvirt:q35, which boots an image's root file system",
+            )
+        build_service(self._context.cache_dir)
+        if self._placed is None:
+            self._placed = images.placed(self._chosen(), self._context.run_dir / _FOLDER)
+        return self._placed
+
+    def files(self, spec: Spec) -> list[Path]:
+        """What each launch reads. Raises as `prepare`."""
+        image = self.prepare(spec)
+        return [path for path in (image.kernel, image.initramfs, image.disk) if path is not None]
+
+    def launch(self, connected: Connected, host: Host, spec: Spec, endpoint: Endpoint, mark: Mark) -> WholeInstance:
+        """One guest; returns when libvirt has started it. Raises LaunchError, Unsupported, DriverUnavailable."""
+        image, domains = self.prepare(spec), connected()
+        spec = replace(spec, memory_bytes=max(spec.memory_bytes, LEAST_MEMORY_BYTES))
+        identity = str(uuid.uuid4())
+        name = f"lab-{self._name}-{identity[:13]}"
+        folder = self._context.run_dir / name
+        keys = new_keys()
+        environment = spec.service_environment(host="0.0.0.0", port=spec.port)  # noqa: S104  the guest's own
+
+        def text() -> bytes:
+            return console.text()  # it is made below, with those that ask it
+
+        end = GuestEnd(
+            mark.failed,
+            console=text,
+            unasked=lambda: domains.watched(identity),
+            memory_bytes=spec.memory_bytes,
+        )
+        progress = Progress(lambda how, status: _unit_ended(how, status, spec=spec, end=end, output=text))
+        with contextlib.ExitStack() as undo:
+            try:
+                folder.mkdir()
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+                folder.chmod(0o711)
+                console = Console(folder / "console", mark, end.line, end.gone, progress.shown)
+                undo.callback(console.close)
+                disk = write_overlay(image.disk, folder / "root.qcow2", size=image.virtual_bytes)
+                initramfs, own_disk = self._own(image, spec, environment, keys, folder)
+                ssh = Endpoint(endpoint.host, reserve_port())
+            except OSError as error:
+                if error.errno in FULL:
+                    raise no_room(error, "a guest's console, initramfs and disk", folder) from error
+                raise LaunchError(f"the guest's files could not be written: {error.strerror}") from error
+            xml = domain_xml(
+                Plan(
+                    name=name,
+                    uuid=identity,
+                    machine=self._machine,
+                    accel=host.accel,
+                    spec=spec,
+                    kernel=image.kernel,
+                    initramfs=initramfs,
+                    command_line=self._command_line(host, image),
+                    console=console.path,
+                    endpoint=endpoint,
+                    disk=disk,
+                    backing=image.disk,
+                    backing_format="qcow2",
+                    seed=own_disk,
+                    oem_strings=seed.login_credentials(keys) if self._how is Whole.CREDENTIALS else (),
+                    ssh=ssh,
+                    cpu_quota=host.cpu_quota and not spec.cpus.is_integer(),
+                )
+            )
+            domains.watch(identity, lambda: mark(Phase.STARTED, source=Source.EVENT), end.gone)
+            undo.callback(domains.unwatch, identity)
+            undo.callback(domains.abandon, identity)
+            with translated("start the domain"):
+                domain = domains.connection.createXML(xml, 0)
+            mark(Phase.STARTED, source=Source.RETURN)
+            undo.pop_all()
+        inner = LibvirtInstance(connected, domain, labels=spec.labels, endpoint=endpoint, xml=xml, console=console)
+        way_in = WayIn(ssh, keys)
+        return WholeInstance(
+            inner,
+            folder=folder,
+            environment=environment,
+            way_in=way_in,
+            login=Login(way_in, progress, mark),
+            progress=progress,
+        )
+
+    def _chosen(self) -> GuestImage:
+        image = images.chosen(self._context)
+        if self._how is Whole.CREDENTIALS and (image.kernel is None or image.initramfs is None):
+            raise Unsupported(
+                f"libvirt:{self._name} boots the kernel of an image that the lab built, and this one was brought",
+                resolution="choose libvirt:debian-cloud, or leave out --guest-image",
+            )
+        return image
+
+    def _own(
+        self, image: GuestImage, spec: Spec, environment: Mapping[str, str], keys: Keys, folder: Path
+    ) -> tuple[Path | None, Path | None]:
+        """The launch's own initramfs, or the run's; and its seed, where it has one. Raises OSError."""
+        placed = self._files(spec, environment)
+        units = [SERVICE_UNIT, TOLD_UNIT]
+        if self._how is Whole.CLOUD_INIT:
+            iso = seed.no_cloud(placed, units, keys, instance=spec.labels.get("lab.launch", spec.nonce))
+            return image.initramfs, _secret(folder / "seed.iso", iso)
+        assert image.initramfs is not None  # noqa: S101  `_chosen` has looked
+        return _secret(folder / "initramfs", seed.initramfs_with(image.initramfs, placed, units, keys)), None
+
+    def _files(self, spec: Spec, environment: Mapping[str, str]) -> Sequence[seed.Placed]:
+        return [
+            seed.Placed(path=PROGRAM, data=build_service(self._context.cache_dir).read_bytes(), mode=0o755),
+            seed.Placed(path=ENVIRONMENT_FILE, data=environment_file(environment).encode(), mode=0o600),
+            seed.Placed(path=f"{_UNITS}/{SERVICE_UNIT}", data=service_unit(spec).encode()),
+            seed.Placed(path=f"{_UNITS}/{TOLD_UNIT}", data=told_unit().encode()),
+        ]
+
+    def _command_line(self, host: Host, image: GuestImage) -> str:
+        """What the distribution's own boot loader would say, and that the kernel and systemd speak on the console."""
+        if image.kernel is None:
+            return ""
+        words = [f"root={image.root}", "rw", "loglevel=6", "earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200"]
+        words += ["panic=-1", "systemd.show_status=true", "systemd.log_color=false"]
+        words += ["cloud-init=disabled"] if self._how is Whole.CREDENTIALS else []
+        # As for every emulated guest: its timers are late and not broken, and its locks cost nothing.
+        words += ["no_timer_check", "noreplace-smp"] if host.accel == "tcg" else []
+        return " ".join(words)
+
+
+def _secret(path: Path, data: bytes) -> Path:
+    """Not for all: libvirt gives it to QEMU's user."""
+    path.touch(mode=0o600)
+    path.write_bytes(data)
+    return path
+
+
+def _unit_ended(how: str, status: str, *, spec: Spec, end: GuestEnd, output: Callable[[], bytes]) -> None:
+    """The service's unit has ended, as systemd says: one that is started again is waited for."""
+    if spec.restart is Restart.BEST:
+        return
+    if how == "exited":
+        ending = Ending.by_code(int(status) if status.isdigit() else 1)
+    else:
+        number = getattr(signal, f"SIG{status}", None)
+        ending = Ending(signal=int(number)) if number is not None else Ending()
+    end.tell(ending.error(memory_bytes=spec.memory_bytes, output=output()))

@@ -1,0 +1,142 @@
+"""What one launch's guest is given: files laid over its root file system before its systemd starts, or by cloud-init.
+
+Without cloud-init they come with the initramfs: an archive appended to the image's own (the kernel unpacks both, see
+Documentation/driver-api/early-userspace/buffer-format.rst), and a script of initramfs-tools' that unpacks them onto the
+root file system, which is the launch's own overlay, just before systemd starts. So the unit is there when systemd reads
+its units, as an installed one is, and nothing is reloaded. (systemd takes whole units as credentials from version 257
+on, and 252 does not.) With cloud-init they come on a disk of its NoCloud kind, in the formats that it looks for.
+
+Secrets are in files alone, which libvirt gives to QEMU's user: QEMU's arguments, with its SMBIOS strings among them,
+are for every user of this host to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drivers.libvirt.guest import cpio, directory, file
+from drivers.libvirt.whole.keys import Keys
+from lab.errors import DriverUnavailable
+
+_HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+_ORDER = b"""\
+# As the image's own, whose scripts all run; the lab's comes first.
+/scripts/init-bottom/lab-seed
+for script in /scripts/init-bottom/*; do
+    case "${script##*/}" in ORDER | lab-seed) ;; *) "$script" "$@" ;; esac
+done
+[ -e /conf/param.conf ] && . /conf/param.conf
+"""
+_SCRIPT = b"""\
+#!/bin/sh
+# Lays the launch's own files over the root file system. `chroot` and the image's own tar: the initramfs may have none.
+[ "$1" = prereqs ] && exit 0
+rm -f "${rootmnt}"/etc/ssh/ssh_host_* 2>/dev/null
+chroot "${rootmnt}" /bin/tar --extract --preserve-permissions --directory=/ --file=- </lab/seed.tar ||
+    echo "lab-guest error: the launch's own files could not be laid over the root file system"
+"""
+_LABEL = "cidata"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A file for the guest's root file system: where, its bytes, its mode. Owned by root; `data` may be a secret."""
+
+    path: str
+    data: bytes = field(repr=False)
+    mode: int = 0o644
+
+
+def initramfs_with(image: Path, placed: Sequence[Placed], enabled: Sequence[str], keys: Keys) -> bytes:
+    """The image's initramfs at `image`, and after it the lab's own part. Raises OSError."""
+    own = Placed(path=_HOST_KEY, data=keys.host.private.encode(), mode=0o600)
+    public = Placed(path=f"{_HOST_KEY}.pub", data=f"{keys.host.public}\n".encode())
+    links = {f"/etc/systemd/system/multi-user.target.wants/{unit}": f"/etc/systemd/system/{unit}" for unit in enabled}
+    part = cpio(
+        [
+            directory("lab"),
+            file("lab/seed.tar", archive([*placed, own, public], links), 0o600),
+            directory("scripts"),
+            directory("scripts/init-bottom"),
+            file("scripts/init-bottom/lab-seed", _SCRIPT, 0o755),
+            file("scripts/init-bottom/ORDER", _ORDER),
+        ]
+    )
+    whole = image.read_bytes()
+    return whole + b"\0" * (-len(whole) % 4) + part
+
+
+def archive(placed: Sequence[Placed], links: Mapping[str, str] | None = None) -> bytes:
+    """The files as a tar archive with their parents, which stay as they are where they exist."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for one in placed:
+            entry = tarfile.TarInfo(one.path.lstrip("/"))
+            entry.size, entry.mode = len(one.data), one.mode
+            tar.addfile(entry, io.BytesIO(one.data))
+        for path, target in (links or {}).items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+    return packed.getvalue()
+
+
+def login_credentials(keys: Keys) -> list[str]:
+    """The SMBIOS strings of type 11 by which systemd lets the lab in (systemd.system-credentials(7)). A public key is
+    no secret."""
+    key = base64.b64encode(f"{keys.user.public}\n".encode()).decode()
+    return [f"io.systemd.credential.binary:ssh.authorized_keys.root={key}"]
+
+
+def no_cloud(placed: Sequence[Placed], started: Sequence[str], keys: Keys, *, instance: str) -> bytes:
+    """An ISO 9660 disk of cloud-init's data source NoCloud, with the files beside the data. Raises DriverUnavailable.
+
+    cloud-init lets root in, makes the host key known, and at its end unpacks the files and starts the units."""
+    # JSON is YAML.
+    user_data = "#cloud-config\n" + json.dumps(
+        {
+            "locale": "C.UTF-8",  # the one that every image has
+            "disable_root": False,
+            "users": [{"name": "root", "ssh_authorized_keys": [keys.user.public]}],
+            "ssh_deletekeys": True,
+            "ssh_keys": {"ed25519_private": keys.host.private, "ed25519_public": keys.host.public},
+            "runcmd": [
+                ["mkdir", "-p", "/run/stratalab"],
+                ["mount", "-o", "ro", f"/dev/disk/by-label/{_LABEL}", "/run/stratalab"],
+                ["tar", "--extract", "--preserve-permissions", "--directory=/", "--file=/run/stratalab/seed.tar"],
+                ["umount", "/run/stratalab"],
+                ["systemctl", "daemon-reload"],
+                *(["systemctl", "enable", "--now", "--no-block", unit] for unit in started),
+            ],
+        },
+        indent=1,
+    )
+    meta_data = json.dumps({"instance-id": instance, "local-hostname": "lab-guest"})
+    files = {"user-data": user_data.encode(), "meta-data": meta_data.encode(), "seed.tar": archive(placed)}
+    return _iso(files)
+
+
+def _iso(files: Mapping[str, bytes]) -> bytes:
+    try:
+        import pycdlib
+    except ImportError as error:
+        raise DriverUnavailable(
+            "the Python package pycdlib is not installed",
+            details=str(error),
+            resolution="pip install 'stratalab[libvirt]'",
+        ) from error
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, vol_ident=_LABEL, rock_ridge="1.09", joliet=3)
+    for number, (name, data) in enumerate(files.items()):
+        short = f"/F{number}.;1"
+        iso.add_fp(io.BytesIO(data), len(data), short, rr_name=name, joliet_path=f"/{name}")
+    packed = io.BytesIO()
+    iso.write_fp(packed)
+    iso.close()
+    return packed.getvalue()
