@@ -208,7 +208,9 @@ def run(
     scratch: Annotated[
         str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. Default: 16M.")
     ] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s; 10m for whole guests.")
+    ] = None,
     host_port: Annotated[
         int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")
     ] = None,

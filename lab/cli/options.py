@@ -110,7 +110,7 @@ class RunOptions(BaseModel):
     until_ci: Share | None = None
     max_time: Annotated[Seconds, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    timeout: Annotated[Seconds, Field(ge=1, le=3600)] = 60.0
+    timeout: Annotated[Seconds, Field(ge=1, le=3600)] | None = None
     cold: bool = False
     image: Annotated[str, Field(min_length=1)] = SERVICE_IMAGE
     port: Annotated[int, Field(ge=1, le=65535)] | None = None

@@ -38,6 +38,7 @@ _WORKLOAD = b"workload"
 _SLEPT_NS = 1_000_000_000
 _SETTLE_S = 10.0
 """So long, or as long as it took to become ready, what an engine tells after that is waited for."""
+_READY_S = 60.0
 _STOP_S = 10.0
 """As Docker gives a container."""
 _TOLD_WITHIN_S = 5.0
@@ -54,7 +55,8 @@ class Session:
     After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
     instance, `asked_at` where it was asked to answer. `beside` takes JSON values to keep with the launch's record, by
     name. Once `ending`, the stop was begun, and an error takes back nothing that was measured before. `spec` must be a
-    launch's own (`Spec.for_launch`). With `chance`, a launch and a stop on an engine that ticks begin a random part of
+    launch's own (`Spec.for_launch`). Without `timeout_s` it becomes ready within
+    a minute, or what the driver's facts say (`ready_timeout_s`). With `chance`, a launch and a stop on an engine that ticks begin a random part of
     its tick later.
     """
 
@@ -65,7 +67,7 @@ class Session:
         spec: Spec,
         clock: HostClock,
         *,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = None,
         port: int | None = None,
         chance: Random | None = None,
     ) -> None:
@@ -78,7 +80,7 @@ class Session:
         self.ending = False
         self._driver = driver
         self._clock = clock
-        self._timeout_s = timeout_s
+        self._timeout_s = timeout_s or float(info.facts.get("ready_timeout_s", _READY_S))
         self._port = port
         self._info = info
         self._chance = chance

@@ -53,6 +53,7 @@ FIRST_LOOK = 10
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What the user asked for. With `until_ci`, `rounds` is the cap; `max_s` bounds the measuring in seconds.
+    Without `timeout_s` each target becomes ready in a time of its own (`Session`).
 
     `before_launch` runs untimed before each launch and gives facts to keep with it; `dimensions` go to every sample.
     """
@@ -62,7 +63,7 @@ class Plan:
     seed: int = 0
     until_ci: float | None = None
     max_s: float | None = None
-    timeout_s: float = 60.0
+    timeout_s: float | None = None
     host_port: int | None = None
     before_launch: Callable[[Driver, Spec], Mapping[str, Any]] | None = None
     dimensions: Mapping[str, str] = field(default_factory=dict)

@@ -53,6 +53,7 @@ FEATURES = frozenset(
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
     | {Feature.OWN_KERNEL, Feature.SLEEP}
 )
+_READY_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 60.0
 """A distribution ends its own units one after the other, each within 90 s by systemd's default."""
 _FOLDER = "guests"
@@ -89,6 +90,7 @@ class WholeGuests:
             "entropy": "virtio-rng from the host's /dev/urandom",
             "login": "root by SSH, forwarded from loopback; key and host key made for each launch",
             "restart": {str(policy): f"systemd's Restart={word}" for policy, word in RESTARTS.items()},
+            "ready_timeout_s": _READY_TIMEOUT_S,
             "stop_timeout_s": _STOP_TIMEOUT_S,
             "stop_request": "ACPI's power button, then systemctl poweroff by SSH, then destroy",
         }
