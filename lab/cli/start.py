@@ -60,7 +60,8 @@ class Intent:
     def peak_memory_bytes(self) -> int:
         """The declared memory of all the instances that live at the same time, and what the scenario makes beside."""
         made = self.scenario.memory_bytes if isinstance(self.scenario, Makes) else 0
-        return self.options.memory * self.at_once + made
+        least = [int(one.info.facts.get("least_memory_bytes", 0)) for one in self.entrants if one.info and one.running]
+        return max(self.options.memory, *least, 0) * self.at_once + made
 
     @property
     def turns(self) -> Mapping[str, Expected]:
@@ -101,7 +102,10 @@ class Intent:
 
     def _guessed(self, entrant: Entrant) -> Expected:
         beside = self.scenario.likely_s_per_round if isinstance(self.scenario, Takes) else 0.0
-        seconds = _LIKELY_S.get(entrant.target.driver, 5.0) * self._launches_per_round() + beside
+        launch_s = _LIKELY_S.get(entrant.target.driver, 5.0)
+        if entrant.info is not None:
+            launch_s = float(entrant.info.facts.get("likely_s", launch_s))
+        seconds = launch_s * self._launches_per_round() + beside
         return Expected(first_s=seconds, later_s=seconds)
 
     def changes(self) -> list[str]:

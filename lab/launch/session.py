@@ -55,9 +55,9 @@ class Session:
     After `launch`: `timeline` has the marks, `answer` the first answer (None without a network), `instance` the
     instance, `asked_at` where it was asked to answer. `beside` takes JSON values to keep with the launch's record, by
     name. Once `ending`, the stop was begun, and an error takes back nothing that was measured before. `spec` must be a
-    launch's own (`Spec.for_launch`). Without `timeout_s` it becomes ready within
-    a minute, or what the driver's facts say (`ready_timeout_s`). With `chance`, a launch and a stop on an engine that ticks begin a random part of
-    its tick later.
+    launch's own (`Spec.for_launch`). Without `timeout_s` it becomes ready within a minute, or what the driver's facts
+    say (`ready_timeout_s`). With `chance`, a launch and a stop on an engine that ticks begin a random part of its tick
+    later.
     """
 
     def __init__(

@@ -53,6 +53,8 @@ FEATURES = frozenset(
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
     | {Feature.OWN_KERNEL, Feature.SLEEP}
 )
+_LIKELY_S = {"kvm": 20.0, "tcg": 70.0}
+"""A launch with its removal, roughly: where it is emulated, half of that is the CPU time of one CPU."""
 _READY_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 60.0
 """A distribution ends its own units one after the other, each within 90 s by systemd's default."""
@@ -90,6 +92,7 @@ class WholeGuests:
             "entropy": "virtio-rng from the host's /dev/urandom",
             "login": "root by SSH, forwarded from loopback; key and host key made for each launch",
             "restart": {str(policy): f"systemd's Restart={word}" for policy, word in RESTARTS.items()},
+            "likely_s": _LIKELY_S[host.accel],
             "ready_timeout_s": _READY_TIMEOUT_S,
             "stop_timeout_s": _STOP_TIMEOUT_S,
             "stop_request": "ACPI's power button, then systemctl poweroff by SSH, then destroy",
