@@ -15,7 +15,7 @@ TARGETS ?= $(subst $(empty) $(empty),$(comma),$(strip $(call wanted,process) $(c
 BIN := .venv/bin
 ACCESS := vagrant/with-access.sh
 
-.PHONY: help provision provision-tests venv venv-dev run test lint pytest accept doctor uninstall clean
+.PHONY: help provision provision-tests venv venv-dev run test test-whole lint pytest accept doctor uninstall clean
 .NOTPARALLEL:
 
 help: ## Show this
@@ -38,6 +38,10 @@ lint:
 
 pytest: # PYTEST_ARGS= goes to both turns
 	@$(ACCESS) $(BIN)/python tests/turns.py $(PYTEST_ARGS)
+
+test-whole: provision-tests venv-dev ## Ask all of the contract of whole guests, each launch of which boots a distribution: half an hour, emulated
+	@$(ACCESS) $(BIN)/lab guest build
+	@$(ACCESS) $(BIN)/python -m pytest --whole tests/contract tests/integration/drivers/test_libvirt_whole.py -m whole $(PYTEST_ARGS)
 
 accept: provision-tests venv-dev ## Check the lab's figures against separate programs; prints each verdict
 	@$(ACCESS) $(BIN)/python tests/accept/run.py

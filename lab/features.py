@@ -19,6 +19,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | PINNING | - holds every process of an instance to `Spec.cpuset` | `neighbour` |
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
+| UNITS | - puts `Spec.unit`, a user's systemd unit with its files, into a guest | `lab run --unit` |
 | SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
 | - | Copies (instance) | `wake`: what was saved can be woken more than once |
 | FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
@@ -60,6 +61,7 @@ class Feature(enum.StrEnum):
     PINNING = "pinning"
     OWN_KERNEL = "own-kernel"
     TICKS = "ticks"
+    UNITS = "units"
     SLEEP = "sleep"
     FUNCTION = "function"
     PEERS = "peers"

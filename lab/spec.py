@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from lab.errors import BadInput
@@ -87,6 +88,16 @@ class Restart(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserUnit:
+    """A user's own systemd unit, called `name`: its text, and what it needs in the guest, as pairs of a file or folder
+    of this host and its absolute path there (Feature.UNITS)."""
+
+    name: str
+    text: str = field(repr=False)
+    copies: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """The service to launch: the same for every target of a run but for `labels` and `nonce`.
 
@@ -96,6 +107,7 @@ class Spec:
     to panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
     (Feature.OWN_KERNEL). Instances of a run with the same `peers` can call one another (Feature.PEERS): by a network of
     that name where the engine makes such, and by a Unix socket where they share the host's network namespace.
+    With `unit` that is what is launched, and no image.
 
     `ready` says what is waited for. By HTTP it is the answer to GET `ready_path` with `ready_headers`, whose status
     lies in one of the ranges of `ready_status` (both ends count).
@@ -118,6 +130,7 @@ class Spec:
     guest_panic: bool = False
     guest_clock_offset_s: int = 0
     peers: str = ""
+    unit: UserUnit | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""
 
@@ -128,7 +141,7 @@ class Spec:
     @property
     def builtin(self) -> bool:
         """True for the lab's own service: it proves its nonce, tells its marks, and can be asked for its clock."""
-        return self.image == SERVICE_IMAGE
+        return self.image == SERVICE_IMAGE and self.unit is None
 
     def for_launch(self) -> Spec:
         """This spec with a fresh nonce and a fresh `lab.launch` label: one for every launch."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -38,6 +40,8 @@ _TESTS = Path(__file__).parent
 _ALONE = "run"
 """The folder whose tests of engines run `lab run`, which waits while another lab's instances are there."""
 
+_ALLOWED = ("Skipped: not promised: ", "Skipped: left to `make test-whole`")
+
 
 # No test is wrong because the machine is slow.
 hypothesis.settings.register_profile("lab", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -56,6 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--whole",
+        action="store_true",
+        help="all of what concerns whole guests, each launch of which boots a distribution: see `make test-whole`",
+    )
     parser.addoption(
         "--turn",
         choices=TURNS,
@@ -84,6 +93,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("kind")
         if engines := [Target.parse(marker.args[0]).driver for marker in item.iter_markers("engine")]:
             item.add_marker(pytest.mark.xdist_group(_group(item, engines)))
+    if not config.getoption("whole"):
+        left = {item for item in items if (mark := item.get_closest_marker("whole")) and not mark.kwargs["first"]}
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
     if turn := _turn(config):
         others = {item for item in items if _turn_of(item) != turn}
         config.hook.pytest_deselected(items=list(others))
@@ -105,10 +118,13 @@ def _turn_of(item: pytest.Item) -> str:
 
 def _group(item: pytest.Item, engines: Sequence[str]) -> str:
     """Whose tests run one after the other, beside those of other groups. Docker's and libvirt's are many, and look at
-    nothing but their own instances: two groups of each. What turns a swarm on and off is in one with all in it."""
+    nothing but their own instances: two groups of each, and one of whole guests, which boot for long. What turns a
+    swarm on and off is in one with all in it."""
     if "swarm" in engines:
         return "swarm"
     group = min(engines)
+    if item.get_closest_marker("whole"):
+        return f"{group} whole"
     if group == "lambda" or (group in ("docker", "libvirt") and "contract" in item.path.parts):
         return f"{'docker' if group == 'lambda' else group} contract"
     return group
@@ -237,7 +253,7 @@ def _allowed(item: pytest.Item, report: Any) -> bool:
     """Skips within a required engine that are about something else than the engine, and say so by a marker; or about
     what the contract leaves to each driver (see `contract_rig.not_promised`)."""
     said = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-    return item.get_closest_marker("beyond_engine") is not None or said.startswith("Skipped: not promised: ")
+    return item.get_closest_marker("beyond_engine") is not None or said.startswith(_ALLOWED)
 
 
 def _cache() -> Path:
@@ -265,10 +281,15 @@ def _missing(name: str) -> str:
 
 
 def _require(driver: Driver, required: bool) -> None:
-    """Ask the engine; a cluster that is required, and that the lab can make, is made where it is missing."""
+    """Ask the engine; a cluster or a guest's disk that is required, and that the lab can make, is made where it is
+    missing."""
     try:
         driver.info()
-    except DriverUnavailable:
+    except DriverUnavailable as error:
+        if required and error.resolution.startswith("lab guest build"):
+            subprocess.run([sys.executable, "-m", *error.resolution.split()], check=True)
+            driver.info()
+            return
         if not required or not isinstance(driver, Clustered):
             raise
         try:

@@ -62,6 +62,8 @@ class LibvirtDriver:
     )
     """Variants whose contract is tested when it is asked for by name (tests/contract/conftest.py)."""
 
+    whole_variants = tuple(name for name, variant in VARIANTS.items() if variant.whole)
+
     def __init__(self, variant: str, context: Context) -> None:
         """Asks no engine yet. Raises Unsupported for an unknown variant, BadInput for options that cannot be meant."""
         variant, chosen, version = variant.partition("+")

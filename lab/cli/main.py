@@ -208,6 +208,14 @@ def run(
     scratch: Annotated[
         str | None, typer.Option(metavar="SIZE", help="What it may write to /tmp. Default: 16M.")
     ] = None,
+    unit: Annotated[
+        Path | None,
+        typer.Option(help="Launch your own systemd unit, NAME.service, in whole guests, instead of an image."),
+    ] = None,
+    copies: Annotated[
+        list[str] | None,
+        typer.Option("--copy", metavar="SRC:DST", help="A file or folder that the unit needs, and where in the guest."),
+    ] = None,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s; 10m for whole guests.")
     ] = None,
@@ -246,6 +254,8 @@ def run(
         "seed": seed,
         "cold": cold,
         "image": image,
+        "unit": unit,
+        "copies": copies,
         "port": port,
         "ready": ready,
         "ready_path": ready_path,

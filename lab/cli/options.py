@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lab.cli.environment import read_environment
+from lab.cli.units import read_unit
 from lab.errors import BadInput
 from lab.run.runner import Plan
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
@@ -113,6 +114,8 @@ class RunOptions(BaseModel):
     timeout: Annotated[Seconds, Field(ge=1, le=3600)] | None = None
     cold: bool = False
     image: Annotated[str, Field(min_length=1)] = SERVICE_IMAGE
+    unit: Path | None = None
+    copies: list[str] = Field(default_factory=list)
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     ready: Ready = Ready.HTTP
     ready_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
@@ -137,7 +140,11 @@ class RunOptions(BaseModel):
                 raise ValueError(f"--require {name}: that is none of the run's targets, {', '.join(self.targets)}")
         if any("=" in key or "\0" in key + value for key, value in self.env.items()):
             raise ValueError("env: a name has no '=', and nothing has a NUL byte")
-        if self.ready is Ready.TCP and self.image == SERVICE_IMAGE:
+        if self.unit is not None and self.image != SERVICE_IMAGE:
+            raise ValueError("--unit: what is launched is that unit or an image, and not both")
+        if self.copies and self.unit is None:
+            raise ValueError("--copy goes with --unit: it is what that unit needs")
+        if self.ready is Ready.TCP and self.own_service:
             raise ValueError("--ready tcp: the lab's own service speaks HTTP, and shows by its nonce who answers")
         if self.ready is Ready.TCP and (self.ready_path or self.ready_status or self.header):
             raise ValueError("--ready tcp asks for nothing: leave out --ready-path, --ready-status and --header")
@@ -154,11 +161,17 @@ class RunOptions(BaseModel):
             return self.model_copy(update={"port": self.port or DEFAULT_PORT})
         return self.model_copy(update={"port": DEFAULT_PORT if DEFAULT_PORT in exposed else exposed[0]})
 
+    @property
+    def own_service(self) -> bool:
+        """Whether it is the lab's own service that is launched."""
+        return self.image == SERVICE_IMAGE and self.unit is None
+
     def spec(self, labels: Mapping[str, str]) -> Spec:
-        """The spec that every target launches."""
-        builtin = self.image == SERVICE_IMAGE
+        """The spec that every target launches. Raises BadInput for a unit, or files for it, that cannot be read."""
+        builtin = self.own_service
         return Spec(
             image=self.image,
+            unit=read_unit(self.unit, self.copies) if self.unit is not None else None,
             port=self.port or DEFAULT_PORT,
             ready=self.ready,
             ready_path=self.ready_path or ("/clock" if builtin else "/"),

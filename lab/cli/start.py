@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from lab.run.company import Company
 from lab.run.estimate import Expected, Span, expected
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
 from lab.scenario import CallsAgain, Makes, Needs, OwnService, Paced, Scenario, Sized, Takes, exceeding_calls
-from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
+from lab.spec import SERVICE_IMAGE, Ready, Spec, Target, UserUnit
 from lab.store.database import Store
 from lab.store.digest import digests
 from lab.store.place import RunDir, beating, cache_dir, make_run_dir
@@ -123,7 +124,10 @@ class Intent:
         if len(self.exposed) > 1:
             named = ", ".join(map(str, self.exposed[:8])) + (", …" if len(self.exposed) > 8 else "")
             found.append(f"asks the service at port {self.spec.port}; the image exposes {named}: --port chooses")
-        if not self.spec.builtin:
+        if (unit := self.spec.unit) is not None:
+            files = f" and {len(unit.copies)} of your files or folders" if unit.copies else ""
+            found.append(f"puts the unit {unit.name}{files} into each guest")
+        elif not self.spec.builtin:
             found.append(self._image_line())
         if isinstance(self.scenario, Makes):
             found.append(self.scenario.changes)
@@ -168,10 +172,10 @@ def intent(
     for what is no image, for one that this host does not run or that the scenario can do nothing with. An engine
     that is not there becomes a skipped target, and so does one for which the user's input is bad: the others go on.
     """
-    if isinstance(scenario, OwnService) and options.image != SERVICE_IMAGE:
+    if isinstance(scenario, OwnService) and not options.own_service:
         raise BadInput(
-            f"{scenario.name} asks the lab's own service, and '{options.image}' is another",
-            resolution="leave out --image",
+            f"{scenario.name} asks the lab's own service, and '{options.unit or options.image}' is another",
+            resolution="leave out --unit" if options.unit else "leave out --image",
         )
     options = options.paced(*(scenario.rounds, scenario.warmup) if isinstance(scenario, Paced) else (ROUNDS, WARMUP))
     exposed: Sequence[int] = ()
@@ -184,9 +188,9 @@ def intent(
     run_dir = make_run_dir(run_id, labels)
     try:
         context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options, say=say)
-        entrants = [_enter(target, context, scenario) for target in targets]
-        seed = options.seed if options.seed is not None else secrets.randbits(32)
         spec = options.spec(labels)
+        entrants = [_enter(target, context, scenario, spec) for target in targets]
+        seed = options.seed if options.seed is not None else secrets.randbits(32)
         image, problem = _image(spec, context, entrants, look)
         host = host_identity()
         run = Run(
@@ -200,7 +204,9 @@ def intent(
             host_id=host.id,
             host_name=host.name,
             parameters={
-                **options.model_dump(exclude={"env", "seed", "param", "ready", "ready_status", "header", "require"}),
+                **options.model_dump(
+                    exclude={"unit", "copies", "env", "seed", "param", "ready", "ready_status", "header", "require"}
+                ),
                 "scenario": asdict(scenario) if is_dataclass(scenario) else {},
                 "seed": seed,
                 "spec": _spec_json(spec),
@@ -258,7 +264,7 @@ def execute(intent: Intent, store: Store, progress: Progress, company: Company |
     return runner.execute()
 
 
-def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
+def _enter(target: Target, context: Context, scenario: Scenario, spec: Spec) -> Entrant:
     driver: Driver | None = None
     info: Info | None = None
     try:
@@ -270,6 +276,11 @@ def _enter(target: Target, context: Context, scenario: Scenario) -> Entrant:
         missing = scenario.requires - info.features
         if missing:
             raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
+        if spec.unit is not None and Feature.UNITS not in info.features:
+            raise Unsupported(
+                f"{target} has no systemd of its own, which would run {spec.unit.name}",
+                resolution="leave it out; libvirt:debian and libvirt:debian-cloud have one",
+            )
         if isinstance(scenario, CallsAgain) and (why := exceeding_calls(info, scenario.calls_per_worker)):
             raise BadInput(f"{scenario.name} would make {why}", resolution=f"lower -p {scenario.calls_by}=…")
         if isinstance(scenario, Needs):
@@ -290,7 +301,7 @@ def _image(
     could run.
     """
     here = any(entrant.running and entrant.info and Feature.HOST_PIDS in entrant.info.features for entrant in entrants)
-    if spec.builtin or not here:
+    if spec.builtin or spec.unit is not None or not here:
         return None, ""
     try:
         return how(spec.image, context, command=spec.command), ""
@@ -340,9 +351,16 @@ def _ready_json(spec: Spec) -> dict[str, Any]:
     return found
 
 
+def _unit_json(unit: UserUnit) -> dict[str, Any]:
+    """What it was, without its words."""
+    digest = hashlib.sha256(unit.text.encode()).hexdigest()
+    return {"name": unit.name, "sha256": digest, "copies": [f"{path}:{to}" for path, to in unit.copies]}
+
+
 def _spec_json(spec: Spec) -> dict[str, Any]:
     return {
         "image": spec.image,
+        **({"unit": _unit_json(spec.unit)} if spec.unit is not None else {}),
         "port": spec.port,
         "ready_path": spec.ready_path,
         **_ready_json(spec),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,8 +41,17 @@ def _targets() -> list[object]:
             target = Target(name, variant)
             if variant in getattr(driver, "apart", ()) and str(target) not in _ASKED_FOR:
                 continue
-            found.append(pytest.param(target, id=str(target), marks=pytest.mark.engine(str(target))))
+            marks = [pytest.mark.engine(str(target))]
+            if variant in _whole(driver):
+                marks.append(pytest.mark.whole(first=variant == _whole(driver)[0]))
+            found.append(pytest.param(target, id=str(target), marks=marks))
     return found
+
+
+def _whole(driver: object) -> Sequence[str]:
+    """Its variants whose guests are whole distributions, which take a minute to boot: in `make test` one of the first
+    is booted, and `make test-whole` asks all of the contract of each."""
+    return getattr(driver, "whole_variants", ())
 
 
 @pytest.fixture(scope="session", params=_targets())
@@ -54,7 +63,8 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with contextlib.ExitStack() as stack:
         run_dir = new_run_dir()
         stack.callback(run_dir.delete)
-        found = make_rig(target, made, cache, run_dir)
+        shared_only = target.variant in _whole(made) and not request.config.getoption("whole")
+        found = make_rig(target, made, cache, run_dir, shared_only=shared_only)
         stack.callback(found.close)
         _open.append(stack)
         yield found

@@ -8,7 +8,7 @@ from contract_rig import Rig
 
 from lab.errors import MeasurementError
 from lab.features import Feature
-from lab.timeline import ENGINE_CHAIN, SERVICE_CHAIN, TEARDOWN_CHAIN, Phase, Source
+from lab.timeline import CHAINS, Phase, Source
 
 _TOLD = {Source.RETURN, Source.EVENT}
 ALLOWED = {
@@ -19,13 +19,21 @@ ALLOWED = {
     Phase.ENGINE_READY: {Source.EVENT},
     Phase.KERNEL: {Source.CONSOLE},
 }
+OF_WHOLE_GUESTS = {
+    Phase.INIT: {Source.CONSOLE},
+    Phase.USERSPACE: {Source.CONSOLE},
+    Phase.SSHD: {Source.CONSOLE},
+    Phase.LOGIN: {Source.RETURN},
+    Phase.SETTLED: {Source.CONSOLE},
+}
 """What a driver marks, and from where it may know; all else the lab marks, of itself or from the service's lines."""
 _LINE = re.compile(rb"lab ([0-9a-f]{32}) (init|main|listening) \d+")
 
 
 def test_it_marks_only_what_an_engine_can_show_and_from_where_it_can_know_it(rig: Rig) -> None:
+    allowed = {**ALLOWED, **(OF_WHOLE_GUESTS if "whole_guest" in rig.info.facts else {})}
     for phase, source in rig.served.heard.phases:
-        assert source in ALLOWED.get(phase, ()), f"a driver does not mark {phase} by {source}"
+        assert source in allowed.get(phase, ()), f"a driver does not mark {phase} by {source}"
 
 
 def test_it_marks_no_phase_that_its_kind_of_engine_does_not_have(rig: Rig) -> None:
@@ -50,7 +58,7 @@ def test_the_phases_of_each_chain_come_in_their_order(rig: Rig) -> None:
     assert (Phase.READY in timeline) == rig.has(Feature.NETWORK)
     disorder = ""
     try:
-        for chain in (ENGINE_CHAIN, SERVICE_CHAIN, TEARDOWN_CHAIN):
+        for chain in CHAINS:
             timeline.steps(chain)
     except MeasurementError as error:
         disorder = error.brief

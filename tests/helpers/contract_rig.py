@@ -33,6 +33,7 @@ from lab.timeline import HostClock, Phase, Source
 from lab.units import MIB
 
 VERSION = "contract-1"
+LEFT_OUT = "left to `make test-whole`: it would boot another whole distribution"
 
 
 def not_promised(why: str) -> NoReturn:
@@ -193,8 +194,10 @@ class Rig:
         view: HostView,
         timeout_s: float = 120.0,
         settle_s: float = 3.0,
+        shared_only: bool = False,
     ) -> None:
-        """`settle_s` is what threads, descriptors and helpers get to end by themselves."""
+        """`settle_s` is what threads, descriptors and helpers get to end by themselves. With `shared_only` nothing is
+        launched but what `served` shares: a whole distribution takes a minute to boot, and more."""
         self.target = target
         self.fresh = make
         self.context = context
@@ -202,15 +205,17 @@ class Rig:
         self.view = view
         self.timeout_s = timeout_s
         self.settle_s = settle_s
+        self._shared_only = shared_only
         self._failed: Exception | None = None
         self._open: Session | None = None
         self.driver = make()
         self.info: Info = self.driver.info()
+        self.timeout_s = max(self.timeout_s, float(self.info.facts.get("ready_timeout_s", 0)))
         # Other sizes than the defaults, which a driver may have written down instead of taking them from the spec.
         self.spec = Spec(
             labels={**labels, "lab.target": str(target)},
             environment={"LAB_VERSION": VERSION},
-            memory_bytes=112 * MIB,
+            memory_bytes=max(112 * MIB, int(self.info.facts.get("least_memory_bytes", 0))),
             cpus=0.75,
             pids=100,
             scratch_bytes=12 * MIB,
@@ -241,9 +246,15 @@ class Rig:
         return said if said.startswith("not set") else ""
 
     def session(self, *, heard: Heard | None = None, driver: Driver | None = None, **changes: Any) -> Session:
+        self._anew()
         spec = replace(self.spec, **changes).for_launch()
         recorded = _Recorded(driver or self.driver, heard or Heard(), None)
         return Session(recorded, self.info, spec, self.clock, timeout_s=self.timeout_s)  # type: ignore[arg-type]
+
+    def _anew(self) -> None:
+        """Skips what must launch once more, where only one is to be launched."""
+        if self._shared_only:
+            pytest.skip(LEFT_OUT)
 
     @cached_property
     def served(self) -> Served:
@@ -280,6 +291,7 @@ class Rig:
     @cached_property
     def life(self) -> Life:
         """Lived at the first look. `served` comes first, so that what an SDK makes once for all is there before."""
+        self._anew()
         _ = self.served
         life = Life(Snapshot.take(self.context.run_dir))
         driver = self.fresh()
@@ -307,6 +319,7 @@ class Rig:
     def slept(self) -> Slept:
         """Slept at the first look, once and for all, by the instance that `served`: who looks at that afterwards has a
         new one."""
+        self._anew()
         slept = Slept()
         session, instance = self.served.session, self.served.instance
         assert isinstance(instance, Sleeps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from contract_rig import Rig
 from host_view import HostView
@@ -18,7 +19,7 @@ from lab.testing import FakeDriver, ModelDriver, engine_of, model_engine_of
 from lab.timeline import HostClock, SystemClock
 
 
-def make_rig(target: Target, made: Callable[..., Driver], cache: Path, run_dir: RunDir, **limits: float) -> Rig:
+def make_rig(target: Target, made: Callable[..., Driver], cache: Path, run_dir: RunDir, **limits: Any) -> Rig:
     """A rig for `target`, whose class is `made`; `limits` are those that `Rig` takes."""
     context = Context(run_dir=Path(run_dir.id), cache_dir=cache)
     clock: HostClock = SystemClock()

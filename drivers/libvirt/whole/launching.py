@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,12 @@ from drivers.libvirt.whole.unit import (
     RESTARTS,
     SERVICE_UNIT,
     TOLD_UNIT,
+    WORKLOAD_UNIT,
+    end_drop_in,
     environment_file,
     service_unit,
     told_unit,
+    workload_unit,
 )
 from drivers.libvirt.whole.way_in import WayIn
 from lab.driver import Context, Mark
@@ -51,7 +54,7 @@ LEAST_MEMORY_BYTES = 512 * MIB
 FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.GUEST_MEMORY, Feature.PINNING}
-    | {Feature.OWN_KERNEL, Feature.SLEEP}
+    | {Feature.OWN_KERNEL, Feature.SLEEP, Feature.UNITS}
 )
 _LIKELY_S = {"kvm": 20.0, "tcg": 70.0}
 """A launch with its removal, roughly: where it is emulated, half of that is the CPU time of one CPU."""
@@ -100,10 +103,10 @@ class WholeGuests:
 
     def prepare(self, spec: Spec) -> GuestImage:
         """The image with its files in the run's directory. Raises Unsupported, BadInput, DriverError."""
-        if not spec.builtin:
+        if not spec.builtin and spec.unit is None:
             raise Unsupported(
-                f"libvirt:{self._name} boots a distribution, in which the lab's service is a unit, and no image",
-                resolution="choose libvirt:q35, which boots an image's root file system",
+                f"libvirt:{self._name} boots a distribution and no image",
+                resolution="choose libvirt:q35, which boots an image's root file system, or give --unit and --copy",
             )
         build_service(self._context.cache_dir)
         if self._placed is None:
@@ -186,6 +189,7 @@ class WholeGuests:
             way_in=way_in,
             login=Login(way_in, progress, mark),
             progress=progress,
+            unit=spec.unit.name if spec.unit is not None else "",
         )
 
     def _chosen(self) -> GuestImage:
@@ -200,22 +204,31 @@ class WholeGuests:
     def _own(
         self, image: GuestImage, spec: Spec, environment: Mapping[str, str], keys: Keys, folder: Path
     ) -> tuple[Path | None, Path | None]:
-        """The launch's own initramfs, or the run's; and its seed, where it has one. Raises OSError."""
-        placed = self._files(spec, environment)
-        units = [SERVICE_UNIT, TOLD_UNIT]
+        """The launch's own initramfs, or the run's; and its seed, where it has one. Raises OSError, BadInput."""
+        units, placed = self._units(spec, environment)
+        packed = seed.archive(placed, enabled=units, copies=spec.unit.copies if spec.unit else ())
         if self._how is Whole.CLOUD_INIT:
-            iso = seed.no_cloud(placed, units, keys, instance=spec.labels.get("lab.launch", spec.nonce))
+            iso = seed.no_cloud(packed, units, keys, instance=spec.labels.get("lab.launch", spec.nonce))
             return image.initramfs, _secret(folder / "seed.iso", iso)
         assert image.initramfs is not None  # noqa: S101  `_chosen` has looked
-        return _secret(folder / "initramfs", seed.initramfs_with(image.initramfs, placed, units, keys)), None
+        return _secret(folder / "initramfs", seed.initramfs_with(image.initramfs, packed, keys)), None
 
-    def _files(self, spec: Spec, environment: Mapping[str, str]) -> Sequence[seed.Placed]:
-        return [
-            seed.Placed(path=PROGRAM, data=build_service(self._context.cache_dir).read_bytes(), mode=0o755),
-            seed.Placed(path=ENVIRONMENT_FILE, data=environment_file(environment).encode(), mode=0o600),
-            seed.Placed(path=f"{_UNITS}/{SERVICE_UNIT}", data=service_unit(spec).encode()),
-            seed.Placed(path=f"{_UNITS}/{TOLD_UNIT}", data=told_unit().encode()),
-        ]
+    def _units(self, spec: Spec, environment: Mapping[str, str]) -> tuple[list[str], list[seed.Placed]]:
+        """The units that are started, and they and what they need as files."""
+        given = spec.unit
+        texts = {TOLD_UNIT: told_unit()}
+        placed = [seed.Placed(path=ENVIRONMENT_FILE, data=environment_file(environment).encode(), mode=0o600)]
+        if given is None:
+            texts[SERVICE_UNIT] = service_unit(spec)
+            program = build_service(self._context.cache_dir).read_bytes()
+            placed.append(seed.Placed(path=PROGRAM, data=program, mode=0o755))
+        else:
+            texts[given.name] = given.text
+            texts[WORKLOAD_UNIT] = workload_unit(given.name, spec.nonce)
+            drop_in = f"{_UNITS}/{given.name}.d/50-lab.conf"
+            placed.append(seed.Placed(path=drop_in, data=end_drop_in(with_environment=bool(environment)).encode()))
+        placed += [seed.Placed(path=f"{_UNITS}/{name}", data=text.encode()) for name, text in texts.items()]
+        return list(texts), placed
 
     def _command_line(self, host: Host, image: GuestImage) -> str:
         """What the distribution's own boot loader would say, and that the kernel and systemd speak on the console."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from drivers.libvirt.guest import cpio, directory, file
 from drivers.libvirt.whole.keys import Keys
-from lab.errors import DriverUnavailable
+from lab.errors import BadInput, DriverUnavailable
 
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 _ORDER = b"""\
@@ -38,10 +38,14 @@ _SCRIPT = b"""\
 # Lays the launch's own files over the root file system. `chroot` and the image's own tar: the initramfs may have none.
 [ "$1" = prereqs ] && exit 0
 rm -f "${rootmnt}"/etc/ssh/ssh_host_* 2>/dev/null
-chroot "${rootmnt}" /bin/tar --extract --preserve-permissions --directory=/ --file=- </lab/seed.tar ||
-    echo "lab-guest error: the launch's own files could not be laid over the root file system"
+for archive in /lab/keys.tar /lab/seed.tar; do
+    chroot "${rootmnt}" /bin/tar --extract --preserve-permissions --directory=/ --file=- <"$archive" ||
+        echo "lab-guest error: the launch's own files could not be laid over the root file system"
+done
 """
 _LABEL = "cidata"
+_MOST_BYTES = 64 << 20
+"""Of what is laid over the root file system: it passes through the guest's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +57,16 @@ class Placed:
     mode: int = 0o644
 
 
-def initramfs_with(image: Path, placed: Sequence[Placed], enabled: Sequence[str], keys: Keys) -> bytes:
-    """The image's initramfs at `image`, and after it the lab's own part. Raises OSError."""
+def initramfs_with(image: Path, packed: bytes, keys: Keys) -> bytes:
+    """The image's initramfs at `image`, and after it the lab's own part, which lays the archive `packed` over the root
+    file system. Raises OSError."""
     own = Placed(path=_HOST_KEY, data=keys.host.private.encode(), mode=0o600)
     public = Placed(path=f"{_HOST_KEY}.pub", data=f"{keys.host.public}\n".encode())
-    links = {f"/etc/systemd/system/multi-user.target.wants/{unit}": f"/etc/systemd/system/{unit}" for unit in enabled}
     part = cpio(
         [
             directory("lab"),
-            file("lab/seed.tar", archive([*placed, own, public], links), 0o600),
+            file("lab/seed.tar", packed, 0o600),
+            file("lab/keys.tar", archive([own, public]), 0o600),
             directory("scripts"),
             directory("scripts/init-bottom"),
             file("scripts/init-bottom/lab-seed", _SCRIPT, 0o755),
@@ -72,19 +77,36 @@ def initramfs_with(image: Path, placed: Sequence[Placed], enabled: Sequence[str]
     return whole + b"\0" * (-len(whole) % 4) + part
 
 
-def archive(placed: Sequence[Placed], links: Mapping[str, str] | None = None) -> bytes:
-    """The files as a tar archive with their parents, which stay as they are where they exist."""
+def archive(placed: Sequence[Placed], *, enabled: Sequence[str] = (), copies: Sequence[tuple[Path, str]] = ()) -> bytes:
+    """A tar archive of the files, of the links by which systemd starts the units `enabled`, and of the user's `copies`
+    as they are on this host, owned by root. Links within them stay links. Raises OSError, BadInput."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for one in placed:
             entry = tarfile.TarInfo(one.path.lstrip("/"))
             entry.size, entry.mode = len(one.data), one.mode
             tar.addfile(entry, io.BytesIO(one.data))
-        for path, target in (links or {}).items():
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
+        for unit in enabled:
+            entry = tarfile.TarInfo(f"etc/systemd/system/multi-user.target.wants/{unit}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, f"/etc/systemd/system/{unit}"
             tar.addfile(entry)
+        for path, to in copies:
+            tar.add(path.resolve(), arcname=to.lstrip("/"), filter=_as_roots)
+            if packed.tell() > _MOST_BYTES:
+                raise BadInput(
+                    f"what is to be copied is more than {_MOST_BYTES >> 20} MiB",
+                    resolution="bring an image that has it: --guest-image",
+                )
     return packed.getvalue()
+
+
+def _as_roots(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Sockets, FIFOs and devices are left out."""
+    if not (entry.isfile() or entry.isdir() or entry.issym() or entry.islnk()):
+        return None
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry
 
 
 def login_credentials(keys: Keys) -> list[str]:
@@ -94,8 +116,9 @@ def login_credentials(keys: Keys) -> list[str]:
     return [f"io.systemd.credential.binary:ssh.authorized_keys.root={key}"]
 
 
-def no_cloud(placed: Sequence[Placed], started: Sequence[str], keys: Keys, *, instance: str) -> bytes:
-    """An ISO 9660 disk of cloud-init's data source NoCloud, with the files beside the data. Raises DriverUnavailable.
+def no_cloud(packed: bytes, started: Sequence[str], keys: Keys, *, instance: str) -> bytes:
+    """An ISO 9660 disk of cloud-init's data source NoCloud, with the archive `packed` beside the data. Raises
+    DriverUnavailable.
 
     cloud-init lets root in, makes the host key known, and at its end unpacks the files and starts the units."""
     # JSON is YAML.
@@ -112,13 +135,13 @@ def no_cloud(placed: Sequence[Placed], started: Sequence[str], keys: Keys, *, in
                 ["tar", "--extract", "--preserve-permissions", "--directory=/", "--file=/run/stratalab/seed.tar"],
                 ["umount", "/run/stratalab"],
                 ["systemctl", "daemon-reload"],
-                *(["systemctl", "enable", "--now", "--no-block", unit] for unit in started),
+                *(["systemctl", "start", "--no-block", unit] for unit in started),
             ],
         },
         indent=1,
     )
     meta_data = json.dumps({"instance-id": instance, "local-hostname": "lab-guest"})
-    files = {"user-data": user_data.encode(), "meta-data": meta_data.encode(), "seed.tar": archive(placed)}
+    files = {"user-data": user_data.encode(), "meta-data": meta_data.encode(), "seed.tar": packed}
     return _iso(files)
 
 

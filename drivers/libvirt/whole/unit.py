@@ -12,6 +12,7 @@ from lab.spec import Restart, Spec
 
 SERVICE_UNIT = "lab-service.service"
 TOLD_UNIT = "lab-told.service"
+WORKLOAD_UNIT = "lab-workload.service"
 PROGRAM = "/service"
 """Where the lab's own service lies, as on every other platform."""
 ENVIRONMENT_FILE = "/etc/stratalab/environment"
@@ -51,6 +52,34 @@ def service_unit(spec: Spec) -> str:
             "",
         )
     )
+
+
+def workload_unit(unit: str, nonce: str) -> str:
+    """The unit by which the lab hears that a user's own, `unit`, has been started, and has a network."""
+    return "\n".join(
+        (
+            "[Unit]",
+            "Description=Tell the lab that your unit is started",
+            "Wants=network-online.target",
+            f"After=network-online.target {unit}",
+            "",
+            "[Service]",
+            "Type=oneshot",
+            f"ExecStart=/bin/echo lab {nonce} workload 0",
+            "StandardOutput=file:/dev/console",
+            "",
+            "[Install]",
+            "WantedBy=multi-user.target",
+            "",
+        )
+    )
+
+
+def end_drop_in(*, with_environment: bool) -> str:
+    """What is added to a user's unit: that the lab hears of its end, and the environment that was asked for."""
+    told = "echo lab-guest unit $$EXIT_CODE $$EXIT_STATUS >/dev/console"
+    added = f"EnvironmentFile={ENVIRONMENT_FILE}\n" if with_environment else ""
+    return f"[Service]\n{added}ExecStopPost=-+/bin/sh -c '{told}'\n"
 
 
 def told_unit() -> str:
