@@ -36,6 +36,8 @@ _ENDS_LATE_S = 20.0
 _KILL_AFTER_S = 1
 _TIMED_OUT = (124, 137)  # timeout(1)
 _NOT_RUN = (126, 127)  # env(1)
+_OUTPUT_S = 1.0
+"""So long after a command's end its output's is waited for."""
 _MOST_BYTES = 64 << 20
 
 
@@ -65,6 +67,8 @@ class WayIn:
             except _Broken as error:
                 self._drop()
                 raise DriverError(f"the connection to the guest ended while {argv[0]} ran: {error}") from error
+            except DriverError:
+                raise
             except BaseException:
                 self._drop()
                 raise
@@ -170,22 +174,26 @@ def _run(
 
 def _collect(channel: paramiko.Channel, program: str, deadline: float, timeout_s: float) -> tuple[int, bytes, bytes]:
     out, err = bytearray(), bytearray()
+    ended: float | None = None
     while True:
-        over = channel.exit_status_ready() and channel.eof_received
+        closed = channel.closed  # looked at first: what came before it was closed is then there
         while channel.recv_ready():
             out += channel.recv(65536)
         while channel.recv_stderr_ready():
             err += channel.recv_stderr(65536)
-        if over:
-            break
-        if channel.closed:
+        now = time.monotonic()
+        if channel.exit_status_ready():
+            # What it has left running may hold its output open for good.
+            ended = ended or now
+            if channel.eof_received or closed or now - ended > _OUTPUT_S:
+                return channel.recv_exit_status(), bytes(out), bytes(err)
+        elif closed:
             raise _Broken("it was closed without an exit code")
         if len(out) + len(err) > _MOST_BYTES:
             raise DriverError(f"{program} wrote more than {_MOST_BYTES >> 20} MiB")
-        if time.monotonic() > deadline:
+        if now > deadline:
             raise DriverError(f"{program} did not end within {timeout_s:g} s, nor did the guest end it")
         if channel.eof_received:
             channel.status_event.wait(0.05)
         else:
-            select.select([channel], [], [], 0.5)
-    return channel.recv_exit_status(), bytes(out), bytes(err)
+            select.select([channel], [], [], 0.2)
