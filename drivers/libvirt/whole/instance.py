@@ -22,7 +22,7 @@ from lab.timeline import Phase, Source
 if TYPE_CHECKING:
     import libvirt
 
-_HEARD_S = 4.0
+_HEARD_S = 10.0
 """So long after a request to shut down the console's first word of that is waited for, before another way is tried."""
 _LOGINS = 5
 _BETWEEN_LOGINS_S = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,8 @@ def sdk() -> Any:
             details=str(error),
             resolution="pip install 'stratalab[libvirt]'",
         ) from error
+    # It logs each connection's end with a traceback; what is to be told is told by the errors that it raises.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     return paramiko
 
 

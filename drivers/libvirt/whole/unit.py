@@ -89,6 +89,8 @@ def told_unit() -> str:
         (
             "[Unit]",
             "Description=Tell the lab when the boot is finished",
+            # Late, so that it takes nothing from what is waited for.
+            f"After={SERVICE_UNIT} ssh.service",
             "",
             "[Service]",
             "Type=exec",

@@ -29,8 +29,8 @@ from lab.spec import Endpoint
 if TYPE_CHECKING:
     import paramiko
 
-_ATTEMPT_S = 60.0
-"""For a whole attempt: an emulated guest takes seconds for one key exchange, and more on a busy host."""
+_ATTEMPT_S, _LEAST_ATTEMPT_S = 60.0, 20.0
+"""For an attempt: an emulated guest takes seconds for one key exchange, and more on a busy host."""
 _ENDS_LATE_S = 20.0
 """So long after its time a remote command's end is waited for, that `timeout` in the guest brings about."""
 _KILL_AFTER_S = 1
@@ -61,7 +61,7 @@ class WayIn:
         if any("\0" in word for word in argv):
             raise DriverError("a command's words have no NUL byte")
         with self._lock:
-            transport = self._transport()
+            transport = self._transport(max(_LEAST_ATTEMPT_S, min(timeout_s, _ATTEMPT_S)))
             try:
                 return _run(transport, argv, timeout_s=timeout_s, environment=environment or {})
             except _Broken as error:
@@ -85,7 +85,7 @@ class WayIn:
         if (client := self._client) is not None:
             client.close()
 
-    def _transport(self) -> paramiko.Transport:
+    def _transport(self, within_s: float) -> paramiko.Transport:
         if self._closed:
             raise DriverError("the guest is gone, and nothing can be run in it")
         if self._client is not None:
@@ -93,13 +93,13 @@ class WayIn:
             if transport is not None and transport.is_active():
                 return transport
             self._drop()
-        self._client = self._connected()
+        self._client = self._connected(within_s)
         transport = self._client.get_transport()
         if transport is None:
             raise NotYet(f"the connection to {self._endpoint} ended at once")
         return transport
 
-    def _connected(self) -> paramiko.SSHClient:
+    def _connected(self, within_s: float) -> paramiko.SSHClient:
         library = sdk()
         client = library.SSHClient()
         client.set_missing_host_key_policy(library.RejectPolicy())
@@ -115,10 +115,10 @@ class WayIn:
                 pkey=user,
                 allow_agent=False,
                 look_for_keys=False,
-                timeout=_ATTEMPT_S,
-                banner_timeout=_ATTEMPT_S,
-                auth_timeout=_ATTEMPT_S,
-                channel_timeout=_ATTEMPT_S,
+                timeout=within_s,
+                banner_timeout=within_s,
+                auth_timeout=within_s,
+                channel_timeout=within_s,
             )
         except BaseException as error:
             client.close()
