@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,6 +30,7 @@ from drivers.libvirt.whole.unit import (
     TOLD_UNIT,
     WORKLOAD_UNIT,
     end_drop_in,
+    ending_of,
     environment_file,
     service_unit,
     told_unit,
@@ -41,7 +41,6 @@ from lab.driver import Context, Mark
 from lab.errors import LaunchError, Unsupported
 from lab.features import Feature
 from lab.image.process import surroundings
-from lab.launch.ends import Ending
 from lab.launch.waiter import reserve_port
 from lab.service.build import build_service
 from lab.spec import Endpoint, Restart, Spec
@@ -235,7 +234,7 @@ class WholeGuests:
         if image.kernel is None:
             return ""
         words = [f"root={image.root}", "rw", "loglevel=6", "earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200"]
-        # Who prompts for a login there hangs the line up first, and what systemd or the service wrote just then is lost.
+        # Who prompts for a login there hangs the line up first: what was being written just then is lost.
         words += ["systemd.mask=serial-getty@ttyS0.service"]
         words += ["panic=-1", "systemd.show_status=true", "systemd.log_color=false"]
         words += ["cloud-init=disabled"] if self._how is Whole.CREDENTIALS else []
@@ -252,12 +251,6 @@ def _secret(path: Path, data: bytes) -> Path:
 
 
 def _unit_ended(how: str, status: str, *, spec: Spec, end: GuestEnd, output: Callable[[], bytes]) -> None:
-    """The service's unit has ended, as systemd says: one that is started again is waited for."""
-    if spec.restart is Restart.BEST:
-        return
-    if how == "exited":
-        ending = Ending.by_code(int(status) if status.isdigit() else 1)
-    else:
-        number = getattr(signal, f"SIG{status}", None)
-        ending = Ending(signal=int(number)) if number is not None else Ending()
-    end.tell(ending.error(memory_bytes=spec.memory_bytes, output=output()))
+    """The service's unit has ended: one that is started again is waited for."""
+    if spec.restart is not Restart.BEST:
+        end.tell(ending_of(how, status).error(memory_bytes=spec.memory_bytes, output=output()))

@@ -5,9 +5,11 @@ What is escaped how: systemd.syntax(7), systemd.service(5) "COMMAND LINES", syst
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 
 from lab.errors import BadInput
+from lab.launch.ends import Ending
 from lab.spec import Restart, Spec
 
 SERVICE_UNIT = "lab-service.service"
@@ -80,6 +82,15 @@ def end_drop_in(*, with_environment: bool) -> str:
     told = "echo lab-guest unit $$EXIT_CODE $$EXIT_STATUS >/dev/console"
     added = f"EnvironmentFile={ENVIRONMENT_FILE}\n" if with_environment else ""
     return f"[Service]\n{added}ExecStopPost=-+/bin/sh -c '{told}'\n"
+
+
+def ending_of(how: str, status: str) -> Ending:
+    """What systemd's $EXIT_CODE and $EXIT_STATUS say (systemd.exec(5)): `exited` and a number, or `killed` or `dumped`
+    and a signal's name without SIG."""
+    if how == "exited":
+        return Ending(status=int(status)) if status.isdigit() else Ending()
+    number = getattr(signal, f"SIG{status}", None)
+    return Ending(signal=int(number)) if isinstance(number, signal.Signals) else Ending()
 
 
 def told_unit() -> str:

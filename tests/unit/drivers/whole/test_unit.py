@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.libvirt.whole.unit import command_line, end_drop_in, environment_file, service_unit, workload_unit
+from drivers.libvirt.whole.unit import (
+    command_line,
+    end_drop_in,
+    ending_of,
+    environment_file,
+    service_unit,
+    workload_unit,
+)
 from lab.errors import BadInput
+from lab.launch.ends import Ending
 from lab.spec import Restart, Spec
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -74,6 +82,21 @@ def test_systemd_finds_nothing_amiss(tmp_path: Path, name: str, text: str) -> No
         env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:/lib/systemd/system", "PATH": "/usr/bin:/bin"},
     )
     assert name not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "ending"),
+    [
+        ("exited", "3", Ending(status=3)),
+        ("exited", "131", Ending(status=131)),
+        ("killed", "KILL", Ending(signal=9)),
+        ("dumped", "SEGV", Ending(signal=11)),
+        ("killed", "_DFL", Ending()),
+        ("exited", "", Ending()),
+    ],
+)
+def test_how_it_ended_is_told_in_systemds_words(how: str, status: str, ending: Ending) -> None:
+    assert ending_of(how, status) == ending
 
 
 def test_a_users_unit_is_given_the_environment_where_there_is_one() -> None:
