@@ -42,6 +42,7 @@ class Login:
         self._over = threading.Event()
         self._stopped = False
         self.error: DriverError | None = None
+        self.succeeded = False
         self.attempts = 0
         self._thread = threading.Thread(target=self._run, name="login", daemon=True)
         self._thread.start()
@@ -75,6 +76,7 @@ class Login:
                 self.error = error
                 return
             self.error = None
+            self.succeeded = True
             if not self._stopped:
                 self._mark(Phase.LOGIN, source=Source.RETURN)
             return
@@ -214,7 +216,7 @@ class WholeInstance:
         return self._domain.sleeps_on(state)
 
     def _reached(self) -> bool:
-        return self._way_in is not None and self._login is not None and self._login.error is None
+        return self._login is not None and self._login.succeeded
 
     def _press(self) -> bool:
         def press(domain: libvirt.virDomain) -> None:
