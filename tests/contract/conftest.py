@@ -43,7 +43,7 @@ def _targets() -> list[object]:
                 continue
             marks = [pytest.mark.engine(str(target))]
             if variant in _whole(driver):
-                marks.append(pytest.mark.whole(first=variant == _whole(driver)[0]))
+                marks += [pytest.mark.whole(first=variant == _whole(driver)[0]), pytest.mark.timeout(1500)]
             found.append(pytest.param(target, id=str(target), marks=marks))
     return found
 

@@ -51,7 +51,7 @@ def test_exec_of_what_does_not_end_in_time_is_an_error_soon_after(rig: Rig) -> N
     with pytest.raises(DriverError) as raised:
         instance.exec(_ENDLESS, timeout_s=1)
     assert one_line(raised.value)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 35, "before it would have ended by itself"
 
 
 def _told(done: ExecResult) -> dict[str, Any]:

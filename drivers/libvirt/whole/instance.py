@@ -40,6 +40,7 @@ class Login:
         self._progress = progress
         self._mark = mark
         self._over = threading.Event()
+        self._marking = threading.Lock()
         self._stopped = False
         self.error: DriverError | None = None
         self.succeeded = False
@@ -47,14 +48,18 @@ class Login:
         self._thread = threading.Thread(target=self._run, name="login", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Mark nothing any more, and end the thread. Idempotent."""
-        self._stopped = True
+    def forget(self) -> None:
+        """Mark nothing any more, and try no more. Idempotent."""
+        with self._marking:
+            self._stopped = True
         self._over.set()
         self._progress.reachable.set()
         self._way_in.abort()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+
+    def close(self) -> None:
+        """`forget`, and wait for the thread's end: an attempt under way ends once the guest has. Idempotent."""
+        self.forget()
+        self._thread.join()
 
     def wait(self, timeout_s: float) -> None:
         """Until it has succeeded, or is given up; or for so long."""
@@ -75,10 +80,10 @@ class Login:
             except DriverError as error:
                 self.error = error
                 return
-            self.error = None
-            self.succeeded = True
-            if not self._stopped:
-                self._mark(Phase.LOGIN, source=Source.RETURN)
+            with self._marking:
+                if not self._stopped:
+                    self.error, self.succeeded = None, True
+                    self._mark(Phase.LOGIN, source=Source.RETURN)
             return
 
 
@@ -181,10 +186,14 @@ class WholeInstance:
     def delete(self) -> None:
         """Destroy it if it runs; returns when domain, QEMU, console, its files and the way in are gone."""
         if self._login is not None:
-            self._login.close()
-        self._domain.delete()
-        if self._way_in is not None:
-            self._way_in.close()
+            self._login.forget()
+        try:
+            self._domain.delete()
+        finally:
+            if self._login is not None:
+                self._login.close()
+            if self._way_in is not None:
+                self._way_in.close()
 
     def host_pids(self) -> Mapping[int, Role]:
         """QEMU's process."""
