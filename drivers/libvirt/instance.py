@@ -353,7 +353,7 @@ class LibvirtInstance:
         domains = self._connected()
         self._remember_process()
         self._tell_end = domains.expect_sleep(self.id) or self._tell_end
-        self._destroy()
+        self.destroy()
         if self._process is not None and not self._process.wait(_DESTROY_S):
             raise DriverError(f"QEMU's process {self._process.pid} outlives its domain {self.name}")
         self._process = None

@@ -20,7 +20,7 @@ from drivers.libvirt.variants import Variant, Whole
 from drivers.libvirt.whole import images, seed
 from drivers.libvirt.whole.images import GuestImage
 from drivers.libvirt.whole.instance import Login, WholeInstance
-from drivers.libvirt.whole.keys import Keys, new_keys
+from drivers.libvirt.whole.keys import Keys, new_keys, sdk
 from drivers.libvirt.whole.progress import Progress
 from drivers.libvirt.whole.unit import (
     ENVIRONMENT_FILE,
@@ -77,6 +77,9 @@ class WholeGuests:
 
     def facts(self, host: Host) -> Mapping[str, Any]:
         """What is told of them beside what is told of any guest. Raises DriverUnavailable, BadInput, Unsupported."""
+        sdk()
+        if self._how is Whole.CLOUD_INIT:
+            seed.disk_library()
         image = self._chosen()
         return {
             "guest_image": {"suite": image.suite, "sha256": image.sha256, **image.facts},

@@ -19,6 +19,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from drivers.libvirt.guest import cpio, directory, file
 from drivers.libvirt.whole.keys import Keys
@@ -145,7 +146,8 @@ def no_cloud(packed: bytes, started: Sequence[str], keys: Keys, *, instance: str
     return _iso(files)
 
 
-def _iso(files: Mapping[str, bytes]) -> bytes:
+def disk_library() -> Any:
+    """pycdlib. Raises DriverUnavailable with the remedy."""
     try:
         import pycdlib
     except ImportError as error:
@@ -154,7 +156,11 @@ def _iso(files: Mapping[str, bytes]) -> bytes:
             details=str(error),
             resolution="pip install 'stratalab[libvirt]'",
         ) from error
-    iso = pycdlib.PyCdlib()
+    return pycdlib
+
+
+def _iso(files: Mapping[str, bytes]) -> bytes:
+    iso = disk_library().PyCdlib()
     iso.new(interchange_level=3, vol_ident=_LABEL, rock_ridge="1.09", joliet=3)
     for number, (name, data) in enumerate(files.items()):
         short = f"/F{number}.;1"

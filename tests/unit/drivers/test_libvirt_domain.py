@@ -17,6 +17,7 @@ from drivers.libvirt.domain import (
     console_of,
     domain_xml,
     endpoint_of,
+    has_ssh,
     labels_element,
     labels_of,
     vcpus,
@@ -195,3 +196,27 @@ def test_another_machine_has_its_own_emulator_no_acpi_and_no_pci(architecture: A
     words = command_line(variant, "tcg", Spec(nonce="5eed"), disk=False, tsc_khz=1).split()
     assert {f"console={architecture.console},115200", "lab.nonce=5eed", "panic=-1"} <= set(words)
     assert not {"reboot=t", "no_timer_check", "noreplace-smp", "tsc_early_khz=1"} & set(words), "these are x86's"
+
+
+def test_a_whole_guest_has_a_way_in_after_the_services_own_and_a_disk_that_it_only_reads() -> None:
+    made = plan(
+        ssh=Endpoint("127.0.0.1", 4712),
+        seed=Path("/r/<seed>.iso"),
+        disk=Path("/r/root.qcow2"),
+        backing=Path("/r/disk.qcow2"),
+        backing_format="qcow2",
+        oem_strings=("io.systemd.credential.binary:<&>=eA==",),
+    )
+    text, tree = domain_xml(made), root(made)
+    assert endpoint_of(text) == Endpoint("127.0.0.1", 4711) and has_ssh(text)
+    assert not has_ssh(domain_xml(plan()))
+    assert tree.findtext("sysinfo/oemStrings/entry") == "io.systemd.credential.binary:<&>=eA=="
+    assert tree.find("os/smbios").get("mode") == "sysinfo"
+    disks = {disk.find("target").get("dev"): disk for disk in tree.findall("devices/disk")}
+    assert disks["vda"].find("backingStore/format").get("type") == "qcow2" and disks["vda"].find("readonly") is None
+    assert disks["vdb"].find("readonly") is not None and disks["vdb"].find("source").get("file") == "/r/<seed>.iso"
+
+
+def test_without_a_kernel_the_disk_boots_by_itself() -> None:
+    tree = root(plan(kernel=None, initramfs=None))
+    assert tree.find("os/boot").get("dev") == "hd" and tree.find("os/kernel") is None
