@@ -220,6 +220,10 @@ class WholeInstance:
         """As any domain. Raises DriverError."""
         self._domain.wake(state)
 
+    def wake_copy(self) -> None:
+        """As any domain. Raises DriverError."""
+        self._domain.wake_copy()
+
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:
         """As any domain. Raises DriverError."""
         return self._domain.sleeps_on(state)
