@@ -21,9 +21,10 @@ from lab.figures.comparison import compare_runs
 from lab.figures.stats import binomial_interval
 from lab.store.record import Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.store.sample import Sample
-from lab.timeline import SERVICE_CHAIN
+from lab.timeline import SERVICE_CHAIN, Phase
 
 # Milliseconds of each step of the service's chain.
+_SEEN = [phase for phase in SERVICE_CHAIN if phase is not Phase.USERSPACE]  # no guest here is a whole one
 STEPS_MS: Mapping[str, tuple[float, ...]] = {
     "process": (0.0, 0.0, 2.0, 0.2, 0.6),
     "docker": (0.0, 0.0, 298.0, 0.2, 1.8),
@@ -120,7 +121,7 @@ def launch(
     factor = chance.lognormvariate(0, noise) * (chance.uniform(1.5, 4) if chance.random() < outliers else 1.0)
     steps = [ms * factor for ms in STEPS_MS[target]]
     steps[2] += delay_ms
-    seen = [(start, end, ms) for (start, end), ms in zip(itertools.pairwise(SERVICE_CHAIN), steps, strict=True) if ms]
+    seen = [(start, end, ms) for (start, end), ms in zip(itertools.pairwise(_SEEN), steps, strict=True) if ms]
     named = [("boot_s", sum(steps) / 1e3, {"wait_method": "made up"})]
     # The parts vary against each other as well.
     named += [
