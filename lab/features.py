@@ -29,6 +29,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | - | Limited (instance) | `limits`: a function whose platform promises limits |
 | - | Reports (instance) | `boot`: the engine's own times, as facts |
 | - | TellsKill (instance) | `boot`, every stop: a service that its stop signal did not end, as a fact |
+| - | KeepsGuests (driver) | `lab guest`: its whole guests boot from disk images that the lab builds and keeps on this host |
 | - | Settles (instance) | `boot`: engines that tell of a phase after the first answer |
 """  # noqa: E501  a table's rows are not broken
 
@@ -355,3 +356,20 @@ class Coldable(Protocol):
 
     def others_running(self) -> Sequence[str]:
         """What the engine runs now that is not the lab's, named for a user. Raises DriverError."""
+
+
+@runtime_checkable
+class KeepsGuests(Protocol):
+    """Of a driver: its whole guests boot from disk images that the lab builds on this host, or was brought, and keeps.
+    Each is told as JSON values: `name`, `what` it is, `bytes` on disk, `made_at`, `sha256`, `facts`, and whether it is
+    `current`, or of another recipe than this lab's."""
+
+    def guest_build(self, suite: str, say: Callable[[str], None], *, mirror: str, again: bool) -> Mapping[str, Any]:
+        """Build the image of a distribution's `suite`, unless it is there or is wanted `again`; returns it. `say` is
+        told each step, in a line. Raises BadInput, DriverError."""
+
+    def guest_images(self) -> Sequence[Mapping[str, Any]]:
+        """Every image that is kept."""
+
+    def guest_remove(self, name: str) -> Mapping[str, Any]:
+        """Remove the one of this name, or of the only one that begins so; returns what it was. Raises BadInput."""

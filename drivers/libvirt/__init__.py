@@ -12,10 +12,10 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from drivers.libvirt import cold, kernel
@@ -28,6 +28,9 @@ from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.media import Media, prepare_media, write_overlay
 from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
+from drivers.libvirt.whole import stock
+from drivers.libvirt.whole.build import build
+from drivers.libvirt.whole.kept import place_of
 from drivers.libvirt.whole.instance import WholeInstance
 from drivers.libvirt.whole.launching import FEATURES as FEATURES_OF_WHOLE
 from drivers.libvirt.whole.launching import LEAST_MEMORY_BYTES, WholeGuests
@@ -252,6 +255,16 @@ class LibvirtDriver:
             if urlsplit(self._connected().connection.getURI()).path == "/embed":
                 return {}
         return {pid: entry.name for pid, entry in procs.table().items() if _DAEMON.fullmatch(entry.name)}
+
+    def guest_build(self, suite: str, say: Callable[[str], None], *, mirror: str, again: bool) -> Mapping[str, Any]:
+        cache_dir = self._context.cache_dir
+        return stock.told(place_of(cache_dir, suite), build(cache_dir, suite, say=say, mirror=mirror, again=again))
+
+    def guest_images(self) -> Sequence[Mapping[str, Any]]:
+        return stock.images(self._context.cache_dir)
+
+    def guest_remove(self, name: str) -> Mapping[str, Any]:
+        return stock.remove(self._context.cache_dir, name)
 
     def close(self) -> None:
         with self._lock:

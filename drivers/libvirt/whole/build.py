@@ -213,3 +213,4 @@ def _running(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         finally:
             assert running.stdin is not None  # noqa: S101
             running.stdin.close()  # which ends what still runs
+            running.wait()
