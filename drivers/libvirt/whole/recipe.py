@@ -89,8 +89,7 @@ def mmdebstrap(*, files: Path) -> list[str]:
 def facts(told: Mapping[str, Any]) -> dict[str, str]:
     """The versions that are told of an image, from what building it told."""
     packages, system = told["packages"], told["os"]
-    found = {
-        "distribution": f"{system.get('NAME', 'unknown')} {system.get('DEBIAN_VERSION', system.get('VERSION_ID', ''))}",
-        "kernel": told["kernel"].removeprefix("vmlinuz-"),
-    }
+    name = system.get("NAME", "unknown").removesuffix(" GNU/Linux")
+    version = system.get("DEBIAN_VERSION", system.get("VERSION_ID", ""))
+    found = {"distribution": f"{name} {version}".rstrip(), "kernel": told["kernel"].removeprefix("vmlinuz-")}
     return found | {name: packages[package] for name, package in VERSIONS.items() if package in packages}
