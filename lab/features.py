@@ -17,6 +17,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | RESTART | - honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words, the same twice where it has one | `recover` |
 | CLUSTER | Clustered (driver) | `cluster`, `lab cluster` |
 | PINNING | - holds every process of an instance to `Spec.cpuset` | `neighbour` |
+| OWN_SERVICE | - launches what has a service of its own, whatever `Spec.image` says: with such targets alone it is `OWN_IMAGE` | `lab run`, for what is asked of it |
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | UNITS | - puts `Spec.unit`, a user's systemd unit with its files, into a guest | `lab run --unit` |
@@ -66,6 +67,7 @@ class Feature(enum.StrEnum):
     SLEEP = "sleep"
     FUNCTION = "function"
     PEERS = "peers"
+    OWN_SERVICE = "own-service"
 
 
 class SleepState(enum.StrEnum):

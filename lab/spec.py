@@ -16,6 +16,9 @@ from lab.units import MIB
 SERVICE_IMAGE = "stratalab/service"
 """The lab's own service, built from this repository; any other reference is a user's image."""
 
+OWN_IMAGE = "its own"
+"""What `Spec.image` is where every target launches what has a service of its own (Feature.OWN_SERVICE)."""
+
 _AUTHORITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?")
 _TARGET = re.compile(r"[a-z][a-z0-9_]*(:[A-Za-z0-9][A-Za-z0-9_.+-]*)?")
 

@@ -28,10 +28,11 @@ from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.media import Media, prepare_media, write_overlay
 from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
+from drivers.libvirt.whole import disk as disks
 from drivers.libvirt.whole import stock
 from drivers.libvirt.whole.build import build
-from drivers.libvirt.whole.kept import place_of
 from drivers.libvirt.whole.instance import WholeInstance
+from drivers.libvirt.whole.kept import place_of
 from drivers.libvirt.whole.launching import FEATURES as FEATURES_OF_WHOLE
 from drivers.libvirt.whole.launching import LEAST_MEMORY_BYTES, WholeGuests
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
@@ -58,12 +59,15 @@ _FEATURES = frozenset(
 
 class LibvirtDriver:
     """QEMU through libvirt. Options: `kernel` (a path), `guest-kernel` (a version in the archive; for one target alone
-    it stands behind its variant: `q35+6.12`), `accel` (kvm or tcg), `libvirt-uri`."""
+    it stands behind its variant: `q35+6.12`), `accel` (kvm or tcg), `libvirt-uri`; of whole guests `suite`,
+    `guest-image` and `sha256`; of a disk that boots by itself `firmware`, `bus` and `nic`."""
 
     apart: ClassVar[frozenset[str]] = frozenset(
         name for name, one in VARIANTS.items() if one.architecture is not X86_64
     )
     """Variants whose contract is tested when it is asked for by name (tests/contract/conftest.py)."""
+
+    by_flag_only: ClassVar[frozenset[str]] = frozenset(name for name, one in VARIANTS.items() if one.boots_itself)
 
     whole_variants = tuple(name for name, variant in VARIANTS.items() if variant.whole)
 
@@ -96,6 +100,8 @@ class LibvirtDriver:
     def info(self) -> Info:
         """Raises DriverUnavailable, and BadInput for options that cannot be meant."""
         info = self._info()
+        if self._variant.boots_itself:
+            return replace(info, features=disks.FEATURES, facts={**info.facts, **disks.facts(self._context)})
         if self._whole is None:
             return info
         return replace(
@@ -116,7 +122,7 @@ class LibvirtDriver:
             )
         found = kernel.find(self._wanted, self._context.cache_dir)
         package = "" if found else kernel.fetchable(self._wanted, self._context.cache_dir)
-        if found is None and not package and self._whole is None:
+        if found is None and not package and self._whole is None and not self._variant.boots_itself:
             raise DriverUnavailable(
                 "there is no kernel for guests, and none can be fetched",
                 resolution="sudo apt-get update, or give one with --kernel /boot/vmlinuz-RELEASE",
@@ -197,7 +203,8 @@ class LibvirtDriver:
                 folder.chmod(0o711)
                 console = Console(folder / "console", mark, end.line, end.gone)
                 undo.callback(console.close)
-                disk = write_overlay(media.disk, folder / "root.qcow2") if media.disk else None
+                disk = write_overlay(media.disk, folder / "root.qcow2", size=media.disk_bytes) if media.disk else None
+                settings = disks.own_settings(media.hardware, folder)
             except OSError as error:
                 if error.errno in FULL:
                     raise no_room(error, "a guest's console and disk", folder) from error
@@ -206,7 +213,7 @@ class LibvirtDriver:
                 Plan(
                     name=name,
                     uuid=identity,
-                    machine=self._variant.machine,
+                    machine=media.hardware.machine if self._variant.boots_itself else self._variant.machine,
                     architecture=self._variant.architecture,
                     accel=host.accel,
                     spec=spec,
@@ -217,6 +224,9 @@ class LibvirtDriver:
                     endpoint=endpoint,
                     disk=disk,
                     backing=media.disk,
+                    backing_format="raw" if media.disk_bytes is None else "qcow2",
+                    hardware=media.hardware,
+                    settings=settings,
                     entropy=media.entropy,
                     cpu_quota=host.cpu_quota and not spec.cpus.is_integer(),
                 )
@@ -297,6 +307,9 @@ class LibvirtDriver:
     def _media(self, spec: Spec) -> Media:
         if self._prepared is None or self._prepared[0] != _without_launch(spec):
             try:
+                if self._variant.boots_itself:
+                    self._prepared = (_without_launch(spec), disks.media(spec, self._context))
+                    return self._prepared[1]
                 cache = self._context.cache_dir
                 found = kernel.find(self._wanted, cache)
                 if found is None:

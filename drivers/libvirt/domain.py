@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from drivers.libvirt.kernels.architecture import X86_64, Architecture
 from drivers.libvirt.variants import WITHOUT_PCI, Variant
+from drivers.libvirt.whole.hardware import CARDS, USUAL, Hardware
 from drivers.libvirt.xml import element as _e
 from drivers.libvirt.xml import parsed, text_of
 from lab.errors import Unsupported
@@ -59,6 +60,8 @@ class Plan:
     cpu_quota: bool = False
     entropy: bool = True
     architecture: Architecture = X86_64
+    hardware: Hardware = USUAL
+    settings: Path | None = None
 
 
 def domain_xml(plan: Plan) -> str:
@@ -89,7 +92,10 @@ def domain_xml(plan: Plan) -> str:
         _features(plan),
         *_cpu(plan),
         _clock(plan),
-        *(_e(name, "destroy") for name in ("on_poweroff", "on_reboot", "on_crash")),
+        _e("on_poweroff", "destroy"),
+        # A disk may restart its machine as part of its first boot.
+        _e("on_reboot", "restart" if plan.kernel is None else "destroy"),
+        _e("on_crash", "destroy"),
         _devices(plan),
         _qemu_arguments(plan),
         prefixes={"qemu": QEMU_URI},
@@ -158,6 +164,11 @@ def endpoint_of(xml: str) -> Endpoint | None:
     return None
 
 
+def boots_itself(xml: str) -> bool:
+    """Whether a running domain has no kernel beside its disk: what its boot loader boots is none of the lab's."""
+    return parsed(xml).find("os/kernel") is None
+
+
 def has_ssh(xml: str) -> bool:
     """Whether a running domain's XML forwards to its guest's port 22 too."""
     arguments = parsed(xml).iter(f"{{{QEMU_URI}}}arg")
@@ -199,6 +210,9 @@ def guest_memory_of(xml: str) -> GuestMemory:
 def _kernel(plan: Plan) -> Iterator[etree._Element]:
     """Booted directly; without one the disk has a boot loader of its own."""
     if plan.kernel is None or plan.initramfs is None:
+        if plan.hardware.uefi is not None:
+            yield _e("loader", str(plan.hardware.uefi.code), readonly="yes", type="pflash")
+            yield _e("nvram", str(plan.settings))
         yield _e("boot", dev="hd")
         return
     yield _e("kernel", str(plan.kernel))
@@ -277,6 +291,8 @@ def _devices(plan: Plan) -> etree._Element:
         devices.append(_disk(plan))
     if plan.seed is not None:
         devices.append(_seed(plan))
+    if plan.hardware.screen:
+        devices.append(_e("video", _e("model", type="vga", vram="16384", heads="1")))
     return devices
 
 
@@ -286,11 +302,12 @@ def _disk(plan: Plan) -> etree._Element:
         _e("driver", name="qemu", type="qcow2", cache="unsafe"),
         _e("source", file=str(plan.disk)),
         _e("backingStore", _e("format", type=plan.backing_format), _e("source", file=str(plan.backing)), type="file"),
-        _e("target", dev="vda", bus="virtio"),
+        _e("target", dev=plan.hardware.disk, bus=plan.hardware.bus),
         type="file",
         device="disk",
     )
-    disk.append(_address(plan, _DISK_SLOT))
+    if plan.hardware.bus == "virtio":
+        disk.append(_address(plan, _DISK_SLOT))
     return disk
 
 
@@ -327,7 +344,7 @@ def _qemu_arguments(plan: Plan) -> etree._Element:
     forward = f"tcp:{plan.endpoint.host}:{plan.endpoint.port}-:{plan.spec.port}"
     if plan.ssh is not None:
         forward += f",hostfwd=tcp:{plan.ssh.host}:{plan.ssh.port}-:22"
-    device = "virtio-net-pci,netdev=lab0,romfile=,addr=" + _NETWORK_SLOT
+    device = f"{CARDS[plan.hardware.card]},netdev=lab0,romfile=,addr={_NETWORK_SLOT}"
     if plan.machine in WITHOUT_PCI:
         device = "virtio-net-device,netdev=lab0"
     restrict = "off" if plan.spec.peers else "on"  # a peer is called by way of this host, as 10.0.2.2

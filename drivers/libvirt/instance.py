@@ -18,6 +18,7 @@ from drivers.libvirt.domain import (
     GUEST_GATEWAY,
     LABELS_URI,
     boot_files_of,
+    boots_itself,
     console_of,
     endpoint_of,
     guest_memory_of,
@@ -217,18 +218,19 @@ class LibvirtInstance:
         return self._console.text() if self._console else b""
 
     def stop(self, *, timeout_s: float) -> None:
-        """Ask the guest's init by its console, then destroy; returns when libvirt says that the guest has shut down and
-        its QEMU has ended, or has let go of the domain.
+        """Ask the guest's init by its console, or what boots by itself by ACPI's power button, then destroy; returns
+        when libvirt says that the guest has shut down and its QEMU has ended, or has let go of the domain.
 
         It lets go only once QEMU's process has been reaped, for which it looks every 0.2 s: that is `delete`'s to wait
         for (docs/guests.md)."""
         if not self.expect_end():
             return
-        asked = (
-            self._console.write(STOP_LINE)
-            if self._console
-            else self._console_path is not None and type_into(self._console_path, STOP_LINE)
-        )
+        if boots_itself(self._xml):
+            asked = self.ask(_press_power_button)
+        elif self._console:
+            asked = self._console.write(STOP_LINE)
+        else:
+            asked = self._console_path is not None and type_into(self._console_path, STOP_LINE)
         if not asked or not self.ends(timeout_s):
             self._killed = bool(asked)
             self.destroy()
@@ -419,3 +421,7 @@ class LibvirtInstance:
             shutil.rmtree(folder, ignore_errors=True)
             if folder.exists():
                 raise CleanupError(f"{folder} cannot be removed", resolution=f"sudo rm -r {folder}")
+
+
+def _press_power_button(domain: libvirt.virDomain) -> None:
+    domain.shutdownFlags(sdk().VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)

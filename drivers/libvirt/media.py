@@ -23,6 +23,7 @@ from drivers.libvirt.guest import Entry, file, initramfs
 from drivers.libvirt.kernel import GuestKernel
 from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.variants import Variant
+from drivers.libvirt.whole.hardware import USUAL, Hardware
 from lab.driver import Context
 from lab.errors import Unsupported
 from lab.host.rlimits import granted
@@ -42,18 +43,21 @@ _HEADER_BYTES = 72
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """Files to boot from; `disk` is a foreign image's root file system (raw ext4), None for the lab's own service.
-    `entropy` says whether the kernel can take the host's random numbers.
+    `entropy` says whether the kernel can take the host's random numbers. A disk that boots by itself has neither kernel
+    nor initramfs beside it; it is qcow2, and `disk_bytes` large to its guest, which finds that `hardware`.
     """
 
-    kernel: Path
-    initramfs: Path
+    kernel: Path | None
+    initramfs: Path | None
     disk: Path | None
+    disk_bytes: int | None = None
+    hardware: Hardware = USUAL
     entropy: bool = True
 
     @property
     def files(self) -> list[Path]:
         """All of them."""
-        return [self.kernel, self.initramfs, *([self.disk] if self.disk else [])]
+        return [path for path in (self.kernel, self.initramfs, self.disk) if path is not None]
 
 
 def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Context) -> Media:

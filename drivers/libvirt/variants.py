@@ -45,13 +45,15 @@ class Whole(enum.StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """QEMU's `machine`, what it is in words, what of the guest's kernel is left out, and for which architecture; for a
-    `whole` guest, how it learns what is this launch's own."""
+    `whole` guest, how it learns what is this launch's own. One that `boots_itself` is a disk that the user brings, with
+    all that is on it."""
 
     machine: str
     about: str
     left_out: tuple[Part, ...] = ()
     whole: Whole | None = None
     architecture: Architecture = X86_64
+    boots_itself: bool = False
 
     @property
     def has_pci(self) -> bool:
@@ -141,5 +143,10 @@ VARIANTS: Mapping[str, Variant] = {
         machine="q35",
         about="the same Debian, or another image with --guest-image, set up by cloud-init (NoCloud)",
         whole=Whole.CLOUD_INIT,
+    ),
+    "disk": Variant(
+        machine="q35",
+        about="a disk image of yours, of any system, that boots by itself and serves: --guest-image, --sha256, --port",
+        boots_itself=True,
     ),
 }

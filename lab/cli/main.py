@@ -227,6 +227,10 @@ def run(
         typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
     ] = None,
     kernel: Annotated[Path | None, typer.Option(help="The guests' kernel, instead of a found or fetched one.")] = None,
+    guest_image: Annotated[
+        str | None, typer.Option(metavar="FILE|URL", help="A disk image for guests that boot one: libvirt:disk, …")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HASH", help="That image's; without it none is booted.")] = None,
     kind_image: Annotated[str | None, typer.Option(help="kind's node image, for the scenario cluster.")] = None,
     kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, likewise.")] = None,
     context: Annotated[
@@ -273,7 +277,8 @@ def run(
         "param": param,
         "driver_options": [
             *(option or []),
-            *_set(kernel=kernel, kind_image=kind_image, kind_config=kind_config, context=context),
+            *_set(kernel=kernel, guest_image=guest_image, sha256=sha256),
+            *_set(kind_image=kind_image, kind_config=kind_config, context=context),
         ]
         or None,
     }

@@ -94,6 +94,10 @@ ROUNDS, WARMUP = 10, 1
 """What a run has where nobody says how many."""
 
 
+OWN_MEMORY_BYTES = 1024 * MIB
+"""What a whole system with a service of its own has, where nobody says."""
+
+
 def requires(name: str, target: str) -> bool:
     """Whether `name` requires `target`: by its own name, or as all of a driver's."""
     return name in (target, target.partition(":")[0])
@@ -144,7 +148,7 @@ class RunOptions(BaseModel):
             raise ValueError("--unit: what is launched is that unit or an image, and not both")
         if self.copies and self.unit is None:
             raise ValueError("--copy goes with --unit: it is what that unit needs")
-        if self.ready is Ready.TCP and self.own_service:
+        if self.ready is Ready.TCP and self.own_service and "guest-image" not in self.driver_options:
             raise ValueError("--ready tcp: the lab's own service speaks HTTP, and shows by its nonce who answers")
         if self.ready is Ready.TCP and (self.ready_path or self.ready_status or self.header):
             raise ValueError("--ready tcp asks for nothing: leave out --ready-path, --ready-status and --header")

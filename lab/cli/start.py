@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__
-from lab.cli.options import DEFAULT_STATUS, ROUNDS, WARMUP, RunOptions
+from lab.cli.options import DEFAULT_STATUS, OWN_MEMORY_BYTES, ROUNDS, WARMUP, RunOptions
 from lab.driver import ANSWERS_AT, Context, Driver, Info, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.features import Coldable, Feature
@@ -27,7 +27,7 @@ from lab.run.company import Company
 from lab.run.estimate import Expected, Span, expected
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
 from lab.scenario import CallsAgain, Makes, Needs, OwnService, Paced, Scenario, Sized, Takes, exceeding_calls
-from lab.spec import SERVICE_IMAGE, Ready, Spec, Target, UserUnit
+from lab.spec import OWN_IMAGE, SERVICE_IMAGE, Ready, Spec, Target, UserUnit
 from lab.store.database import Store
 from lab.store.digest import digests
 from lab.store.place import RunDir, beating, cache_dir, make_run_dir
@@ -127,7 +127,7 @@ class Intent:
         if (unit := self.spec.unit) is not None:
             files = f" and {len(unit.copies)} of your files or folders" if unit.copies else ""
             found.append(f"puts the unit {unit.name}{files} into each guest")
-        elif not self.spec.builtin:
+        elif self.spec.image not in (SERVICE_IMAGE, OWN_IMAGE):
             found.append(self._image_line())
         if isinstance(self.scenario, Makes):
             found.append(self.scenario.changes)
@@ -190,6 +190,8 @@ def intent(
         context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options, say=say)
         spec = options.spec(labels)
         entrants = [_enter(target, context, scenario, spec) for target in targets]
+        options = _for_own_services(options, scenario, entrants)
+        spec = options.spec(labels)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         image, problem = _image(spec, context, entrants, look)
         host = host_identity()
@@ -226,6 +228,32 @@ def intent(
             )
     finally:
         RunDir(str(run_dir), labels).delete()
+
+
+def _for_own_services(options: RunOptions, scenario: Scenario, entrants: Sequence[Entrant]) -> RunOptions:
+    """`options`, where all that is launched has a service of its own: that is the image, and where the user names none,
+    it is given more memory than the lab's own service. Raises BadInput where nobody boots the
+    disk image that is named, or the scenario asks the lab's own service."""
+    if "guest-image" in options.driver_options and all(
+        entrant.info is not None and "guest_image" not in entrant.info.facts for entrant in entrants
+    ):
+        raise BadInput(
+            f"--guest-image: none of {', '.join(options.targets)} boots a disk image",
+            resolution="name one that does, such as libvirt:disk; see `lab targets`",
+        )
+    able = [entrant for entrant in entrants if entrant.info is not None]
+    own = bool(able) and all(entrant.info and Feature.OWN_SERVICE in entrant.info.features for entrant in able)
+    if not options.own_service or not own:
+        if options.ready is Ready.TCP and options.own_service:
+            raise BadInput("--ready tcp: the lab's own service speaks HTTP, and shows by its nonce who answers")
+        return options
+    if isinstance(scenario, OwnService):
+        raise BadInput(
+            f"{scenario.name} asks the lab's own service, which {', '.join(options.targets)} does not launch",
+            resolution="name another target",
+        )
+    memory = options.memory if "memory" in options.model_fields_set else OWN_MEMORY_BYTES
+    return options.model_copy(update={"image": OWN_IMAGE, "memory": memory})
 
 
 def company_of(intent: Intent, *, wait: bool, on_wait: Callable[[str], None]) -> Company:
@@ -301,7 +329,7 @@ def _image(
     could run.
     """
     here = any(entrant.running and entrant.info and Feature.HOST_PIDS in entrant.info.features for entrant in entrants)
-    if spec.builtin or spec.unit is not None or not here:
+    if spec.image in (SERVICE_IMAGE, OWN_IMAGE) or not here:
         return None, ""
     try:
         return how(spec.image, context, command=spec.command), ""

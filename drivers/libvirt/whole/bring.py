@@ -33,10 +33,26 @@ _CONVERT_S = 3600
 _ASK = "its publisher tells it beside the image; of a file that you trust: sha256sum FILE"
 
 
+def is_remote(where: str) -> bool:
+    """Whether `where` is to be fetched from elsewhere, and not a file of this host's."""
+    return _URL.match(where) is not None
+
+
+def shown(where: str) -> str:
+    """`where` without what may be a credential: a URL's user and query."""
+    if not is_remote(where):
+        return where
+    parts = urlsplit(where)
+    with contextlib.suppress(ValueError):
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://…"
+
+
 def refuse_unhashed(where: str) -> None:
     """Raises BadInput for an image that came without a hash; that of a file is told."""
-    if _URL.match(where):
-        raise BadInput(f"--guest-image {_shown(where)} needs its hash", resolution=f"--sha256 …: {_ASK}")
+    if is_remote(where):
+        raise BadInput(f"--guest-image {shown(where)} needs its hash", resolution=f"--sha256 …: {_ASK}")
     found = kept.sha256_of(_file(where))
     raise BadInput(f"--guest-image {where} needs its hash", resolution=f"this file's is --sha256 {found}")
 
@@ -47,14 +63,14 @@ def bring(cache_dir: Path, folder: Path, where: str, sha256: str, *, say: Callab
 
     Raises BadInput, DriverUnavailable, DriverError, PlaceError; what was fetched so far is gone on from next time.
     """
-    with locked(folder, on_wait=lambda: say(f"waiting for another lab that fetches {_shown(where)}")):
+    with locked(folder, on_wait=lambda: say(f"waiting for another lab that fetches {shown(where)}")):
         if kept.manifest(folder) is not None:
             return
         fetched = resumable(cache_dir, f"brought-{sha256}")
         with filling("a guest's disk image", cache_dir):
             _fetch(where, fetched, sha256, say)
             try:
-                looked = look(fetched, told=_shown(where))
+                looked = look(fetched, told=shown(where))
                 with partial(cache_dir, "guest", what="a guest's disk image") as made:
                     made.mkdir()
                     _lay_out(fetched, made, looked, where, say)
@@ -68,7 +84,7 @@ def bring(cache_dir: Path, folder: Path, where: str, sha256: str, *, say: Callab
 def _fetch(where: str, to: Path, sha256: str, say: Callable[[str], None]) -> None:
     """Have `to` hold what is at `where`. Raises BadInput where its hash is another than `sha256`."""
     resumed = to.exists() and to.stat().st_size > 0
-    if _URL.match(where):
+    if is_remote(where):
         _download(where, to, say)
     else:
         _copy(_file(where), to)
@@ -79,7 +95,7 @@ def _fetch(where: str, to: Path, sha256: str, say: Callable[[str], None]) -> Non
     elif found != sha256:
         to.unlink()
         raise BadInput(
-            f"{_shown(where)} has the SHA-256 {found}, and not {sha256}",
+            f"{shown(where)} has the SHA-256 {found}, and not {sha256}",
             resolution="use neither before you know which is right: see its publisher's list of hashes",
         )
 
@@ -88,7 +104,7 @@ def _lay_out(fetched: Path, made: Path, looked: Looked, where: str, say: Callabl
     """Move what was fetched into the folder `made`, as qcow2, with its manifest."""
     disk = made / kept.DISK
     if looked.kind == "raw":
-        say(f"making a qcow2 of {_shown(where)}")
+        say(f"making a qcow2 of {shown(where)}")
         argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(fetched), str(disk)]
         programs.run(argv, doing="make a qcow2 of it", timeout_s=_CONVERT_S)
     else:
@@ -97,8 +113,8 @@ def _lay_out(fetched: Path, made: Path, looked: Looked, where: str, say: Callabl
     kept.write_manifest(
         made,
         virtual_bytes=looked.virtual_bytes,
-        facts={"image": Path(urlsplit(where).path if _URL.match(where) else where).name, "format": looked.kind},
-        origin=_shown(where),
+        facts={"image": Path(urlsplit(where).path if is_remote(where) else where).name, "format": looked.kind},
+        origin=shown(where),
     )
 
 
@@ -126,7 +142,7 @@ def _download(url: str, to: Path, say: Callable[[str], None]) -> None:
     import httpx
 
     _refuse_url(url)
-    name, broken = _shown(url), ""
+    name, broken = shown(url), ""
     # What the environment names as a proxy is used, as by any program.
     with httpx.Client(follow_redirects=True, timeout=httpx.Timeout(_SILENCE_S)) as client:
         for attempt in range(_ATTEMPTS):
@@ -150,7 +166,7 @@ def _transfer(client: httpx.Client, url: str, to: Path, say: Callable[[str], Non
     """One request: all of it, or what `to` still lacks. Raises httpx's errors, DriverUnavailable, BadInput."""
     import httpx
 
-    name = _shown(url)
+    name = shown(url)
     have = to.stat().st_size if to.exists() else 0
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with client.stream("GET", url, headers=headers) as answer:
@@ -201,16 +217,5 @@ def _refuse_url(url: str) -> None:
         raise BadInput(f"'{parts.scheme}' is no way to fetch an image", resolution="http://…, https://…, or a path")
     if parts.username or parts.password:
         raise BadInput(
-            f"{_shown(url)} names a user, which would be kept with the run", resolution="fetch it, and give the file"
+            f"{shown(url)} names a user, which would be kept with the run", resolution="fetch it, and give the file"
         )
-
-
-def _shown(where: str) -> str:
-    """`where` without what may be a credential: a URL's user and query."""
-    if not _URL.match(where):
-        return where
-    parts = urlsplit(where)
-    with contextlib.suppress(ValueError):
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-    return f"{parts.scheme}://…"

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from drivers.libvirt.whole import recipe
-from drivers.libvirt.whole.bring import bring, refuse_unhashed
+from drivers.libvirt.whole.bring import bring, is_remote, refuse_unhashed, shown
 from drivers.libvirt.whole.kept import DISK, INITRAMFS, KERNEL, manifest, place_of, sha256_of
 from lab.driver import Context, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable
 from lab.store.place import filling
+
+__all__ = ["GuestImage", "brought", "brought_before", "built", "chosen", "is_remote", "placed", "shown"]
 
 DEFAULT_SUITE = "bookworm"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -88,18 +90,31 @@ def brought(cache_dir: Path, where: str, sha256: str, *, say: Callable[[str], No
     Raises BadInput where the hash is missing or another, or the content is no disk image that stands by itself;
     DriverUnavailable where it cannot be fetched, or qemu-img is missing.
     """
+    found = brought_before(cache_dir, where, sha256)
+    if found is None:
+        wanted = _wanted(where, sha256)
+        bring(cache_dir, place_of(cache_dir, f"brought-{wanted}"), where, wanted, say=say)
+        found = brought_before(cache_dir, where, sha256)
+    if found is None:
+        raise DriverError("the image was removed from the cache while it was fetched into it", resolution="try again")
+    return found
+
+
+def brought_before(cache_dir: Path, where: str, sha256: str) -> GuestImage | None:
+    """As `brought`, from the cache alone: None where it is yet to be fetched. Raises BadInput as that does."""
+    folder = place_of(cache_dir, f"brought-{_wanted(where, sha256)}")
+    told = manifest(folder)
+    return _read(folder, told, suite="") if told is not None else None
+
+
+def _wanted(where: str, sha256: str) -> str:
+    """The hash as it is written everywhere. Raises BadInput where it is missing, or none."""
     wanted = sha256.strip().lower()
     if not wanted:
         refuse_unhashed(where)
     if not _SHA256.fullmatch(wanted):
         raise BadInput(f"'{sha256}' is no SHA-256: it is 64 hexadecimal digits", resolution="sha256sum FILE tells it")
-    folder = place_of(cache_dir, f"brought-{wanted}")
-    if manifest(folder) is None:
-        bring(cache_dir, folder, where, wanted, say=say)
-    told = manifest(folder)
-    if told is None:
-        raise DriverError(f"{folder} was removed while it was made")
-    return _read(folder, told, suite="")
+    return wanted
 
 
 def placed(image: GuestImage, folder: Path) -> GuestImage:
