@@ -138,6 +138,16 @@ choose_tools() { # what the tests compare the lab's findings with, whatever the 
     have qemu-system-riscv64 || need tests qemu-system-misc
     [ -e "$SYSROOT/usr/share/keyrings/debian-archive-keyring.gpg" ] || need tests debian-archive-keyring
   fi
+  # Whole guests are built, and a disk of another maker's is made with a boot loader of its own.
+  if wants libvirt && [ "$(dpkg --print-architecture)" = amd64 ]; then
+    have mmdebstrap || need tests mmdebstrap
+    have qemu-img || need tests qemu-utils
+    have syslinux || need tests syslinux
+    have mcopy || need tests mtools
+    have mkfs.fat || need tests dosfstools
+    [ -e "$SYSROOT/usr/lib/syslinux/mbr/mbr.bin" ] || need tests syslinux-common
+    [ -e "$SYSROOT/usr/lib/systemd/boot/efi/systemd-bootx64.efi" ] || need tests systemd-boot-efi
+  fi
 }
 
 apparmor_on() {

@@ -30,7 +30,7 @@ from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
 from drivers.libvirt.whole import disk as disks
 from drivers.libvirt.whole import stock
-from drivers.libvirt.whole.build import build
+from drivers.libvirt.whole.building import build
 from drivers.libvirt.whole.instance import WholeInstance
 from drivers.libvirt.whole.kept import place_of
 from drivers.libvirt.whole.launching import FEATURES as FEATURES_OF_WHOLE

@@ -10,11 +10,13 @@ from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lab.driver import Context, Driver
 from lab.errors import LabError, Unsupported
 from lab.features import KeepsGuests
 from lab.registry import driver_class, driver_names, make_driver
+from lab.show.terminal import printable
 from lab.spec import Target
 from lab.store.place import cache_dir
 
@@ -94,12 +96,12 @@ def _telling(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def _table(found: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("name", "what", "kernel", "MB", "made", "SHA-256", "", box=None, pad_edge=False)
+    table = Table("guest image", "what", "its kernel", "on disk", "made", box=None, pad_edge=False)
     for one in found:
-        kernel = one["facts"].get("kernel", "")
-        state = "" if one["current"] else "of another version of the lab: build it again"
-        size, name = f"{one['bytes'] / 1e6:.0f}", one["name"][:24]
-        table.add_row(name, one["what"], kernel, size, one["made_at"][:16], one["sha256"][:12], state)
+        made = one["made_at"][:10] + ("" if one["current"] else ", by another version of the lab: build it again")
+        what = printable(one["what"])  # a file's name, or what a server calls it
+        size = f"{one['bytes'] / 1e6:.0f} MB"
+        table.add_row(Text(one["name"][:24]), Text(what), Text(one["facts"].get("kernel", "")), size, made)
     return table
 
 

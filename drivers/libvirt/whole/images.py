@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from drivers.libvirt.whole import recipe
-from drivers.libvirt.whole.bring import bring, is_remote, refuse_unhashed, shown
+from drivers.libvirt.whole.bringing import bring, is_remote, refuse_unhashed, shown
 from drivers.libvirt.whole.kept import DISK, INITRAMFS, KERNEL, manifest, place_of, sha256_of
 from lab.driver import Context, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable

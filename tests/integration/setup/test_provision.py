@@ -189,6 +189,12 @@ def test_the_tests_of_guests_of_other_machines_get_their_emulators(machine: Mach
     assert others <= set(" ".join(machine.installs()).split())
 
 
+def test_what_guests_are_built_with_comes_with_the_tests_of_guests(machine: Machine) -> None:
+    machine.run("provision.sh", "--tests", ENGINES="libvirt")
+    wanted = {"mmdebstrap", "qemu-utils", "debian-archive-keyring", "syslinux", "mtools", "dosfstools"}
+    assert wanted <= set(machine.noted("packages")) & set(machine.noted("explicit"))
+
+
 def test_tools_that_are_there_are_not_installed_and_the_plan_alone_installs_none(machine: Machine) -> None:
     machine.play("strace")
     said = machine.run("provision.sh", "--plan", "--tests", ENGINES="process").stdout

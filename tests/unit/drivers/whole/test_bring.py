@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.libvirt.whole import bring as bringing
-from drivers.libvirt.whole import stock
+from drivers.libvirt.whole import bringing, stock
 from drivers.libvirt.whole.images import brought, placed
 from drivers.libvirt.whole.kept import MANIFEST
 from lab.errors import BadInput, DriverError, DriverUnavailable

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from drivers.libvirt.whole import build as building
-from drivers.libvirt.whole import inside, kept, recipe, stock
-from drivers.libvirt.whole.archive import Archive
+from drivers.libvirt.whole import building, kept, recipe, stock
+from drivers.libvirt.whole.building import inside
+from drivers.libvirt.whole.building.archive import Archive
 from drivers.libvirt.whole.images import built
 from lab.errors import BadInput, DriverError, DriverUnavailable
 from lab.store.place import partial_folder
@@ -338,7 +338,7 @@ def sources(root: Path, files: dict[str, str]) -> Path:
 def test_packages_come_from_where_the_hosts_own_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], main: str, security: str
 ) -> None:
-    monkeypatch.setattr("drivers.libvirt.whole.archive._KEYS", tmp_path)
+    monkeypatch.setattr("drivers.libvirt.whole.building.archive._KEYS", tmp_path)
     found = Archive.of_host("trixie", root=sources(tmp_path, files))
     assert found.mirror == main
     assert found.sources == [
@@ -354,7 +354,7 @@ def test_packages_come_from_where_the_hosts_own_do(
 def test_the_hosts_proxy_is_passed_on(
     programs: Callable[[str, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drivers.libvirt.whole.archive._KEYS", tmp_path)
+    monkeypatch.setattr("drivers.libvirt.whole.building.archive._KEYS", tmp_path)
     lines = ('Acquire "";', 'Acquire::http::Proxy "http://127.0.0.1:3142";', 'APT::Get::Assume-Yes "true";')
     programs("apt-config", "\n".join(f"echo '{line}'" for line in lines))
     told = Archive.of_host("trixie", root=tmp_path).options

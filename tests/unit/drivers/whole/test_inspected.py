@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.libvirt.whole.inspected import Looked, look
+from drivers.libvirt.whole.bringing.inspected import Looked, look
 from lab.errors import BadInput
 from lab.units import MIB
 

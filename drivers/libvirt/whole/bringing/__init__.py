@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from drivers.libvirt.whole import kept
-from drivers.libvirt.whole.inspected import Looked, look
+from drivers.libvirt.whole.bringing.inspected import Looked, look
 from drivers.libvirt.whole.locked import locked
 from lab.errors import BadInput, DriverError, DriverUnavailable
 from lab.host import programs

@@ -19,8 +19,9 @@ from typing import Any
 
 import psutil
 
-from drivers.libvirt.whole import inside, kept, recipe
-from drivers.libvirt.whole.archive import Archive
+from drivers.libvirt.whole import kept, recipe
+from drivers.libvirt.whole.building import inside
+from drivers.libvirt.whole.building.archive import Archive
 from drivers.libvirt.whole.locked import locked
 from lab.errors import DriverError, DriverUnavailable
 from lab.store.place import partial
