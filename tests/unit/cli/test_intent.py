@@ -13,14 +13,14 @@ from made_image import docker_archive, layer, member
 from drivers.awslambda import CALLS_PER_WORKER
 from lab.cli.main import main
 from lab.cli.options import RunOptions
-from lab.cli.start import Intent, intent
+from lab.cli.start import Intent, _for_own_services, intent
 from lab.driver import ANSWERS_AT, Context, Info
 from lab.errors import BadInput
 from lab.features import Feature
 from lab.registry import make_scenario
 from lab.run.estimate import Span
 from lab.run.runner import Entrant
-from lab.spec import Target
+from lab.spec import OWN_IMAGE, Target
 from lab.store.database import Store
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
 from lab.testing import FakeDriver
@@ -237,3 +237,44 @@ def test_more_calls_of_one_worker_than_are_to_be_compared_are_bad_input_before_a
         made.engine.calls_per_worker = None
         with intent(make_scenario(scenario, given), RunOptions(targets=["lambda"]), {}) as planned:
             assert planned.entrants[0].running, "where nothing is known of it, nothing is refused"
+
+
+def _entered(target: str, *features: Feature, **facts: object) -> Entrant:
+    info = Info(engine="x", version="1", isolation="", features=frozenset(features), facts=facts)
+    record = TargetRecord(target=target, outcome=Outcome.OK)
+    return Entrant(target=Target.parse(target), driver=None, info=info, record=record)
+
+
+BROUGHT = {"guest-image": "disk.qcow2", "sha256": "0" * 64}
+
+
+def test_what_has_a_service_of_its_own_is_the_image_and_gets_the_memory_of_a_whole_system() -> None:
+    disk = _entered("libvirt:disk", Feature.OWN_SERVICE, guest_image={})
+    asked = RunOptions(targets=["libvirt:disk"], driver_options=BROUGHT)
+    options = _for_own_services(asked, make_scenario("boot"), [disk])
+    spec = options.spec({})
+    assert (spec.image, spec.builtin, spec.ready_path, spec.memory_bytes) == (OWN_IMAGE, False, "/", 1024 * MIB)
+    named = RunOptions(targets=["libvirt:disk"], memory="256M", image="mine:1", driver_options=BROUGHT)
+    assert _for_own_services(named, make_scenario("boot"), [disk]) == named
+    small = RunOptions(targets=["libvirt:disk"], memory="256M", driver_options=BROUGHT)
+    assert _for_own_services(small, make_scenario("boot"), [disk]).memory == 256 * MIB
+    beside = _for_own_services(asked, make_scenario("boot"), [disk, _entered("docker")])
+    assert beside.own_service, "the others launch the lab's"
+    with pytest.raises(BadInput, match="surface asks the lab's own service, which libvirt:disk does not launch"):
+        _for_own_services(asked, make_scenario("surface"), [disk])
+
+
+def test_a_disk_image_that_no_target_boots_is_refused() -> None:
+    asked = RunOptions(targets=["docker", "process"], driver_options=BROUGHT)
+    with pytest.raises(BadInput, match="--guest-image: none of docker, process boots a disk image"):
+        _for_own_services(asked, make_scenario("boot"), [_entered("docker"), _entered("process")])
+    one = [_entered("docker"), _entered("libvirt:debian-cloud", guest_image={})]
+    assert _for_own_services(asked, make_scenario("boot"), one) == asked
+
+
+def test_a_connection_alone_shows_nothing_of_the_labs_own_service() -> None:
+    asked = RunOptions(targets=["docker", "libvirt:debian-cloud"], ready="tcp", driver_options=BROUGHT)
+    with pytest.raises(BadInput, match="speaks HTTP"):
+        _for_own_services(asked, make_scenario("boot"), [_entered("libvirt:debian-cloud", guest_image={})])
+    disk = _entered("libvirt:disk", Feature.OWN_SERVICE, guest_image={})
+    assert _for_own_services(asked, make_scenario("boot"), [disk]).image == OWN_IMAGE

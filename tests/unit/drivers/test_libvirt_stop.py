@@ -23,6 +23,7 @@ class Domain:
     """A domain that libvirt knows until `gone`, as while QEMU is a zombie."""
 
     destroyed = 0
+    pressed = 0
 
     def __init__(self) -> None:
         self.gone = threading.Event()
@@ -32,6 +33,9 @@ class Domain:
 
     def name(self) -> str:
         return "lab-microvm-0"
+
+    def shutdownFlags(self, flags: int) -> None:  # noqa: N802
+        self.pressed += flags == libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
 
     def destroy(self) -> None:
         self.destroyed += 1
@@ -123,6 +127,16 @@ def test_a_qemu_that_ends_without_a_shutdown_is_waited_for_until_libvirt_lets_go
 def test_a_guest_that_does_not_shut_down_in_time_is_destroyed(guest: LibvirtInstance, connection: Connection) -> None:
     guest.stop(timeout_s=SHORT_S)
     assert connection.domain.destroyed == 1 and guest.was_killed()
+
+
+@pytest.mark.parametrize(("boots", "asked_by"), [("", "console"), ("<os><boot dev='hd'/></os>", "button")])
+def test_what_boots_by_itself_is_asked_by_its_power_button_and_any_other_guest_by_its_console(
+    guest: LibvirtInstance, connection: Connection, tmp_path: Path, boots: str, asked_by: str
+) -> None:
+    guest._xml = guest._xml.replace("<domain>", f"<domain>{boots}")
+    guest.stop(timeout_s=SHORT_S)
+    assert connection.domain.pressed == (asked_by == "button")
+    assert bool((tmp_path / "console.in").read_bytes()) == (asked_by == "console")
 
 
 def test_deleting_what_has_stopped_waits_for_libvirt_to_let_go_and_does_not_destroy_it_again(
