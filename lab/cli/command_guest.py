@@ -96,12 +96,15 @@ def _telling(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def _table(found: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("guest image", "what", "its kernel", "on disk", "made", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("guest image", no_wrap=True)
+    for title in ("what", "its kernel", "on disk", "made"):
+        table.add_column(title)
     for one in found:
-        made = one["made_at"][:10] + ("" if one["current"] else ", by another version of the lab: build it again")
+        made = one["made_at"][:10] + ("" if one["current"] else ", of another lab: build it again")
         what = printable(one["what"])  # a file's name, or what a server calls it
         size = f"{one['bytes'] / 1e6:.0f} MB"
-        table.add_row(Text(one["name"][:24]), Text(what), Text(one["facts"].get("kernel", "")), size, made)
+        table.add_row(Text(one["name"][:16]), Text(what), Text(one["facts"].get("kernel", "")), size, made)
     return table
 
 

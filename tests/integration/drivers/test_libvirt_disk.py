@@ -22,11 +22,11 @@ from lab.store.place import cache_dir
 from lab.timeline import Phase, SystemClock
 from lab.units import MIB
 
-pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine("libvirt"), pytest.mark.whole(first=True), pytest.mark.timeout(900)]
 
 
 def test_it_boots_by_its_own_loader_answers_and_hears_of_its_power_button(
-    make_context: Callable[..., Context], tmp_path: Path
+    make_context: Callable[..., Context], labels: dict[str, str], tmp_path: Path
 ) -> None:
     if absent := bootable_disk.missing():
         pytest.fail(f"not here: {', '.join(absent)}; vagrant/provision.sh --tests installs it")
@@ -37,7 +37,7 @@ def test_it_boots_by_its_own_loader_answers_and_hears_of_its_power_button(
     context = make_context(**{"guest-image": str(disk), "sha256": before})
     driver = LibvirtDriver("disk", context)
     try:
-        spec = Spec(image=OWN_IMAGE, port=8080, ready_path="/index.html", memory_bytes=512 * MIB)
+        spec = Spec(image=OWN_IMAGE, port=8080, ready_path="/index.html", memory_bytes=512 * MIB, labels=labels)
         driver.prepare(spec)
         info = driver.info()
         with Session(driver, info, spec.for_launch(), SystemClock(), timeout_s=600) as session:
