@@ -84,10 +84,15 @@ def bring(cache_dir: Path, folder: Path, where: str, sha256: str, *, say: Callab
 def _fetch(where: str, to: Path, sha256: str, say: Callable[[str], None]) -> None:
     """Have `to` hold what is at `where`. Raises BadInput where its hash is another than `sha256`."""
     resumed = to.exists() and to.stat().st_size > 0
-    if is_remote(where):
-        _download(where, to, say)
-    else:
-        _copy(_file(where), to)
+    try:
+        if is_remote(where):
+            _download(where, to, say)
+        else:
+            _copy(_file(where), to, say)
+    except BaseException as error:
+        if not is_remote(where) or (isinstance(error, OSError) and error.errno in FULL):
+            to.unlink(missing_ok=True)  # it would only be in the way
+        raise
     found = kept.sha256_of(to)
     if found != sha256 and resumed:  # what the earlier attempt left may be of another content
         to.unlink()
@@ -127,7 +132,8 @@ def _file(where: str) -> Path:
     return path
 
 
-def _copy(path: Path, to: Path) -> None:
+def _copy(path: Path, to: Path, say: Callable[[str], None]) -> None:
+    say(f"taking {path} into the cache ({path.stat().st_size / 1e6:.0f} MB)")
     try:
         with path.open("rb") as source, to.open("wb") as target:
             shutil.copyfileobj(source, target, _CHUNK)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from drivers.libvirt.whole import kept, recipe
 from drivers.libvirt.whole.building import inside
 from drivers.libvirt.whole.building.archive import Archive
 from drivers.libvirt.whole.locked import locked
-from lab.errors import DriverError, DriverUnavailable
+from lab.errors import DriverError, DriverUnavailable, Unsupported
 from lab.store.place import partial
 
 _MEMORY_BYTES = 3 * 1024**3
@@ -67,6 +68,7 @@ def build(
         if there is not None and there.get("recipe") == recipe.digest(suite) and (waited or not again):
             return there
         archive = Archive.of_host(suite, mirror)
+        _require_machine()
         _require_programs()
         _require_memory()
         way = find_way()
@@ -117,6 +119,11 @@ def _refused(prefix: Sequence[str]) -> str:
         return " ".join(str(error).split())
     said = " ".join(done.stderr.decode(errors="replace").split())
     return "" if done.returncode == 0 else said or f"it ends with {done.returncode}"
+
+
+def _require_machine() -> None:
+    if platform.machine() != "x86_64":
+        raise Unsupported(f"guest images are built on x86-64 for it, and this is {platform.machine()}")
 
 
 def _require_programs() -> None:

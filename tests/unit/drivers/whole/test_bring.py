@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 from drivers.libvirt.whole import bringing, stock
 from drivers.libvirt.whole.images import brought, placed
 from drivers.libvirt.whole.kept import MANIFEST
-from lab.errors import BadInput, DriverError, DriverUnavailable
+from lab.errors import BadInput, DriverError, DriverUnavailable, PlaceError
 from lab.store.place import partial_folder
 from lab.units import MIB
 
@@ -228,6 +229,23 @@ def test_one_that_stands_on_another_file_is_refused_and_not_kept(tmp_path: Path)
     with pytest.raises(BadInput, match="stands on another file"):
         brought(cache, str(mine), sha256(mine.read_bytes()))
     assert not stock.images(cache) and list(partial_folder(cache).iterdir()) == []
+
+
+def test_what_a_full_disk_broke_off_does_not_stay_on_it(
+    tmp_path: Path, qcow2: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.qcow2").write_bytes(qcow2)
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bringing.shutil, "copyfileobj", fill)
+    monkeypatch.setattr(bringing, "_store", fill)
+    with served(Site(qcow2)) as url:
+        for where in (url, str(tmp_path / "mine.qcow2")):
+            with pytest.raises(PlaceError, match="a guest's disk image does not fit"):
+                brought(tmp_path / "cache", where, sha256(qcow2))
+            assert list(partial_folder(tmp_path / "cache").iterdir()) == []
 
 
 def test_a_runs_copy_is_verified_as_it_is_made(tmp_path: Path, qcow2: bytes) -> None:
