@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _DESTROY_S = 30.0
 _LOOK_S = 0.1
+_PRESS_AGAIN_S = 5.0
 _KILLED = b"lab-guest killed after"
 _RANDOM = re.compile(rb"\[ *(\d+\.\d+)\] random: crng init done")  # drivers/char/random.c
 
@@ -226,12 +227,15 @@ class LibvirtInstance:
         if not self.expect_end():
             return
         if boots_itself(self._xml):
-            asked = self.ask(_press_power_button)
-        elif self._console:
-            asked = self._console.write(STOP_LINE)
+            asked, ended = self._pressed_until_it_ends(timeout_s)
         else:
-            asked = self._console_path is not None and type_into(self._console_path, STOP_LINE)
-        if not asked or not self.ends(timeout_s):
+            asked = (
+                self._console.write(STOP_LINE)
+                if self._console
+                else self._console_path is not None and type_into(self._console_path, STOP_LINE)
+            )
+            ended = asked and self.ends(timeout_s)
+        if not ended:
             self._killed = bool(asked)
             self.destroy()
 
@@ -381,6 +385,18 @@ class LibvirtInstance:
             if "-uuid" in words and words[words.index("-uuid") + 1 : words.index("-uuid") + 2] == [self.id]:
                 self._process = entry.process
                 return
+
+    def _pressed_until_it_ends(self, timeout_s: float) -> tuple[bool, bool]:
+        """Press the power button again and again, since a press is lost that comes before the system listens for it;
+        whether libvirt did so, and whether the guest has ended within `timeout_s`. Raises DriverError."""
+        deadline = time.monotonic() + timeout_s
+        while asked := self.ask(_press_power_button):
+            left_s = deadline - time.monotonic()
+            if self.ends(max(0.1, min(_PRESS_AGAIN_S, left_s))):
+                return True, True
+            if left_s <= _PRESS_AGAIN_S:
+                break
+        return asked, self._connected().find(self.id) is None
 
     def ends(self, timeout_s: float) -> bool:
         """Whether its guest has shut down and its QEMU has ended within `timeout_s`. Raises DriverError."""

@@ -64,5 +64,5 @@ def _serves_and_stops(session: Session, driver: LibvirtDriver, info: Info) -> No
     assert info.facts["firmware"] == "BIOS (SeaBIOS)" and info.facts["guest_image"]["format"] == "qcow2"
     (found,) = driver.list_instances(session.spec.labels)
     assert found.id == instance.id
-    instance.stop(timeout_s=120)
+    instance.stop(timeout_s=300)
     assert not instance.was_killed()

@@ -139,6 +139,21 @@ def test_what_boots_by_itself_is_asked_by_its_power_button_and_any_other_guest_b
     assert bool((tmp_path / "console.in").read_bytes()) == (asked_by == "console")
 
 
+def test_a_power_button_that_nobody_heard_of_is_pressed_again(
+    guest: LibvirtInstance, connection: Connection, qemu: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.libvirt.instance._PRESS_AGAIN_S", 0.05)
+    guest._xml = guest._xml.replace("<domain>", "<domain><os><boot dev='hd'/></os>")
+    stopping = threading.Thread(target=guest.stop, kwargs={"timeout_s": LONG_S})
+    stopping.start()
+    while connection.domain.pressed < 3:
+        time.sleep(0.01)
+    connection.tell(libvirt.VIR_DOMAIN_EVENT_SHUTDOWN)
+    qemu.kill()
+    stopping.join(LONG_S / 2)
+    assert not stopping.is_alive() and not guest.was_killed() and connection.domain.destroyed == 0
+
+
 def test_deleting_what_has_stopped_waits_for_libvirt_to_let_go_and_does_not_destroy_it_again(
     guest: LibvirtInstance, connection: Connection, qemu: subprocess.Popen[bytes]
 ) -> None:
