@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab import __version__
-from lab.cli import store_commands
+from lab.cli import guest_commands, store_commands
 from lab.cli.words import ForwardOption, JsonOption, RunArgument, StoreOption, WholeSummaries, load, open_store
 from lab.cli.words import show as show_result
 from lab.errors import BadInput, IncomparableRuns, LabError
@@ -492,6 +492,7 @@ def clean(
 
 
 store_commands.add_to(app)
+guest_commands.add_to(app)
 
 cluster = typer.Typer(
     cls=WholeSummaries,
@@ -532,45 +533,6 @@ def cluster_status(option: OptionsOption = None, as_json: JsonOption = False) ->
     from lab.cli.options import driver_options
 
     status(options=driver_options(option), as_json=as_json)
-
-
-guest = typer.Typer(
-    cls=_WholeSummaries,
-    help="The disk images of whole guests (a distribution with systemd and sshd) that the lab builds once and keeps.",
-    no_args_is_help=True,
-)
-app.add_typer(guest, name="guest")
-
-
-@guest.command("build")
-def guest_build(
-    suite: Annotated[str, typer.Option(help="Of Debian: bookworm or trixie.")] = "bookworm",
-    mirror: Annotated[str, typer.Option(metavar="URL", help="The archive. Default: as this host's apt has it.")] = "",
-    again: Annotated[bool, typer.Option("--again", help="Although there is one.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Build one from the distribution's archive, in some two minutes, unless it is there."""
-    from lab.cli.command_guest import guest_build as build
-
-    build(suite, mirror=mirror, again=again, as_json=as_json)
-
-
-@guest.command("list")
-def guest_list(as_json: JsonOption = False) -> None:
-    """Those that are kept: built here, or brought by --guest-image."""
-    from lab.cli.command_guest import guest_list as listed
-
-    listed(as_json=as_json)
-
-
-@guest.command("remove")
-def guest_remove(
-    name: Annotated[str, typer.Argument(help="As `lab guest list` shows it.")], as_json: JsonOption = False
-) -> None:
-    """Remove one."""
-    from lab.cli.command_guest import guest_remove as remove
-
-    remove(name, as_json=as_json)
 
 
 def _with_system_folders(path: str) -> str:
