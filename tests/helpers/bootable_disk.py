@@ -21,7 +21,8 @@ _ROOT_AT = _FAT_AT + _FAT_BYTES
 _SECTOR = 512
 _MBR_CODE = Path("/usr/lib/syslinux/mbr/mbr.bin")
 _UEFI_LOADER = Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
-_WORDS = "root=LABEL=lab-root console=ttyS0 cloud-init=disabled loglevel=6"
+_WORDS = "root=LABEL=lab-root console=ttyS0 cloud-init=disabled loglevel=6 systemd.mask=ssh.service"
+"""Its sshd has no host key, and would be started again and again for want of one."""
 _SYSLINUX = f"DEFAULT lab\nPROMPT 0\nLABEL lab\n  LINUX kernel\n  INITRD initrd\n  APPEND {_WORDS}\n"
 _LOADER = f"title lab\nlinux /kernel\ninitrd /initrd\noptions {_WORDS}\n"
 _UNIT = """[Unit]
