@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab import __version__
-from lab.cli import guest_commands, store_commands
+from lab.cli import guests, store_commands
 from lab.cli.words import ForwardOption, JsonOption, RunArgument, StoreOption, WholeSummaries, load, open_store
 from lab.cli.words import show as show_result
 from lab.errors import BadInput, IncomparableRuns, LabError
@@ -492,7 +492,7 @@ def clean(
 
 
 store_commands.add_to(app)
-guest_commands.add_to(app)
+guests.add_to(app)
 
 cluster = typer.Typer(
     cls=WholeSummaries,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lab.cli.environment import read_environment
-from lab.cli.units import read_unit
+from lab.cli.guests.units import read_unit
 from lab.errors import BadInput
 from lab.run.runner import Plan
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target

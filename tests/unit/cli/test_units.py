@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.cli.guests.units import read_unit
 from lab.cli.options import read_options
-from lab.cli.units import read_unit
 from lab.errors import BadInput
 
 TEXT = "[Unit]\nDescription=mine\n[Service]\nExecStart=/opt/app\n"

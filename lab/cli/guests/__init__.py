@@ -1,4 +1,4 @@
-"""What a user types of the disks of whole guests; the work is in `command_guest.py`."""
+"""What a user types of the disks of whole guests; the work is in `disks.py`."""
 
 # No `from __future__ import annotations` here, as in main.py.
 from typing import Annotated
@@ -27,7 +27,7 @@ def guest_build(
     as_json: JsonOption = False,
 ) -> None:
     """Build one from the distribution's archive, in some two minutes, unless it is there."""
-    from lab.cli.command_guest import guest_build as build
+    from lab.cli.guests.disks import guest_build as build
 
     build(suite, mirror=mirror, again=again, as_json=as_json)
 
@@ -35,7 +35,7 @@ def guest_build(
 @guest.command("list")
 def guest_list(as_json: JsonOption = False) -> None:
     """Those that are kept: built here, or brought by --guest-image."""
-    from lab.cli.command_guest import guest_list as listed
+    from lab.cli.guests.disks import guest_list as listed
 
     listed(as_json=as_json)
 
@@ -45,6 +45,6 @@ def guest_remove(
     name: Annotated[str, typer.Argument(help="As `lab guest list` shows it.")], as_json: JsonOption = False
 ) -> None:
     """Remove one."""
-    from lab.cli.command_guest import guest_remove as remove
+    from lab.cli.guests.disks import guest_remove as remove
 
     remove(name, as_json=as_json)
