@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,20 +90,22 @@ def build(
 
     The file's name holds a hash of sources, compiler and flags. Raises LabError.
     """
-    found = available_compilers() if compilers is None else list(compilers)
     files = source_files(program)
-    programs = cache_dir / "programs"
-    candidates = [(c, programs / f"{program}-{_key(files, flags, c)}") for c in found]
-    for _, path in candidates:
+    candidates: list[tuple[Compiler, Path]] = []
+    for compiler in _here() if compilers is None else compilers:
+        path = cache_dir / "programs" / f"{program}-{_key(files, flags, compiler)}"
         if path.exists():
             return path
-    failures = [_compile(compiler, files, flags, path, cache_dir) for compiler, path in candidates]
-    for (_, path), failure in zip(candidates, failures, strict=True):
+        candidates.append((compiler, path))
+    failures: list[str] = []
+    for compiler, path in candidates:
+        failure = _compile(compiler, files, flags, path, cache_dir)
         if failure is None:
             return path
+        failures.append(failure)
     raise LabError(
         f"no C compiler here can build the static program '{program}'",
-        details="\n".join(failure for failure in failures if failure) or "neither cc nor the ziglang package is there",
+        details="\n".join(failures) or "neither cc nor the ziglang package is there",
         resolution=_RESOLUTION,
     )
 
@@ -116,13 +118,16 @@ def source_files(program: str) -> list[str]:
 
 def available_compilers() -> list[Compiler]:
     """The compilers that this machine has, the preferred one first; whether they can link statically is not known."""
-    commands: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    return list(_here())
+
+
+def _here() -> Iterator[Compiler]:
+    """Each is asked only once it is its turn: ziglang takes a while to tell its version."""
     machine_compiler = shutil.which("cc") or shutil.which("gcc")
     if machine_compiler:
-        commands.append(((machine_compiler,), (machine_compiler, "--version")))
+        yield from _asked((machine_compiler,), (machine_compiler, "--version"))
     if zig := _zig(platform.machine()):
-        commands.append(zig)
-    return _asked(commands)
+        yield from _asked(*zig)
 
 
 def cross_compiles() -> bool:
@@ -139,7 +144,7 @@ def _compilers_for(machine: str) -> list[Compiler] | None:
         raise LabError(
             f"there is no compiler here that builds programs for {machine}", resolution="pip install 'stratalab[zig]'"
         )
-    return _asked([zig])
+    return list(_asked(*zig))
 
 
 def _zig(machine: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
@@ -150,17 +155,14 @@ def _zig(machine: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     return (*zig, "cc", "-target", f"{machine}-linux-musl", "-fno-sanitize=all"), (*zig, "version")
 
 
-def _asked(commands: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[Compiler]:
-    compilers = []
-    for command, ask in commands:
-        try:
-            answer = subprocess.run(ask, capture_output=True, timeout=_ASK_TIMEOUT_S, check=True)
-        except (OSError, subprocess.SubprocessError):
-            continue  # it is on the path and does not run: as good as absent
-        # Where a compiler lies changes nothing in what it makes; its target does.
-        identity = "\n".join((*command[1:], platform.machine(), answer.stdout.decode(errors="replace")))
-        compilers.append(Compiler(command, identity.replace(sys.executable, "")))
-    return compilers
+def _asked(command: tuple[str, ...], ask: tuple[str, ...]) -> Iterator[Compiler]:
+    try:
+        answer = subprocess.run(ask, capture_output=True, timeout=_ASK_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return  # it is on the path and does not run: as good as absent
+    # Where a compiler lies changes nothing in what it makes; its target does.
+    identity = "\n".join((*command[1:], platform.machine(), answer.stdout.decode(errors="replace")))
+    yield Compiler(command, identity.replace(sys.executable, ""))
 
 
 def _key(files: Sequence[str], flags: Sequence[str], compiler: Compiler) -> str:

@@ -685,6 +685,13 @@ def test_a_compiler_that_cannot_is_passed_over(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def test_what_one_compiler_has_built_no_other_is_asked_for(cache_dir: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    unasked = Compiler(("sh", "-c", f": > '{told}'; : > program"), "unasked")
+    assert build("enter", tmp_path, compilers=[*available_compilers()[:1], unasked]).name == build_enter(cache_dir).name
+    assert not told.exists()
+
+
 def test_a_program_in_the_making_lies_where_it_is_found_if_its_maker_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "told"
     compiler = Compiler(("sh", "-c", f"pwd > '{told}'; : > program"), "played")
