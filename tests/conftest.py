@@ -118,16 +118,14 @@ def _turn_of(item: pytest.Item) -> str:
 
 def _group(item: pytest.Item, engines: Sequence[str]) -> str:
     """Whose tests run one after the other, beside those of other groups. Docker's and libvirt's are many, and look at
-    nothing but their own instances: two groups of each, and one of whole guests, which boot for long. What turns a
-    swarm on and off is in one with all in it."""
+    nothing but their own instances: a group for each folder of tests, and one of whole guests, which boot for long.
+    What turns a swarm on and off is in one with all in it."""
     if "swarm" in engines:
         return "swarm"
     group = min(engines)
     if item.get_closest_marker("whole"):
         return f"{group} whole"
-    if group == "lambda" or (group in ("docker", "libvirt") and "contract" in item.path.parts):
-        return f"{'docker' if group == 'lambda' else group} contract"
-    return group
+    return f"{group} {item.path.parent.name}" if group in ("docker", "libvirt") else group
 
 
 @pytest.fixture(autouse=True, scope="session")

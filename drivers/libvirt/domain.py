@@ -165,8 +165,9 @@ def endpoint_of(xml: str) -> Endpoint | None:
 
 
 def boots_itself(xml: str) -> bool:
-    """Whether a running domain has no kernel beside its disk: what its boot loader boots is none of the lab's."""
-    return parsed(xml).find("os/boot") is not None
+    """Whether a running domain has no kernel beside its disk: what its boot loader boots is none of the lab's. (libvirt
+    writes `boot` into every domain's.)"""
+    return parsed(xml).find("os/kernel") is None
 
 
 def has_ssh(xml: str) -> bool:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _DESTROY_S = 30.0
 _LOOK_S = 0.1
-_PRESS_AGAIN_S = 5.0
+_ASK_AGAIN_S = 5.0
 _KILLED = b"lab-guest killed after"
 _RANDOM = re.compile(rb"\[ *(\d+\.\d+)\] random: crng init done")  # drivers/char/random.c
 
@@ -226,15 +226,8 @@ class LibvirtInstance:
         for (docs/guests.md)."""
         if not self.expect_end():
             return
-        if boots_itself(self._xml):
-            asked, ended = self._pressed_until_it_ends(timeout_s)
-        else:
-            asked = (
-                self._console.write(STOP_LINE)
-                if self._console
-                else self._console_path is not None and type_into(self._console_path, STOP_LINE)
-            )
-            ended = asked and self.ends(timeout_s)
+        ask = (lambda: self.ask(_press_power_button)) if boots_itself(self._xml) else self._type_stop
+        asked, ended = self._asked_until_it_ends(ask, timeout_s)
         if not ended:
             self._killed = bool(asked)
             self.destroy()
@@ -386,17 +379,26 @@ class LibvirtInstance:
                 self._process = entry.process
                 return
 
-    def _pressed_until_it_ends(self, timeout_s: float) -> tuple[bool, bool]:
-        """Press the power button again and again, since a press is lost that comes before the system listens for it;
-        whether libvirt did so, and whether the guest has ended within `timeout_s`. Raises DriverError."""
+    def _type_stop(self) -> bool:
+        if self._console:
+            return self._console.write(STOP_LINE)
+        return self._console_path is not None and type_into(self._console_path, STOP_LINE)
+
+    def _asked_until_it_ends(self, ask: Callable[[], bool], timeout_s: float) -> tuple[bool, bool]:
+        """`ask` it again and again: a press of a power button is lost that comes before the system listens for it, and
+        a line of a console may be; whether that could be done, and whether the guest has ended within `timeout_s`.
+        Raises DriverError."""
         deadline = time.monotonic() + timeout_s
-        while asked := self.ask(_press_power_button):
+        asked = False
+        while ask():
+            asked = True
             left_s = deadline - time.monotonic()
-            if self.ends(max(0.1, min(_PRESS_AGAIN_S, left_s))):
+            if self.ends(max(0.1, min(_ASK_AGAIN_S, left_s))):
                 return True, True
-            if left_s <= _PRESS_AGAIN_S:
+            if left_s <= _ASK_AGAIN_S:
                 break
-        return asked, self._connected().find(self.id) is None
+        left_s = max(0.1, deadline - time.monotonic())
+        return asked, self.ends(left_s) if asked else self._connected().find(self.id) is None
 
     def ends(self, timeout_s: float) -> bool:
         """Whether its guest has shut down and its QEMU has ended within `timeout_s`. Raises DriverError."""

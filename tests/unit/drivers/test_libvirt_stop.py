@@ -17,6 +17,7 @@ from lab.host.procs import Process
 
 IDENTITY = "00000000-0000-0000-0000-000000000007"
 LONG_S, SHORT_S = 60.0, 0.3
+KERNEL = "<kernel>/k</kernel>"
 
 
 class Domain:
@@ -84,7 +85,8 @@ def guest(connection: Connection, qemu: subprocess.Popen[bytes], tmp_path: Path)
     domains.watch(IDENTITY, lambda: None, lambda: None)
     console = tmp_path / "console"
     (tmp_path / "console.in").touch()  # takes what is typed
-    xml = f"<domain><devices><serial><source path='{console}'/></serial></devices></domain>"
+    booted = f"<os>{KERNEL}<boot dev='hd'/></os>"  # libvirt writes `boot` also beside a kernel
+    xml = f"<domain>{booted}<devices><serial><source path='{console}'/></serial></devices></domain>"
     made = LibvirtInstance(
         lambda: domains,
         connection.domain,
@@ -129,11 +131,11 @@ def test_a_guest_that_does_not_shut_down_in_time_is_destroyed(guest: LibvirtInst
     assert connection.domain.destroyed == 1 and guest.was_killed()
 
 
-@pytest.mark.parametrize(("boots", "asked_by"), [("", "console"), ("<os><boot dev='hd'/></os>", "button")])
+@pytest.mark.parametrize(("boots", "asked_by"), [(KERNEL, "console"), ("", "button")])
 def test_what_boots_by_itself_is_asked_by_its_power_button_and_any_other_guest_by_its_console(
     guest: LibvirtInstance, connection: Connection, tmp_path: Path, boots: str, asked_by: str
 ) -> None:
-    guest._xml = guest._xml.replace("<domain>", f"<domain>{boots}")
+    guest._xml = guest._xml.replace(KERNEL, boots)
     guest.stop(timeout_s=SHORT_S)
     assert connection.domain.pressed == (asked_by == "button")
     assert bool((tmp_path / "console.in").read_bytes()) == (asked_by == "console")
@@ -142,8 +144,8 @@ def test_what_boots_by_itself_is_asked_by_its_power_button_and_any_other_guest_b
 def test_a_power_button_that_nobody_heard_of_is_pressed_again(
     guest: LibvirtInstance, connection: Connection, qemu: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drivers.libvirt.instance._PRESS_AGAIN_S", 0.05)
-    guest._xml = guest._xml.replace("<domain>", "<domain><os><boot dev='hd'/></os>")
+    monkeypatch.setattr("drivers.libvirt.instance._ASK_AGAIN_S", 0.05)
+    guest._xml = guest._xml.replace(KERNEL, "")
     stopping = threading.Thread(target=guest.stop, kwargs={"timeout_s": LONG_S})
     stopping.start()
     while connection.domain.pressed < 3:

@@ -74,7 +74,7 @@ def test_each_call_has_the_number_that_the_kernels_headers_give_it_there(machine
 
 def test_another_machines_compiler_is_ziglang_alone_and_its_lack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(build, "_asked", lambda commands: asked.append(commands) or [Compiler(("zig",), "zig")])
+    monkeypatch.setattr(build, "_asked", lambda *command: asked.append(command) or [Compiler(("zig",), "zig")])
     assert build._compilers_for("") is None
     compilers = build._compilers_for("riscv64")
     assert compilers is not None and len(compilers) == 1 and "riscv64-linux-musl" in str(asked[0])

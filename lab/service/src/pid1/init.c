@@ -146,8 +146,10 @@ static int supervise(pid_t workload, const sigset_t *signals, int console, int s
             panic_kernel();
         }
         if (signal == SIGTERM || signal == SIGINT || (signal == SIGIO && asked_to_stop(console))) {
-            kill(workload, stop_signal);
-            kill_at = kill_at ? kill_at : monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
+            if (!kill_at) { /* who asks again may not have been heard; a second signal would be another request */
+                kill(workload, stop_signal);
+                kill_at = monotonic_ns() + STOP_GRACE_S * UINT64_C(1000000000);
+            }
         }
         if (kill_at && monotonic_ns() > kill_at) {
             if (!killed) {
