@@ -35,8 +35,10 @@ _NAMED = (name.strip() for name in os.environ.get("LAB_REQUIRE", "").split(","))
 REQUIRED = frozenset(_ALSO_KNOWN_AS.get(name, name) for name in _NAMED if name)
 
 
-TURNS = ("beside", "engines", "alone")
+TURNS = ("beside", "alone")
 _TESTS = Path(__file__).parent
+_MANY = "test_breakages.py"
+"""Whose tests share nothing, and take long together."""
 _ALONE = "run"
 """The folder whose tests of engines run `lab run`, which waits while another lab's instances are there."""
 
@@ -68,8 +70,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn",
         choices=TURNS,
-        help="only what may run beside any other test (all that pytest-xdist runs by itself), only what drives a real "
-        "engine, or only what must be the only one that runs",
+        help="only what may run beside others (all that pytest-xdist runs by itself), or only what must be the only "
+        "one that runs",
     )
 
 
@@ -81,8 +83,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Nothing of tests/unit drives an engine, or has to run alone."""
-    return True if _turn(config) in TURNS[1:] and collection_path == Path(__file__).parent / "unit" else None
+    """Nothing of tests/unit has to run alone."""
+    return True if _turn(config) == TURNS[1] and collection_path == Path(__file__).parent / "unit" else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
@@ -91,8 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if any(Target.parse(marker.args[0]).driver == "kubernetes" for marker in item.iter_markers("engine")):
             item.add_marker("kind")
-        if engines := [Target.parse(marker.args[0]).driver for marker in item.iter_markers("engine")]:
-            item.add_marker(pytest.mark.xdist_group(_group(item, engines)))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if not config.getoption("whole"):
         left = {item for item in items if (mark := item.get_closest_marker("whole")) and not mark.kwargs["first"]}
         config.hook.pytest_deselected(items=list(left))
@@ -113,13 +114,16 @@ def _turn_of(item: pytest.Item) -> str:
     drives = item.get_closest_marker("engine") is not None
     if item.get_closest_marker("alone") or (drives and _ALONE in item.path.relative_to(_TESTS).parts):
         return "alone"
-    return "engines" if drives else "beside"
+    return "beside"
 
 
-def _group(item: pytest.Item, engines: Sequence[str]) -> str:
-    """Whose tests run one after the other, beside those of other groups. Docker's and libvirt's are many, and look at
-    nothing but their own instances: a group for each folder of tests, and one of whole guests, which boot for long.
-    What turns a swarm on and off is in one with all in it."""
+def _group(item: pytest.Item) -> str:
+    """Whose tests run one after the other, beside those of other groups: a file's, or an engine's. Docker's and
+    libvirt's are many, and look at nothing but their own instances: a group for each folder of tests, and one of whole
+    guests, which boot for long. What turns a swarm on and off is in one with all in it."""
+    engines = [Target.parse(marker.args[0]).driver for marker in item.iter_markers("engine")]
+    if not engines:
+        return item.nodeid if item.path.name == _MANY else item.path.relative_to(_TESTS).as_posix()
     if "swarm" in engines:
         return "swarm"
     group = min(engines)

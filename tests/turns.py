@@ -1,9 +1,9 @@
-"""The whole suite in three turns: what may run side by side on all cores, then the engines' tests, each engine's one
-after the other beside those of another, then what must be the only one that runs.
+"""The whole suite in two turns: what may run side by side, an engine's tests one after the other beside those of
+others, then what must be the only one that runs.
 
     python tests/turns.py [what pytest takes]
 
-All turns get the same arguments. pytest's closing lines, one of each turn, come last; the exit code is that of the
+Both turns get the same arguments. pytest's closing lines, one of each turn, come last; the exit code is that of the
 first turn that failed.
 """
 
@@ -15,20 +15,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_WORKERS_PER_CORE = 2  # most tests wait, for a process or for a clock, more than they compute
+_WORKERS_PER_CORE, _MORE_WORKERS = 2, 1  # most tests wait, for a process, an engine or a clock, more than they compute
 _MOST_WORKERS = 16
-_ENGINES_AT_ONCE = 4
-"""More than two cores have work for, since Docker's tests mostly wait, and guests' do when guests end."""
 
 _OK, _TESTS_FAILED, _NOTHING_COLLECTED = 0, 1, 5
 """pytest's exit codes; all others say that it could not go on."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    cores = len(os.sched_getaffinity(0))
+    workers = min(_WORKERS_PER_CORE * len(os.sched_getaffinity(0)) + _MORE_WORKERS, _MOST_WORKERS)
     turns = (
-        ("--turn=beside", "-n", str(min(_WORKERS_PER_CORE * cores, _MOST_WORKERS)), "--dist", "worksteal"),
-        ("--turn=engines", "-n", str(_ENGINES_AT_ONCE), "--dist", "loadgroup"),
+        ("--turn=beside", "-n", str(workers), "--dist", "loadgroup"),
         ("--turn=alone",),
     )
     codes: list[int] = []
