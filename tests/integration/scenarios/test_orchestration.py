@@ -29,6 +29,8 @@ WINDOWS_S = {
     "kubernetes:deployment": (30.0, 60.0),
 }
 """The later ones, where the machine was too busy with others' work for the first."""
+RATES_PER_S = {"process": 200}
+"""So that requests fall into the short while in which nobody listens."""
 
 
 def on(*targets: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -75,20 +77,26 @@ def test_scale_up_and_down(driver: Driver, measure: Measure, target: str) -> Non
 @on(*BY_LAUNCHES, *BY_ENGINE)
 def test_roll_out_under_load(driver: Driver, measure: Measure, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.service.load.LATE_SHARE", 1.0)  # these tests may share their CPUs
+    rate = RATES_PER_S.get(target, 20)
     for window_s in WINDOWS_S.get(target, (2.0, 8.0, 20.0)):
-        record = measure(Rollout(seconds=window_s, rate=20), driver)
+        record = measure(Rollout(seconds=window_s, rate=rate), driver)
         assert not failures(record)
-        if values(record, "rolled_out") == [1.0]:
+        [told] = [s.dimensions for s in record.samples if s.metric == "rolled_out"]
+        by_restart = told["way"] == "restart"
+        if values(record, "rolled_out") == [1.0] and (not by_restart or _failed(record)):
             break
     assert values(record, "rolled_out") == [1.0]
     assert 0 < values(record, "rollout_s")[0] < window_s
     sent = values(record, "requests_sent", window="quiet") + values(record, "missed_sends", window="quiet")
-    assert sum(sent) == pytest.approx(20 * window_s, abs=10)
-    [told] = [s.dimensions for s in record.samples if s.metric == "rolled_out"]
+    assert sum(sent) == pytest.approx(rate * window_s, abs=rate / 2)
     assert all(told[key] for key in ("order", "readiness", "grace", "pre_stop"))
-    if told["way"] == "restart":
-        assert values(record, "requests_failed", window="rollout")[0] > 0
+    if by_restart:
+        assert _failed(record) > 0
         assert len({launch.facts["address"] for launch in record.launches}) == 1 and len(record.launches) == 2
+
+
+def _failed(record: RunRecord) -> float:
+    return values(record, "requests_failed", window="rollout")[0]
 
 
 @on(*BY_ENGINE)
