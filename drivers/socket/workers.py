@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -40,16 +41,16 @@ def workers_among(members: Iterable[Process]) -> list[Process]:
     return sorted(member for pid, member in serving.items() if pid in parents and parents[pid] not in serving)
 
 
-class KeptSocket:
+class KeptSocket(ABC):
     """What sleeps behind a socket, whoever keeps that (`Sleeps`): it sleeps when it has no worker."""
 
+    @abstractmethod
     def workers(self) -> Sequence[str]:
         """As `Invoked.workers`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def force_cold(self, *, timeout_s: float) -> None:
         """As `Invoked.force_cold`."""
-        raise NotImplementedError
 
     def sleep_states(self) -> Mapping[SleepState, str]:
         """Zero: the socket is kept, and nothing of the service runs."""
@@ -63,7 +64,7 @@ class KeptSocket:
         if found := self.workers():
             raise DriverError(f"the function was called again: worker {found[0]} runs")
 
-    def wake(self, state: SleepState) -> None:
+    def wake(self, state: SleepState) -> None:  # noqa: B027  nothing is to be done
         """Nothing: the connection itself wakes it."""
 
     def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  it is zero
