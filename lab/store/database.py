@@ -31,7 +31,7 @@ from lab.store.hosts import Host, read_hosts
 from lab.store.place import state_dir
 from lab.store.record import LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord, TimedRun
 from lab.store.retention import Pruned, prunable, remove
-from lab.store.rows import RUN_COLUMNS, launches_of, notes_of, run_of, samples_of, target_of, text_of
+from lab.store.rows import RUN_COLUMNS, launches_of, notes_of, run_of, run_row, samples_of, target_of, text_of
 from lab.store.sample import Sample
 from lab.store.schema import forwards, launches, notes, rounds, runs, samples, targets
 
@@ -96,20 +96,7 @@ class Store:
 
     def begin(self, run: Run, host: Mapping[str, Any]) -> None:
         """Enter a new run with the facts of its host. Raises StoreError, also when the id is taken."""
-        row = {
-            "id": run.id,
-            "scenario": run.scenario,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
-            "status": run.status.value,
-            "owner": run.owner,
-            "lab_version": run.lab_version,
-            "parameters": dict(run.parameters),
-            "host": dict(host),
-            "host_id": run.host_id,
-            "host_name": run.host_name,
-            "origin": run.origin,
-        }
+        row = run_row(run, host)
         with self._writing() as connection:
             connection.execute(insert(runs), row)
             for index, order in enumerate(run.order):

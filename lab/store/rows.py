@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,24 @@ RUN_COLUMNS = tuple(
 """What `run_of` needs of a run's row."""
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+def run_row(run: Run, host: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own row, without what is said of it later."""
+    return {
+        "id": run.id,
+        "scenario": run.scenario,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "status": run.status.value,
+        "owner": run.owner,
+        "lab_version": run.lab_version,
+        "parameters": dict(run.parameters),
+        "host": dict(host),
+        "host_id": run.host_id,
+        "host_name": run.host_name,
+        "origin": run.origin,
+    }
 
 
 def run_of(row: Any, status: RunStatus, said: Sequence[tuple[str, str]] = (), **more: Any) -> Run:

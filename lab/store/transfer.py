@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from lab.errors import BadInput, MeasurementError
 from lab.store.connect import dump
 from lab.store.record import Run, RunRecord, RunStatus
-from lab.store.rows import insert_many, text_of
+from lab.store.rows import insert_many, run_row, text_of
 from lab.store.schema import launches, notes, rounds, runs, samples, targets
 
 _LATER_WORDS = ("accepted_at", "accepted_note", "notes")
@@ -29,21 +29,7 @@ def enter(connection: Connection, record: RunRecord) -> None:
     run = record.run
     if run.status is RunStatus.RUNNING:
         raise BadInput(f"run {run.id} has not ended", resolution="take it once it has")
-    row = {
-        "id": run.id,
-        "scenario": run.scenario,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "status": run.status.value,
-        "owner": run.owner,
-        "lab_version": run.lab_version,
-        "parameters": dict(run.parameters),
-        "host": dict(record.host),
-        "host_id": run.host_id,
-        "host_name": run.host_name,
-        "origin": run.origin,
-    }
-    connection.execute(insert(runs), row)
+    connection.execute(insert(runs), run_row(run, record.host))
     visited = [(run.id, index, dump(list(order))) for index, order in enumerate(run.order)]
     insert_many(connection, rounds, ("run_id", "round", "visited"), visited)
     insert_many(
