@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
 from drivers.libvirt.kernels.architecture import X86_64
-from drivers.libvirt.media import Media, prepare_media, write_overlay
+from drivers.libvirt.media import Media, own_folder, prepare_media, write_overlay
 from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
 from drivers.libvirt.whole import disk as disks
@@ -43,7 +42,7 @@ from lab.host.rlimits import granted
 from lab.image.process import NO_NAMES, surroundings
 from lab.service.build import cross_compiles
 from lab.spec import Endpoint, Spec
-from lab.store.place import FULL, filling, no_room
+from lab.store.place import filling
 from lab.timeline import Phase, Source
 from lab.units import MIB
 
@@ -197,18 +196,11 @@ class LibvirtDriver:
             memory_bytes=spec.memory_bytes,
         )
         with contextlib.ExitStack() as undo:
-            try:
-                folder.mkdir()
-                undo.callback(shutil.rmtree, folder, ignore_errors=True)
-                folder.chmod(0o711)
+            with own_folder(folder, undo, what="a guest's console and disk"):
                 console = Console(folder / "console", mark, end.line, end.gone)
                 undo.callback(console.close)
                 disk = write_overlay(media.disk, folder / "root.qcow2", size=media.disk_bytes) if media.disk else None
                 settings = disks.own_settings(media.hardware, folder)
-            except OSError as error:
-                if error.errno in FULL:
-                    raise no_room(error, "a guest's console and disk", folder) from error
-                raise LaunchError(f"the guest's files could not be written: {error.strerror}") from error
             xml = domain_xml(
                 Plan(
                     name=name,

@@ -7,6 +7,7 @@ to that user. So each run has its own copies, gone with the run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -14,7 +15,7 @@ import os
 import secrets
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +26,12 @@ from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.variants import Variant
 from drivers.libvirt.whole.hardware import USUAL, Hardware
 from lab.driver import Context
-from lab.errors import Unsupported
+from lab.errors import LaunchError, Unsupported
 from lab.host.rlimits import granted
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
-from lab.store.place import partial
+from lab.store.place import FULL, no_room, partial
 
 _FOLDER = "libvirt"
 _OWN_KEY = secrets.token_bytes(32)
@@ -98,6 +99,21 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
 def disk_path(spec: Spec, run_dir: Path) -> Path:
     """Where the root disk of `spec`'s image lies for all launches of a run."""
     return run_dir / _FOLDER / f"root-{_digest(spec.image)}.img"
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path, undo: contextlib.ExitStack, *, what: str) -> Iterator[None]:
+    """Make a launch's own `folder`, which `undo` removes; within it, `what` is written there. Raises LaunchError where
+    that cannot be, and what `no_room` makes of a full disk."""
+    try:
+        folder.mkdir()
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o711)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise no_room(error, what, folder) from error
+        raise LaunchError(f"the guest's files could not be written: {error.strerror}") from error
 
 
 def write_overlay(backing: Path, overlay: Path, *, size: int | None = None) -> Path:

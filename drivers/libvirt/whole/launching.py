@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ from drivers.libvirt.domain import Plan, domain_xml
 from drivers.libvirt.engine import translated
 from drivers.libvirt.host import Host
 from drivers.libvirt.instance import Connected, LibvirtInstance
-from drivers.libvirt.media import write_overlay
+from drivers.libvirt.media import own_folder, write_overlay
 from drivers.libvirt.variants import Variant, Whole
 from drivers.libvirt.whole import images, seed
 from drivers.libvirt.whole.images import GuestImage
@@ -38,13 +37,12 @@ from drivers.libvirt.whole.unit import (
 )
 from drivers.libvirt.whole.way_in import WayIn
 from lab.driver import Context, Mark
-from lab.errors import LaunchError, Unsupported
+from lab.errors import Unsupported
 from lab.features import Feature
 from lab.image.process import surroundings
 from lab.launch.waiter import reserve_port
 from lab.service.build import build_service
 from lab.spec import Endpoint, Restart, Spec
-from lab.store.place import FULL, no_room
 from lab.timeline import Phase, Source
 from lab.units import MIB
 
@@ -141,19 +139,12 @@ class WholeGuests:
         )
         progress = Progress(lambda how, status: _unit_ended(how, status, spec=spec, end=end, output=text))
         with contextlib.ExitStack() as undo:
-            try:
-                folder.mkdir()
-                undo.callback(shutil.rmtree, folder, ignore_errors=True)
-                folder.chmod(0o711)
+            with own_folder(folder, undo, what="a guest's console, initramfs and disk"):
                 console = Console(folder / "console", mark, end.line, end.gone, progress.shown)
                 undo.callback(console.close)
                 disk = write_overlay(image.disk, folder / "root.qcow2", size=image.virtual_bytes)
                 initramfs, own_disk = self._own(image, spec, environment, keys, folder)
                 ssh = Endpoint(endpoint.host, reserve_port())
-            except OSError as error:
-                if error.errno in FULL:
-                    raise no_room(error, "a guest's console, initramfs and disk", folder) from error
-                raise LaunchError(f"the guest's files could not be written: {error.strerror}") from error
             xml = domain_xml(
                 Plan(
                     name=name,
