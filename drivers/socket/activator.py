@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,11 @@ class ActivatedInstance(KeptSocket):
         """The service's process, by its pid and start; none at zero."""
         return [name_of(worker) for worker in workers_among(self._members.all())]
 
+    def settle(self, *, timeout_s: float) -> None:
+        """Return when the activator's word of the first worker is in, which may come after that worker's answer."""
+        if self._keeper is not None:
+            self._keeper.told_of_start.wait(timeout_s)
+
     def force_cold(self, *, timeout_s: float) -> None:
         """SIGTERM to the worker, and after `timeout_s` SIGKILL to all but the activator."""
         keepers = self._keepers()
@@ -241,6 +247,7 @@ class _Keeper:
         self.process = Process.of(child.pid) or Process(0, child.pid)
         self.seen: list[Seen] = []
         self.listened = 0
+        self.told_of_start = threading.Event()
         self._child = child
         self._mark = mark
         self._spec = spec
@@ -295,6 +302,7 @@ class _Keeper:
         if event in _PHASES:
             if event == "started":
                 mark(Phase.STARTED, source=Source.EVENT)
+                self.told_of_start.set()
             for seen in list(self.seen):
                 seen(f"{pid}-{ticks}", _PHASES[event], Source.EVENT)
         elif how != ["exited", "0"] and self._spec.restart is not Restart.BEST and not self._asked_for():

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from drivers.socket import SocketDriver
+from drivers.socket import SocketDriver, activator
 from drivers.socket.activator import ActivatedInstance
 from drivers.socket.units import UnitInstance
 from lab.driver import Context
@@ -119,6 +119,20 @@ def test_the_first_connection_starts_it_and_it_ends_when_nobody_calls(
         assert list(instance.host_pids().values()) == [Role.SHIM], "only the socket's keeper is left"
         again = call(session)
         assert again["served"] == 1 and again["pid"] != pid
+
+
+def test_a_launch_is_whole_though_the_activator_s_word_comes_after_the_answer(
+    drivers: Callable[..., SocketDriver], labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = activator._Keeper.hear
+
+    def late(*words: Any) -> None:
+        time.sleep(0.3)
+        hear(*words)
+
+    monkeypatch.setattr(activator._Keeper, "hear", late)
+    with launched(drivers(kept_s=KEPT_S), labels) as (session, _):
+        assert Phase.STARTED in session.timeline
 
 
 def test_no_connection_is_lost_around_the_end_of_a_worker(
@@ -290,7 +304,7 @@ def test_after_its_lab_was_killed_a_fresh_driver_finds_and_removes_all_of_it(
     script = textwrap.dedent("""
         import json, sys, time
         from pathlib import Path
-        from drivers.socket import SocketDriver
+        from drivers.socket import SocketDriver, activator
         from lab.driver import Context
         from lab.launch.session import Session
         from lab.spec import Spec
