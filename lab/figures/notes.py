@@ -10,7 +10,7 @@ from lab import units
 from lab.errors import with_remedy
 from lab.features import Feature
 from lab.figures import density, series, shape_notes, stats
-from lab.figures.series import EXPLAINING, WAIT_METHOD, Series
+from lab.figures.series import EXPLAINING, HIGHEST_RATE, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
 from lab.store.record import KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.timeline import Phase
@@ -78,6 +78,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_absent(record, rows),
         *_unmeasured(record),
         *_censored(rows),
+        *_never_too_much(rows),
         *shape_notes.of_rows(rows),
         *_figures(rows),
         *_memory(rows),
@@ -266,6 +267,18 @@ def _censored(rows: Sequence[Series]) -> Iterator[str]:
                 f"{' '.join(filter(None, [row.label, which]))}: {series.counted(row)} {row.metric.replace('_', ' ')}"
                 f"{within}; medians of the time are of those alone, and say nothing of the others."
             )
+
+
+def _never_too_much(rows: Sequence[Series]) -> Iterator[str]:
+    """A highest rate that is the highest of those tried is a bound from below."""
+    tried = [float(row.dimensions["rate"]) for row in rows if row.metric == "curve_p50_s" and "rate" in row.dimensions]
+    borne = [row for row in rows if row.metric == HIGHEST_RATE and tried and min(row.values) >= max(tried)]
+    if borne:
+        which = dict.fromkeys(f"{row.label} by {row.dimensions.get(series.PATH, 'its path')}" for row in borne)
+        yield (
+            f"The highest rate that was tried, {max(tried):,.0f} calls/s, was too much in no round for "
+            f"{', '.join(which)}: they may bear more (-p rates=…)."
+        )
 
 
 def _figures(rows: Sequence[Series]) -> Iterator[str]:

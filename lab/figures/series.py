@@ -86,6 +86,8 @@ CALL = "call"
 CALL_CHAIN = ("request", "main", "listening", "handler", "answer")
 """The instants of one call, as its client and the service that answers it see them."""
 
+HIGHEST_RATE = "highest_rate"
+"""The highest rate of calls, of those that were tried, that was borne."""
 PATH, CALLEE = "path", "callee"
 """The dimensions that tell by which way one instance called another, and of which target that was, if another's."""
 

@@ -11,7 +11,7 @@ from lab.errors import MeasurementError
 from lab.features import Peers, Place
 from lab.figures import series
 from lab.figures.latency import quantile_s
-from lab.figures.series import ABSENT
+from lab.figures.series import ABSENT, HIGHEST_RATE
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.service.calls import MOST_CALLS, Calls, punctual_call
@@ -108,13 +108,13 @@ class Pair:
             if not self._told("curve", found, about, long=True):
                 # Not what the path bears, but what the caller could find out.
                 why = f"at {rate} calls a second the caller's own client was late"
-                self._absent("highest_rate", why)
+                self._absent(HIGHEST_RATE, why)
                 return
             p99_s = quantile_s(found.latencies_s, 0.99)
             if found.unserved or isinstance(p99_s, str) or p99_s > LIMIT_S:
                 break
             highest = rate
-        self._bench.emit("highest_rate", highest, "calls/s", **self._about)
+        self._bench.emit(HIGHEST_RATE, highest, "calls/s", **self._about)
 
     @cached_property
     def _place(self) -> Place | str:

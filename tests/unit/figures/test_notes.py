@@ -46,3 +46,22 @@ def test_a_warning_without_a_remedy_has_no_empty_brackets(make_record: Callable[
     record = make_record()
     told = [{"code": "load", "text": "the machine is busy", "remedy": ""}]
     assert notes.warnings(replace(record, host={"warnings": told})) == ["Host: the machine is busy"]
+
+
+@pytest.mark.parametrize(("borne", "told"), [((8000, 8000), True), ((8000, 4000), False), ((4000, 4000), False)])
+def test_a_highest_rate_that_is_the_highest_tried_is_told_to_be_a_bound(borne: tuple[int, int], told: bool) -> None:
+    def row(metric: str, *values: float, **dimensions: str) -> series.Series:
+        return series.Series(
+            target="docker",
+            label="docker",
+            metric=metric,
+            unit="",
+            dimensions={"path": "bridge", **dimensions},
+            values=values,
+            rounds=tuple(range(len(values))),
+        )
+
+    curve = [row("curve_p50_s", 1e-3, rate=str(rate)) for rate in (500, 4000, 8000)]
+    said = list(notes._never_too_much([*curve, row(series.HIGHEST_RATE, *borne)]))
+    assert [text.startswith("The highest rate that was tried, 8,000 calls/s") for text in said] == [True] * told
+    assert all("docker by bridge" in text for text in said)
