@@ -2,7 +2,9 @@
 # Installs what the lab's engines need with apt-get, and starts them. It first shows what it will do; it installs
 # nothing that is there, removes nothing, and notes what it did, so that uninstall.sh takes back exactly that.
 #
-#   provision.sh [--plan] [--tests]   --plan shows what it would do and stops; --tests adds the tests' own tools
+#   provision.sh [--plan] [--tests] [--install-only]
+#                                     --plan shows what it would do and stops; --tests adds the tests' own tools;
+#                                     --install-only starts nothing and changes no device: for images
 #   ENGINES=process,docker            the engines to set up (default process,docker,libvirt; also swarm, kubernetes)
 #   FIX_KVM=1                         give group kvm the device /dev/kvm, where libvirt's QEMU cannot open it
 #
@@ -18,13 +20,14 @@ PATH=$PATH:$SYSROOT/usr/local/sbin:$SYSROOT/usr/sbin:$SYSROOT/sbin # where daemo
 declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='' [tests]='')
 
 main() {
-  local plan_only='' for_tests='' word
+  local plan_only='' for_tests='' install_only='' word
   for word; do
     case "$word" in
       --plan) plan_only=1 ;;
       --tests) for_tests=1 ;;
+      --install-only) install_only=1 ;;
       *)
-        sed -n 2,11p "$0" >&2
+        sed -n 2,13p "$0" >&2
         exit 2
         ;;
     esac
@@ -49,6 +52,7 @@ main() {
     # shellcheck disable=SC2086  # a list of names
     [ -z "${PACKAGES[$group]// /}" ] || install_packages "$group" ${PACKAGES[$group]}
   done
+  [ -z "$install_only" ] || return 0
   fix_kvm
   # Without systemd a package may have started its daemon by an init script; that one is to be stopped too.
   if [ -n "${PACKAGES[docker]}" ] && ! has_systemd && docker_there; then
@@ -163,6 +167,7 @@ need() { # GROUP PACKAGE...
 }
 
 to_start() {
+  [ -z "${install_only:-}" ] || return 0
   if wants docker && ! docker_there; then say dockerd; fi
   if wants libvirt && ! libvirt_there; then say libvirtd; fi
 }
@@ -254,7 +259,7 @@ kvm_unusable() { # libvirt runs QEMU as a user of group kvm
 # Whether this set-up may give the device away: libvirt then looks at QEMU once, and not anew at each launch.
 may_fix_kvm() { [ -n "${FIX_KVM:-}" ] || ! libvirt_there; }
 
-kvm_to_fix() { kvm_unusable && may_fix_kvm; }
+kvm_to_fix() { [ -z "${install_only:-}" ] && kvm_unusable && may_fix_kvm; }
 
 fix_kvm() {
   kvm_unusable || return 0

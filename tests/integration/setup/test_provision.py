@@ -339,6 +339,15 @@ def test_plan_changes_nothing(machine: Machine) -> None:
     assert not machine.state.exists()
 
 
+def test_for_an_image_it_installs_and_starts_nothing(machine: Machine) -> None:
+    machine.play("dockerd", 'touch "$SYSROOT/started"')
+    said = machine.run("provision.sh", "--install-only", FIX_KVM="1").stdout
+    assert "To start: nothing" in said and "/dev/kvm" not in said
+    assert any("libvirt-daemon-system" in call for call in machine.installs())
+    assert not machine.noted("started") and not machine.noted("kvm")
+    assert not (machine.root / "started").exists()
+
+
 def test_an_engine_that_would_remove_something_is_left_out_and_the_others_go_on(machine: Machine) -> None:
     (machine.world / "refused").write_text("docker.io\n")
     said = machine.run("provision.sh").stderr
