@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds a Vagrant box for libvirt from the distribution's archive: no box is downloaded, and no account needed.
-#   box.sh [-s bookworm|trixie] [-o FILE.box] [-g GIB]
+#   box.sh [-s bookworm|trixie] [-o FILE.box] [-g GIB] [-c CA.crt]...
+#   -c: a certificate authority that the machine is to trust as well, such as that of a company's proxy
 # then: vagrant box add --name stratalab/bookworm FILE.box; BOX=stratalab/bookworm vagrant up --provider=libvirt
 # The disk boots by a BIOS: SYSLINUX on a small FAT partition, to which each new kernel of the guest's is copied.
 set -euo pipefail
@@ -9,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
 
-SUITE=bookworm GIB=20 OUT=
+SUITE=bookworm GIB=20 OUT='' AUTHORITIES=()
 MBR=/usr/lib/syslinux/mbr/mbr.bin KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 FAT_MIB=192
 PACKAGES=systemd,systemd-sysv,systemd-resolved,libpam-systemd,dbus,udev,kmod,linux-image-amd64,initramfs-tools
@@ -21,12 +22,16 @@ refuse() {
   exit 2
 }
 
-while getopts s:o:g: option; do
+while getopts s:o:g:c: option; do
   case $option in
     s) SUITE=$OPTARG ;;
     o) OUT=$OPTARG ;;
     g) GIB=$OPTARG ;;
-    *) refuse 'box.sh [-s bookworm|trixie] [-o FILE.box] [-g GIB]' ;;
+    c)
+      grep -qs 'BEGIN CERTIFICATE' "$OPTARG" || refuse "-c $OPTARG: no certificate in PEM form"
+      AUTHORITIES+=("$OPTARG")
+      ;;
+    *) refuse 'box.sh [-s bookworm|trixie] [-o FILE.box] [-g GIB] [-c CA.crt]...' ;;
   esac
 done
 case $SUITE in bookworm | trixie) ;; *) refuse "there is no recipe for '$SUITE': bookworm, or trixie" ;; esac
@@ -72,6 +77,11 @@ lay_files() { # KEY: there before any package is
   printf '[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n\n[DHCPv4]\nClientIdentifier=mac\n' >"$tree/etc/systemd/network/80-dhcp.network"
   printf 'vagrant ALL=(ALL) NOPASSWD: ALL\n' >"$tree/etc/sudoers.d/vagrant"
   printf '%s\n' "$1" >"$tree/home/vagrant/.ssh/authorized_keys"
+  mkdir -p "$tree/usr/local/share/ca-certificates"
+  if [ ${#AUTHORITIES[@]} != 0 ]; then
+    cp -- "${AUTHORITIES[@]}" "$tree/usr/local/share/ca-certificates/"
+    printf '%s=/etc/ssl/certs/ca-certificates.crt\n' PIP_CERT SSL_CERT_FILE >"$tree/etc/environment" # pip has its own
+  fi
   cat >"$tree/etc/kernel/postinst.d/zz-stratalab-box" <<'HOOK'
 #!/bin/sh
 # SYSLINUX reads the kernel from its own partition.
@@ -88,6 +98,7 @@ set -e
 useradd --uid 1000 --user-group --shell /bin/bash --no-create-home vagrant
 chown -R vagrant:vagrant /home/vagrant
 mkdir -p /boot/syslinux
+update-ca-certificates >/dev/null
 systemctl enable systemd-networkd systemd-resolved ssh
 systemctl mask apt-daily.timer apt-daily-upgrade.timer
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
