@@ -99,6 +99,8 @@ class ProcessDriver:
         held = [f"cpus={cpu_list(spec.cpuset)}"] if spec.cpuset else []
         held += [f"rlimit={text}" for text in numbered(self._rlimits)]
         environment = spec.service_environment(host=endpoint.host, port=endpoint.port)
+        if spec.builtin and spec.peers:
+            environment |= peers.vsock_environment()
         try:
             child = subprocess.Popen(
                 [str(enter), *held, *entrances, "--", str(service), *(spec.command or ())],
@@ -190,8 +192,8 @@ class ProcessInstance:
         return {member.pid: Role.SERVICE for member in self._members.all()}
 
     def places(self) -> Sequence[Place]:
-        """The host's loopback, and a Unix socket."""
-        return peers.host_places(self.labels, self.endpoint)
+        """The host's loopback, a Unix socket, and, where this host has one for its guests, its vsock."""
+        return [*peers.host_places(self.labels, self.endpoint), *peers.host_vsock(self.endpoint)]
 
     def reach(self, place: Place) -> Place | str:
         """All that this host reaches."""

@@ -101,20 +101,25 @@ HOST_NETWORK = "host"
 """The name of this host's own network namespace among `Place.network`: its loopback, and its abstract Unix sockets."""
 
 
+VSOCK_HOST = 2
+"""The CID by which a guest calls its host (vsock(7), VMADDR_CID_HOST)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where an instance is found on one network: `path` names the way in a table, `network` is the network's own
     identity, so that equal ones are the same network.
 
-    It is one of a numeric `host` and a `name` of the network's own DNS, each with `port`, or `unix`, a name in the
-    abstract namespace of Unix sockets. `from_host` says that processes in this host's network namespace reach it too;
-    `why`, where it is not empty, that nobody does and why."""
+    It is one of a numeric `host` and a `name` of the network's own DNS, each with `port`, of `unix`, a name in the
+    abstract namespace of Unix sockets, and of `vsock`, a CID of vsock(7), with `port`. `from_host` says that processes
+    in this host's network namespace reach it too; `why`, where it is not empty, that nobody does and why."""
 
     path: str
     network: str
     host: str = ""
     name: str = ""
     unix: str = ""
+    vsock: int = 0
     port: int = 0
     from_host: bool = False
     why: str = ""

@@ -23,8 +23,10 @@ from drivers.libvirt.domain import Plan, command_line, domain_xml
 from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
+from drivers.libvirt.joined import ALONE, Joined, next_address, why_no_vsock
+from drivers.libvirt.joined import network as joining
 from drivers.libvirt.kernels.architecture import X86_64
-from drivers.libvirt.media import Media, own_folder, prepare_media, write_overlay
+from drivers.libvirt.media import Media, may_have_vsock, own_folder, prepare_media, write_overlay
 from drivers.libvirt.sleep import save_format
 from drivers.libvirt.variants import VARIANTS
 from drivers.libvirt.whole import disk as disks
@@ -157,7 +159,8 @@ class LibvirtDriver:
                     init="the lab's own: the service is its child, and signals have their default effect on it",
                 ),
                 "entropy": "virtio-rng from the host's /dev/urandom, where the guest's kernel has its driver",
-                "network": "QEMU's user mode, restrict=on (off where guests call their peers), forwarded from loopback",
+                "network": "QEMU's user mode, restrict=on, forwarded from loopback; where guests call their peers "
+                "restrict=off, and beside it a bridge of the run's own",
                 "limits": {
                     "memory": "the guest's own",
                     "swap": "none, as the guest has no swap",
@@ -186,6 +189,7 @@ class LibvirtDriver:
         if self._whole is not None:
             return self._whole.launch(self._connected, self._asked(), spec, endpoint, mark)
         domains, host, media = self._connected(), self._asked(), self._media(spec)
+        joined = self._joined(spec, domains, media)
         identity = str(uuid.uuid4())
         name = f"lab-{self.variant}-{identity[:13]}"
         folder = self._context.run_dir / name
@@ -211,7 +215,7 @@ class LibvirtDriver:
                     spec=spec,
                     kernel=media.kernel,
                     initramfs=media.initramfs,
-                    command_line=self._command_line(host, spec, disk=disk is not None),
+                    command_line=self._command_line(host, spec, disk=disk is not None, joined=joined),
                     console=console.path,
                     endpoint=endpoint,
                     disk=disk,
@@ -220,6 +224,7 @@ class LibvirtDriver:
                     hardware=media.hardware,
                     settings=settings,
                     entropy=media.entropy,
+                    joined=joined,
                     cpu_quota=host.cpu_quota and not spec.cpus.is_integer(),
                 )
             )
@@ -234,15 +239,25 @@ class LibvirtDriver:
                 domain = domains.connection.createXML(xml, 0)
             mark(Phase.STARTED, source=Source.RETURN)
             undo.pop_all()
-        return LibvirtInstance(self._connected, domain, labels=spec.labels, endpoint=endpoint, xml=xml, console=console)
+        return LibvirtInstance(
+            self._connected,
+            domain,
+            labels=spec.labels,
+            endpoint=endpoint,
+            xml=xml,
+            console=console,
+            joined=joined,
+        )
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
         found = [one for one in self._connected().all_of_the_lab(self._connected) if bears(one.labels, labels)]
         return [WholeInstance(one, folder=one.folder) if one.whole else one for one in found]
 
-    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:  # noqa: ARG002
-        """None: a transient domain leaves nothing with libvirt, and the files lie in the run's directory."""
-        return ()
+    def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
+        """The networks of runs whose guests call one another: a transient domain leaves nothing with libvirt, and the
+        files lie in the run's directory."""
+        with translated("list the networks"):
+            return joining.networks(self._connected().connection, labels)
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
         files = self._whole.files(spec) if self._whole is not None else self._media(spec).files
@@ -318,8 +333,21 @@ class LibvirtDriver:
             self._prepared = (_without_launch(spec), media)
         return self._prepared[1]
 
-    def _command_line(self, host: Host, spec: Spec, *, disk: bool) -> str:
-        return command_line(self._variant, host.accel, spec, disk=disk, tsc_khz=host.tsc_khz)
+    def _joined(self, spec: Spec, domains: Domains, media: Media) -> Joined:
+        """How a guest of `spec` is joined to its peers, and to this host, beside its user-mode network; its run's
+        network is made unless it is there."""
+        if not spec.peers or self._variant.boots_itself:
+            return ALONE
+        no_vsock = why_no_vsock(has_module=media.vsock)
+        try:
+            network = joining.provide(domains.connection, spec.labels)
+        except DriverError as error:
+            return Joined(vsock=not no_vsock, why_no_bridge=error.brief, why_no_vsock=no_vsock)
+        mac, address = next_address()
+        return Joined(network=network, mac=mac, address=address, vsock=not no_vsock, why_no_vsock=no_vsock)
+
+    def _command_line(self, host: Host, spec: Spec, *, disk: bool, joined: Joined = ALONE) -> str:
+        return command_line(self._variant, host.accel, spec, disk=disk, tsc_khz=host.tsc_khz, joined=joined)
 
     def _option(self, name: str) -> str:
         return self._context.options.get(name, "")
@@ -327,4 +355,5 @@ class LibvirtDriver:
 
 def _without_launch(spec: Spec) -> Spec:
     """What of a spec its media depend on: all but the launch's own labels and nonce, and what only a domain has."""
-    return replace(spec, labels={}, nonce="", peers="", cpuset=(), guest_panic=False, guest_clock_offset_s=0)
+    peers = spec.peers if may_have_vsock(spec) else ""
+    return replace(spec, labels={}, nonce="", peers=peers, cpuset=(), guest_panic=False, guest_clock_offset_s=0)

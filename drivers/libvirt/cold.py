@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drivers.libvirt.domain import LABELS_URI
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
+from drivers.libvirt.labels import LABELS_URI
 from lab.host import programs
 
 if TYPE_CHECKING:

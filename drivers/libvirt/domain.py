@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drivers.libvirt.joined import ALONE, Joined
 from drivers.libvirt.kernels.architecture import X86_64, Architecture
+from drivers.libvirt.labels import labels_element
 from drivers.libvirt.variants import WITHOUT_PCI, Variant
 from drivers.libvirt.whole.hardware import CARDS, USUAL, Hardware
 from drivers.libvirt.xml import element as _e
@@ -22,7 +24,6 @@ from lab.spec import Endpoint, Spec
 if TYPE_CHECKING:
     from lxml import etree
 
-LABELS_URI = "urn:stratalab:labels:1"
 QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
 GUEST_ADDRESS, GUEST_GATEWAY = "10.0.2.15/24", "10.0.2.2"
 """What QEMU's user-mode network gives its guest (qemu-system(1), -netdev user)."""
@@ -30,6 +31,7 @@ _PERIOD_US = 100_000
 _TB_CACHE_MIB = 64
 """TCG's translations, which are thrown away when there is no more room: a guest needs some 40 MiB to become ready."""
 _DISK_SLOT, _NETWORK_SLOT, _ENTROPY_SLOT, _SEED_SLOT = "0x10", "0x11", "0x12", "0x13"
+_BRIDGE_SLOT, _VSOCK_SLOT = "0x14", "0x15"
 """Slots of the root PCI bus that neither QEMU nor libvirt uses of itself."""
 _MIB = 1024 * 1024
 _MEMORY_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB}
@@ -62,6 +64,7 @@ class Plan:
     architecture: Architecture = X86_64
     hardware: Hardware = USUAL
     settings: Path | None = None
+    joined: Joined = ALONE
 
 
 def domain_xml(plan: Plan) -> str:
@@ -104,7 +107,15 @@ def domain_xml(plan: Plan) -> str:
     return text_of(domain)
 
 
-def command_line(variant: Variant, accel: str, spec: Spec, *, disk: bool, tsc_khz: int | None = None) -> str:
+def command_line(
+    variant: Variant,
+    accel: str,
+    spec: Spec,
+    *,
+    disk: bool,
+    tsc_khz: int | None = None,
+    joined: Joined = ALONE,
+) -> str:
     """The guest kernel's command line.
 
     `loglevel=6` leaves the kernel's notices and warnings on the console, so that it does not wait for the serial line
@@ -124,7 +135,7 @@ def command_line(variant: Variant, accel: str, spec: Spec, *, disk: bool, tsc_kh
             words.append("tsc=reliable")
     if launch := spec.labels.get("lab.launch"):
         words.append(f"lab.hostname={launch[:12]}")
-    words += [f"lab.ip={GUEST_ADDRESS}", f"lab.gw={GUEST_GATEWAY}", f"lab.port={spec.port}"]
+    words += [f"lab.ip={GUEST_ADDRESS}", f"lab.gw={GUEST_GATEWAY}", f"lab.port={spec.port}", *joined.words()]
     if accel == "kvm" and spec.guest_clock_offset_s:
         words.append("no-kvmclock")  # by which the guest would learn the host's time
     if spec.nonce:
@@ -141,19 +152,6 @@ def vcpus(cpus: float) -> int:
     return max(1, math.ceil(cpus))
 
 
-def labels_element(labels: Mapping[str, str]) -> etree._Element:
-    """The labels in the lab's own namespace, for `<metadata>`."""
-    each = (_e(f"{{{LABELS_URI}}}label", name=name, value=value) for name, value in sorted(labels.items()))
-    return _e(f"{{{LABELS_URI}}}labels", *each, prefixes={"lab": LABELS_URI})
-
-
-def labels_of(metadata: str) -> dict[str, str]:
-    """The inverse of `labels_element`, of the text that libvirt gives."""
-    root = parsed(metadata)
-    labels = root.iter(f"{{{LABELS_URI}}}label", "label")
-    return {label.get("name", ""): label.get("value", "") for label in labels}
-
-
 def endpoint_of(xml: str) -> Endpoint | None:
     """The host's side of the service's forwarding in a running domain's XML: the first."""
     root = parsed(xml)
@@ -162,6 +160,14 @@ def endpoint_of(xml: str) -> Endpoint | None:
         if found:
             return Endpoint(found[1], int(found[2]))
     return None
+
+
+def service_port_of(xml: str) -> int:
+    """The guest's side of that forwarding; 0 where there is none."""
+    for argument in parsed(xml).iter(f"{{{QEMU_URI}}}arg"):
+        if found := re.search(r"hostfwd=tcp:[0-9.]+:\d+-:(\d+)", argument.get("value", "")):
+            return int(found[1])
+    return 0
 
 
 def boots_itself(xml: str) -> bool:
@@ -292,6 +298,8 @@ def _devices(plan: Plan) -> etree._Element:
         devices.append(_disk(plan))
     if plan.seed is not None:
         devices.append(_seed(plan))
+    devices.extend(plan.joined.interface(_address(plan, _BRIDGE_SLOT)))
+    devices.extend(plan.joined.socket(_address(plan, _VSOCK_SLOT)))
     if plan.hardware.screen:
         devices.append(_e("video", _e("model", type="vga", vram="16384", heads="1")))
     return devices

@@ -125,15 +125,3 @@ def _has_cpu_controller() -> bool:
 
 
 USER_MODE = "user-mode"
-_BRIDGE, _VSOCK = "bridge or tap", "vsock"
-_VHOST_VSOCK = Path("/dev/vhost-vsock")
-
-
-def shut_ways(vhost_vsock: Path = _VHOST_VSOCK) -> Mapping[str, str]:
-    """The ways from guest to guest that are shut, each with the reason."""
-    # vsock(7): a guest's peers are its host and itself. VMADDR_FLAG_TO_HOST, for a sibling, is Nitro's alone.
-    sibling = "the kernel's vhost-vsock joins a guest to its host, and no guest to another"
-    return {
-        _BRIDGE: "the lab gives its guests QEMU's user-mode network alone, for which nobody needs privileges",
-        _VSOCK: sibling if vhost_vsock.exists() else f"this host has no {vhost_vsock}",
-    }

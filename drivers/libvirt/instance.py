@@ -16,17 +16,20 @@ from drivers.libvirt import sleep as sleeping
 from drivers.libvirt.console import STOP_LINE, Console, type_into
 from drivers.libvirt.domain import (
     GUEST_GATEWAY,
-    LABELS_URI,
     boot_files_of,
     boots_itself,
     console_of,
     endpoint_of,
     guest_memory_of,
     has_ssh,
-    labels_of,
+    service_port_of,
 )
 from drivers.libvirt.engine import is_missing, sdk, translate, translated
-from drivers.libvirt.host import USER_MODE, shut_ways
+from drivers.libvirt.host import USER_MODE
+from drivers.libvirt.joined import Joined, cid_of, joined_of
+from drivers.libvirt.joined import places as joined_places
+from drivers.libvirt.joined import reach as reach_joined
+from drivers.libvirt.labels import LABELS_URI, labels_of
 from lab.errors import CleanupError, DriverError
 from lab.features import GuestMemory, Place, Role, SleepState
 from lab.host.procs import Process, arguments, table
@@ -201,6 +204,7 @@ class LibvirtInstance:
         endpoint: Endpoint | None,
         xml: str,
         console: Console | None = None,
+        joined: Joined | None = None,
     ) -> None:
         self.id: str = domain.UUIDString()
         self.labels = labels
@@ -209,6 +213,7 @@ class LibvirtInstance:
         self._connected = connected
         self._console = console
         self._xml = xml
+        self._joined = joined or joined_of(xml)
         self._console_path = console_of(xml)
         self._process: Process | None = None
         self._killed = False
@@ -279,13 +284,16 @@ class LibvirtInstance:
         return {self._process.pid: Role.VMM} if self._process is not None and self._process.alive() else {}
 
     def places(self) -> Sequence[Place]:
-        """The port that its QEMU forwards from the host's loopback; and why there are no other ways."""
+        """The port that its QEMU forwards from the host's loopback, its address on its run's bridge, and its vsock; or
+        why it has none."""
         forwarded = [peers.on_host(USER_MODE, self.endpoint)] if self.endpoint is not None else []
-        return [*forwarded, *(Place(path=path, network="", why=why) for path, why in shut_ways().items())]
+        return [*forwarded, *joined_places(self._joined, service_port_of(self._xml), self._cid())]
 
     def reach(self, place: Place) -> Place | str:
-        """All that its QEMU reaches, for which 10.0.2.2 is the host's loopback."""
-        return peers.reach_by_nat(place, GUEST_GATEWAY)
+        """What is on its bridge, this host by vsock, and all that its QEMU reaches, for which 10.0.2.2 is the host's
+        loopback."""
+        found = reach_joined(self._joined, place)
+        return peers.reach_by_nat(place, GUEST_GATEWAY) if found is None else found
 
     @property
     def folder(self) -> Path | None:
@@ -368,6 +376,14 @@ class LibvirtInstance:
         if self._console_path is None:
             raise DriverError(f"the domain {self.name} has no folder of the lab's to be saved in")
         return self._console_path.parent / "saved"
+
+    def _cid(self) -> int:
+        """The CID of its vsock; 0 where it has none."""
+        domain = self._connected().find(self.id) if self._joined.vsock else None
+        if domain is None:
+            return 0
+        with translated("read a domain's devices"):
+            return cid_of(domain.XMLDesc(0))
 
     def _remember_process(self) -> None:
         """Find QEMU by the UUID among its arguments, which only this domain's has (`-uuid`, given by libvirt)."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from drivers.libvirt import bzimage, modules
 from drivers.libvirt.guest import Entry, file, initramfs
+from drivers.libvirt.joined import MODULE
 from drivers.libvirt.kernel import GuestKernel
 from drivers.libvirt.kernels.architecture import X86_64
 from drivers.libvirt.variants import Variant
@@ -28,6 +29,7 @@ from drivers.libvirt.whole.hardware import USUAL, Hardware
 from lab.driver import Context
 from lab.errors import LaunchError, Unsupported
 from lab.host.rlimits import granted
+from lab.launch.peers import VHOST_VSOCK
 from lab.service.build import build_guest_init, build_service
 from lab.service.guest_config import GuestConfig
 from lab.spec import Spec
@@ -44,8 +46,9 @@ _HEADER_BYTES = 72
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """Files to boot from; `disk` is a foreign image's root file system (raw ext4), None for the lab's own service.
-    `entropy` says whether the kernel can take the host's random numbers. A disk that boots by itself has neither kernel
-    nor initramfs beside it; it is qcow2, and `disk_bytes` large to its guest, which finds that `hardware`.
+    `entropy` says whether the kernel can take the host's random numbers, `vsock` whether it has the driver of that. A
+    disk that boots by itself has neither kernel nor initramfs beside it; it is qcow2, and `disk_bytes` large to its
+    guest, which finds that `hardware`.
     """
 
     kernel: Path | None
@@ -54,6 +57,7 @@ class Media:
     disk_bytes: int | None = None
     hardware: Hardware = USUAL
     entropy: bool = True
+    vsock: bool = False
 
     @property
     def files(self) -> list[Path]:
@@ -81,6 +85,8 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
     entropy = modules.known(kernel.modules, "virtio_rng")
     # Its random numbers first: they come while the rest is loaded.
     needed = ["virtio_pci" if variant.has_pci else "virtio_mmio", *(["virtio_rng"] if entropy else []), "virtio_net"]
+    vsock = may_have_vsock(spec) and modules.known(kernel.modules, MODULE)
+    needed += [MODULE] if vsock else []
     if not spec.builtin:
         from drivers.libvirt.rootfs import foreign_root
 
@@ -93,7 +99,13 @@ def prepare_media(spec: Spec, variant: Variant, kernel: GuestKernel, context: Co
         loaded = [(name, modules.without_signature(data)) for name, data in loaded]
     packed = initramfs(build_guest_init(cache_dir, machine=machine).read_bytes(), loaded, contents)
     archive = once(folder / f"initramfs-{_own_name(packed)}", lambda to: to.write_bytes(packed))
-    return Media(kernel=image, initramfs=archive, disk=disk, entropy=entropy)
+    return Media(kernel=image, initramfs=archive, disk=disk, entropy=entropy, vsock=vsock)
+
+
+def may_have_vsock(spec: Spec) -> bool:
+    """Whether guests of `spec` are to have one, as far as this host goes: only those that call their peers, whose media
+    then differ from others'."""
+    return bool(spec.peers) and VHOST_VSOCK.exists()
 
 
 def disk_path(spec: Spec, run_dir: Path) -> Path:

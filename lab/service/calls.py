@@ -72,6 +72,7 @@ def call(
     of its own, and with `fresh` on a new connection. `nonce` is the callee's launch's. Raises DriverError, Unsupported;
     MeasurementError where the caller cannot call, with what it says, or where its account is not whole."""
     where = {"host": place.host, "name": place.name, "unix": place.unix, "port": place.port or ""}
+    where |= {"vsock": place.vsock or ""}
     asked = {**where, "nonce": nonce, "rate": rate, "count": count, "fresh": int(fresh), "bytes": payload_bytes}
     asked |= {"waits": 1} if waits else {}
     # The service takes a query as it stands, without percent signs: none of these has a character that needs any.
@@ -121,6 +122,7 @@ def parse(told: Mapping[str, Any]) -> Calls:
 def next_in_chain(session: Session, place: Place, *, nonce: str) -> None:
     """Have the service of `session` hand on each request of /chain to who is at `place`. Raises DriverError."""
     where = {"host": place.host, "name": place.name, "unix": place.unix, "port": place.port or ""}
+    where |= {"vsock": place.vsock or ""}
     query = urlencode({key: value for key, value in {**where, "nonce": nonce}.items() if value != ""}, safe=":")
     ask.post(session, f"/chain/next?{query}")
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,9 +25,9 @@ OPEN = {
     "process": {"loopback", "unix socket"},
     "docker": {"bridge", "named network"},
     "swarm": {"bridge", "overlay dnsrr"},
-    "libvirt:microvm": {"user-mode"},
+    "libvirt:microvm": {"user-mode", "bridge"},
 }
-SHUT = {"docker": {"published port"}, "libvirt:microvm": {"bridge or tap", "vsock"}}
+SHUT = {"docker": {"published port"}, "libvirt:microvm": {"vsock"}}  # whose kernel's joins no guest to another
 QUICK = {"rate": 100, "slow_rate": 25, "calls": 20, "payloads": "0", "rates": ""}
 
 KILLED = """
@@ -49,8 +48,8 @@ class Deaf:
     def failed(self, error): pass
 
 run = f"t{new_run_id()}"
-labels = {"lab.run": run, "lab.scenario": "test", "lab.owner": str(Owner.current()), "lab.target": "docker"}
-driver = make_driver(Target.parse("docker"), Context(run_dir=Path(sys.argv[1]), cache_dir=cache_dir()))
+labels = {"lab.run": run, "lab.scenario": "test", "lab.owner": str(Owner.current()), "lab.target": sys.argv[2]}
+driver = make_driver(Target.parse(sys.argv[2]), Context(run_dir=Path(sys.argv[1]), cache_dir=cache_dir()))
 spec = Spec(labels=labels, peers="talk").for_launch()
 driver.info()
 driver.prepare(spec)
@@ -100,10 +99,15 @@ def test_each_path_has_its_figures_or_its_reason(target: str, driver: Driver, me
         assert chained["services"] > chained["one process"] > 0
 
 
-@pytest.mark.engine("docker")
-@pytest.mark.parametrize("target", ["docker"])
-def test_a_pairs_network_is_found_and_goes_after_the_lab_was_killed(driver: Driver, tmp_path: Path) -> None:
-    lab = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(
+    "target", [pytest.param(one, marks=pytest.mark.engine(one)) for one in ("docker", "libvirt:microvm")]
+)
+def test_a_pairs_network_is_found_and_goes_after_the_lab_was_killed(
+    target: str, driver: Driver, make_context: Callable[..., Context]
+) -> None:
+    lab = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(make_context().run_dir), target], stdout=subprocess.PIPE, text=True
+    )
     assert lab.stdout is not None
     run = lab.stdout.readline().strip()
     lab.send_signal(signal.SIGKILL)

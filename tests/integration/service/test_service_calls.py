@@ -75,11 +75,29 @@ def test_nobody_there_is_refused_each_time(pair: tuple[Peer, Peer]) -> None:
     assert (told["outcomes"]["refused"], told["latency_ns"]) == (3, [None] * 3)
 
 
+def test_calls_by_vsock_of_nobody_are_refused_and_a_host_without_it_serves_on(pair: tuple[Peer, Peer]) -> None:
+    """By the CID of this kernel itself, VMADDR_CID_LOCAL: nothing leaves the machine."""
+    caller, _ = pair
+    status, told = caller.ask("/call?vsock=1&port=41000&rate=500&count=3&timeout_ms=500")
+    assert status == 200, told
+    assert told["latency_ns"] == [None] * 3
+    assert told["outcomes"]["refused"] + told["outcomes"]["timeout"] == 3
+
+
+def test_a_service_that_is_to_listen_for_guests_serves_on_where_the_kernel_has_no_way_to_any(binary: Path) -> None:
+    with started("env", "LAB_VSOCK=host", binary, nonce=NONCES[0]) as (process, port):
+        status, told = Peer(process, port, NONCES[0]).ask("/healthz")
+        assert (status, told["status"]) == (200, "ok")
+    wrong = {"LAB_PORT": "0", "LAB_VSOCK": "all"}
+    ended = subprocess.run([binary], env=wrong, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, "LAB_VSOCK" in ended.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
-        ("rate=1&count=1", "one of host, name and unix"),
-        ("host=127.0.0.1&unix=a&port=1&rate=1&count=1", "one of host, name and unix"),
+        ("rate=1&count=1", "one of host, name, unix and vsock"),
+        ("host=127.0.0.1&unix=a&port=1&rate=1&count=1", "one of host, name, unix and vsock"),
         ("host=127.0.0.1&rate=1&count=1", "port"),
         ("host=127.0.0.1&port=1&rate=0&count=1", "rate"),
         ("host=127.0.0.1&port=1&rate=20001&count=1", "rate"),

@@ -10,7 +10,6 @@ import pytest
 from lxml import etree
 
 from drivers.libvirt.domain import (
-    LABELS_URI,
     QEMU_URI,
     Plan,
     command_line,
@@ -18,11 +17,10 @@ from drivers.libvirt.domain import (
     domain_xml,
     endpoint_of,
     has_ssh,
-    labels_element,
-    labels_of,
     vcpus,
 )
 from drivers.libvirt.kernels.architecture import AARCH64, RISCV64, Architecture
+from drivers.libvirt.labels import LABELS_URI, labels_element, labels_of
 from drivers.libvirt.variants import VARIANTS
 from drivers.libvirt.xml import text_of
 from lab.errors import LaunchError, Unsupported

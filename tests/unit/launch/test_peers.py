@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from lab.features import HOST_NETWORK, Place
-from lab.launch.peers import LOOPBACK, UNIX, host_places, reach_by_nat, reach_from_host, reach_from_network
+from lab.launch.peers import (
+    LOOPBACK,
+    UNIX,
+    host_places,
+    host_vsock,
+    reach_by_nat,
+    reach_from_host,
+    reach_from_network,
+    vsock_environment,
+)
 from lab.spec import Endpoint, Spec, peer_name
 
 LABELS = {"lab.launch": "0123456789abcdef"}
@@ -53,3 +63,18 @@ def test_a_guest_reaches_the_hosts_loopback_by_its_gateway_and_other_addresses_a
     assert reach_by_nat(BRIDGE, "10.0.2.2") is BRIDGE
     assert "Unix socket" in str(reach_by_nat(unix, "10.0.2.2"))
     assert "not on that network" in str(reach_by_nat(NAMED, "10.0.2.2"))
+
+
+def test_a_hosts_vsock_is_there_where_the_kernel_has_it_and_is_called_by_guests_alone(tmp_path: Path) -> None:
+    device, endpoint = tmp_path / "vhost-vsock", Endpoint("127.0.0.1", 41000)
+    assert host_vsock(endpoint, device=device) == ()
+    assert vsock_environment(device=device) == {}
+    device.touch()
+    assert vsock_environment(device=device) == {"LAB_VSOCK": "host"}
+    (host,) = host_vsock(endpoint, device=device)
+    assert (host.vsock, host.port) == (2, 41000)
+    assert "called by its guests" in str(reach_from_host(host))
+    guest = replace(host, vsock=7, from_host=True)
+    assert reach_from_host(guest) is guest
+    assert "the caller is neither" in str(reach_from_network(guest, {"b1": "a bridge"}))
+    assert "no vsock" in str(reach_by_nat(guest, "10.0.2.2"))

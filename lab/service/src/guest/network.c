@@ -77,8 +77,24 @@ void bring_up_loopback(void)
     allow("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
 }
 
-/* The first Ethernet interface in the order of its index; true when there is one. */
-static bool find_ethernet(int fd, char *name)
+struct mac {
+    unsigned char bytes[6];
+    bool given;
+};
+
+static struct mac parse_mac(const char *text)
+{
+    struct mac mac = {.given = text != NULL};
+    unsigned char *to = mac.bytes;
+    char end;
+    if (text && sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", to, to + 1, to + 2, to + 3, to + 4, to + 5, &end) != 6) {
+        die("lab.peersmac=%s is no MAC", text);
+    }
+    return mac;
+}
+
+/* The first Ethernet interface in the order of its index whose MAC is, or is not, `mac`; true when there is one. */
+static bool find_ethernet(int fd, const struct mac *mac, bool is, char *name)
 {
     int first = 0;
     DIR *directory = opendir("/sys/class/net");
@@ -93,6 +109,7 @@ static bool find_ethernet(int fd, char *name)
         }
         memcpy(request.ifr_name, entry->d_name, length);
         if (ioctl(fd, SIOCGIFHWADDR, &request) < 0 || request.ifr_hwaddr.sa_family != ARPHRD_ETHER ||
+            (mac->given && is != (memcmp(request.ifr_hwaddr.sa_data, mac->bytes, sizeof mac->bytes) == 0)) ||
             ioctl(fd, SIOCGIFINDEX, &request) < 0 || (first && request.ifr_ifindex > first)) {
             continue;
         }
@@ -103,24 +120,23 @@ static bool find_ethernet(int fd, char *name)
     return first != 0;
 }
 
-void bring_up_ethernet(const char *address, const char *gateway)
+static void bring_up(int fd, const char *address, const struct mac *mac, bool is)
 {
     char name[IFNAMSIZ] = "", host[64];
-    struct in_addr own, mask, next;
-    int fd = control_socket();
+    struct in_addr own, mask;
     const char *slash = strchr(address, '/');
     size_t length = slash ? (size_t)(slash - address) : strlen(address);
     int bits = slash ? atoi(slash + 1) : 24;
     if (length >= sizeof host || bits < 1 || bits > 32) {
-        die("lab.ip=%s is no address", address);
+        die("%s is no address", address);
     }
     memcpy(host, address, length);
     host[length] = '\0';
     if (inet_pton(AF_INET, host, &own) != 1) {
-        die("lab.ip=%s is no address", address);
+        die("%s is no address", address);
     }
     uint64_t deadline = monotonic_ns() + INTERFACE_WAIT_NS;
-    while (!find_ethernet(fd, name)) {
+    while (!find_ethernet(fd, mac, is, name)) {
         if (monotonic_ns() > deadline) {
             die("no Ethernet interface appeared; is its driver among the modules?");
         }
@@ -130,6 +146,22 @@ void bring_up_ethernet(const char *address, const char *gateway)
     set_address(fd, name, SIOCSIFADDR, own);
     set_address(fd, name, SIOCSIFNETMASK, mask);
     set_up(fd, name);
+}
+
+void bring_up_second(const char *address, const char *mac)
+{
+    int fd = control_socket();
+    struct mac wanted = parse_mac(mac);
+    bring_up(fd, address, &wanted, true);
+    close(fd);
+}
+
+void bring_up_ethernet(const char *address, const char *gateway, const char *other)
+{
+    struct in_addr next;
+    int fd = control_socket();
+    struct mac unwanted = parse_mac(other);
+    bring_up(fd, address, &unwanted, false);
     if (gateway) {
         struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
         if (inet_pton(AF_INET, gateway, &next) != 1) {

@@ -3,7 +3,10 @@
 #define LAB_NETWORK_H
 
 void bring_up_loopback(void);
-/* `address` is a.b.c.d/bits; `gateway` may be NULL. */
-void bring_up_ethernet(const char *address, const char *gateway);
+/* The first Ethernet interface but the one of the MAC `other`; `address` is a.b.c.d/bits; `gateway` and `other` may be
+ * NULL. */
+void bring_up_ethernet(const char *address, const char *gateway, const char *other);
+/* The one of that MAC, on a network without a gateway. */
+void bring_up_second(const char *address, const char *mac);
 
 #endif

@@ -5,6 +5,8 @@
  *
  *     lab.nonce=HEX                                  the launch's nonce
  *     lab.ip=10.0.2.15/24 lab.gw=10.0.2.2            address of the first Ethernet interface; absent: no network
+ *     lab.peers=169.254.1.1/16 lab.peersmac=MAC      address of another interface, which has that MAC, and no gateway
+ *     lab.vsock=any                                  the lab's own service also listens by vsock
  *     lab.hostname=NAME                              what the guest is called, instead of what /lab/config says
  *     lab.port=8080                                  where the lab's own service listens
  *     lab.root=/dev/vda lab.rootfstype=ext4          root file system; absent: the initramfs itself
@@ -196,9 +198,13 @@ int main(void)
     read_config(&config);
     load_modules();
     const char *address = option("lab.ip"), *gateway = option("lab.gw");
+    const char *peers = option("lab.peers"), *peers_mac = option("lab.peersmac");
     bring_up_loopback();
     if (address) {
-        bring_up_ethernet(address, gateway);
+        bring_up_ethernet(address, gateway, peers_mac);
+    }
+    if (peers && peers_mac) {
+        bring_up_second(peers, peers_mac);
     }
     const char *hostname = option("lab.hostname");
     config.hostname = hostname ? hostname : config.hostname;

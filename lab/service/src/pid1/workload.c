@@ -16,8 +16,8 @@
 
 void add_environment(struct config *config, bool network)
 {
-    static char words[4][300];
-    const char *nonce = option("lab.nonce"), *port = option("lab.port");
+    static char words[5][300];
+    const char *nonce = option("lab.nonce"), *port = option("lab.port"), *vsock = option("lab.vsock");
     if (config->told_hostname) {
         snprintf(words[3], sizeof words[3], "HOSTNAME=%s", config->hostname);
         config->env[config->envc++] = words[3];
@@ -30,6 +30,10 @@ void add_environment(struct config *config, bool network)
     snprintf(words[2], sizeof words[2], "%s", network ? "LAB_HOST=0.0.0.0" : "LAB_NETWORK=none");
     for (size_t i = 0; i < 3; i++) {
         config->env[config->envc++] = words[i];
+    }
+    if (vsock) {
+        snprintf(words[4], sizeof words[4], "LAB_VSOCK=%s", vsock);
+        config->env[config->envc++] = words[4];
     }
 }
 

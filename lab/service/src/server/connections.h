@@ -5,8 +5,8 @@
 #include "common/launch.h"
 #include "http/request.h"
 
-/* The network's listening socket, and a Unix one; -1 where there is none. */
-#define LISTENERS 2
+/* The network's listening socket, a Unix one and one of vsock; -1 where there is none. */
+#define LISTENERS 3
 
 /* What the loop is handed, since it knows no endpoint, nor whose children end. */
 struct handlers {

@@ -12,6 +12,9 @@
  *     LAB_HOST     numeric address to bind, 127.0.0.1 unless given
  *     LAB_UNIX     also listen at this name in the abstract namespace of Unix sockets (unix(7)), of the same network
  *                  namespace's processes only
+ *     LAB_VSOCK    also listen by vsock (vsock(7)), at the port of the network's socket: `any`, to whoever reaches this
+ *                  kernel, which of a guest is its host; or `host`, to the guests of this host. Where the kernel has no
+ *                  such transport, the service goes on without
  *     LAB_NONCE    the launch's secret: admits to every endpoint but /healthz; without it they always refuse
  *     LAB_VERSION  given back in an X-Lab-Version header on every answer
  *     LAB_NETWORK  `none`: there is no network but loopback, so listen there, on LAB_PORT or any port
@@ -40,6 +43,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/un.h>
+#include <linux/vm_sockets.h>
 #include <unistd.h>
 
 #ifndef GRND_INSECURE
@@ -160,6 +164,32 @@ static int listen_unix(const char *name, int *listener)
     return 0;
 }
 
+/* A third, by vsock; -1 where it is not asked for, or cannot be had: who calls by it then finds nobody. */
+static int listen_vsock(const char *whom, uint16_t port, int *listener)
+{
+    struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_port = port};
+    *listener = -1;
+    if (whom[0] == '\0') {
+        return 0;
+    }
+    /* Bound to the host's CID, the socket takes no calls that come from a host above this machine. */
+    address.svm_cid = strcmp(whom, "host") == 0 ? VMADDR_CID_HOST : VMADDR_CID_ANY;
+    if ((address.svm_cid == VMADDR_CID_ANY && strcmp(whom, "any") != 0) || port == 0) {
+        complain("LAB_VSOCK", "must be any or host, and needs a LAB_PORT");
+        return 2;
+    }
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, BACKLOG) < 0) {
+        complain("LAB_VSOCK", strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return 0;
+    }
+    *listener = fd;
+    return 0;
+}
+
 /* The listening socket that whoever started this keeps as well; -1 where there is none. */
 static int inherited(void)
 {
@@ -218,7 +248,7 @@ int main(int argc, char **argv)
     }
     const char *idle_text = environment("LAB_IDLE_MS", "0");
     uint64_t idle_ms;
-    int listener = inherited(), unix_listener = -1, failed = 0;
+    int listener = inherited(), unix_listener = -1, vsock_listener = -1, failed = 0;
     if (!parse_number(idle_text, strlen(idle_text), MAX_IDLE_MS, &idle_ms) || (idle_ms > 0 && listener < 0)) {
         complain("LAB_IDLE_MS", "must be a number of at most a day, and needs a socket by LISTEN_PID and LISTEN_FDS");
         return 2;
@@ -227,6 +257,7 @@ int main(int argc, char **argv)
         failed = listen_at(alone ? "127.0.0.1" : environment("LAB_HOST", "127.0.0.1"), (uint16_t)port, &listener);
     }
     failed = failed ? failed : listen_unix(environment("LAB_UNIX", ""), &unix_listener);
+    failed = failed ? failed : listen_vsock(environment("LAB_VSOCK", ""), (uint16_t)port, &vsock_listener);
     if (failed) {
         return failed;
     }
@@ -234,5 +265,5 @@ int main(int argc, char **argv)
     launch.listening_boottime_ns = clock_ns(CLOCK_BOOTTIME);
     tell(&launch, "listening", launch.listening_ns);
     make_token(launch.token, sizeof launch.token);
-    return serve(&launch, &routes, (const int[LISTENERS]){listener, unix_listener}, idle_ms * NS_PER_MS);
+    return serve(&launch, &routes, (const int[LISTENERS]){listener, unix_listener, vsock_listener}, idle_ms * NS_PER_MS);
 }

@@ -1,6 +1,6 @@
 /* GET /call: bounded open-loop calls of another instance, from a child of this one, which answers with what it saw.
  *
- *     GET /call?host=A|name=N|unix=U [&port=P] &rate=R &count=C [&fresh=1] [&bytes=B] [&path=/healthz] [&nonce=..]
+ *     GET /call?host=A|name=N|vsock=CID|unix=U [&port=P] &rate=R &count=C [&fresh=1] [&bytes=B] [&path=/healthz] [&nonce=..]
  *              [&timeout_ms=T]
  *
  * C calls, R a second, each at its instant whether or not the last was answered; on connections that are opened before

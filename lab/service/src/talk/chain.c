@@ -1,6 +1,6 @@
 /* A request that goes on through other instances, one behind the other, and comes back the same way.
  *
- *     POST /chain/next?host=A|name=N|unix=U [&port=P] &nonce=..   whom this instance asks from now on
+ *     POST /chain/next?host=A|name=N|vsock=CID|unix=U [&port=P] &nonce=..   whom this instance asks from now on
  *     GET /chain                                                  its next one's depth and one more; 1 without one
  *     GET /chain?within=D                                         the same D steps in this process: nobody is asked
  *

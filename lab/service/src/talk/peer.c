@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/un.h>
+#include <linux/vm_sockets.h>
 
 bool read_number(const struct request *request, const char *name, uint64_t max, uint64_t otherwise, uint64_t *number)
 {
@@ -43,8 +44,11 @@ const char *read_peer(const struct request *request, struct peer *peer)
         !read_word(request, "nonce", peer->nonce, sizeof peer->nonce)) {
         return "host, name, unix and nonce are at most 255 printable characters";
     }
-    if (!peer->host[0] + !peer->name[0] + !peer->unix_name[0] != 2) {
-        return "one of host, name and unix";
+    if (!read_number(request, "vsock", UINT32_MAX - 1, 0, &peer->vsock)) {
+        return "vsock must be a CID";
+    }
+    if (!peer->host[0] + !peer->name[0] + !peer->unix_name[0] + !peer->vsock != 3) {
+        return "one of host, name, unix and vsock";
     }
     if (!read_number(request, "port", 65535, 0, &peer->port) || (peer->port == 0 && !peer->unix_name[0])) {
         return "port must be a number from 1 to 65535";
@@ -72,6 +76,14 @@ const char *find_peer(const struct peer *peer, struct plan *plan, uint64_t *reso
         return parse_address(peer->host, (uint16_t)peer->port, &plan->address, &plan->address_length)
                    ? NULL
                    : "host is no numeric IPv4 or IPv6 address";
+    }
+    if (peer->vsock) {
+        struct sockaddr_vm *machine = (struct sockaddr_vm *)&plan->address;
+        machine->svm_family = AF_VSOCK;
+        machine->svm_cid = (unsigned)peer->vsock;
+        machine->svm_port = (unsigned)peer->port;
+        plan->address_length = sizeof *machine;
+        return NULL;
     }
     v4->sin_family = AF_INET;
     v4->sin_port = htons((uint16_t)peer->port);

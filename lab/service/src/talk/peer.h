@@ -7,11 +7,12 @@
 
 #define MAX_PEER_TEXT 256
 
-/* By `host` (numeric) and `port`, by `name` (of DNS) and `port`, or by `unix` (a name in the abstract namespace);
+/* By `host` (numeric), `name` (of DNS) or `vsock` (a CID of vsock(7)), each with `port`, or by `unix` (a name in the
+ * abstract namespace);
  * `nonce` is what it admits. */
 struct peer {
     char host[MAX_PEER_TEXT], name[MAX_PEER_TEXT], unix_name[MAX_PEER_TEXT], nonce[MAX_PEER_TEXT];
-    uint64_t port;
+    uint64_t port, vsock; /* 0: not by it */
 };
 
 /* NULL, or what is wrong with the query. */
