@@ -17,6 +17,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | RESTART | - honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words, the same twice where it has one | `recover` |
 | CLUSTER | Clustered (driver) | `cluster`, `lab cluster` |
 | PINNING | - holds every process of an instance to `Spec.cpuset` | `neighbour` |
+| NODES | HasNodes (driver), OnNodes (instance) - honours `Spec.node` | `-p nodes=each`, `scale`, `recover` by draining and by the end of a node |
 | OWN_SERVICE | - launches what has a service of its own, whatever `Spec.image` says: with such targets alone it is `OWN_IMAGE` | `lab run`, for what is asked of it |
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
@@ -68,6 +69,7 @@ class Feature(enum.StrEnum):
     FUNCTION = "function"
     PEERS = "peers"
     OWN_SERVICE = "own-service"
+    NODES = "nodes"
 
 
 class SleepState(enum.StrEnum):
@@ -213,6 +215,30 @@ class Replicates(Protocol):
 
     def update_policy(self) -> Mapping[str, str]:
         """How it replaces them: `order`, `readiness`, `grace`, `pre_stop`, in the engine's words."""
+
+
+@runtime_checkable
+class HasNodes(Protocol):
+    """Feature.NODES, of a driver: its engine runs instances on several machines."""
+
+    def nodes(self) -> Sequence[str]:
+        """The names of those that take instances. Raises DriverError."""
+
+
+@runtime_checkable
+class OnNodes(Protocol):
+    """Feature.NODES, of an instance: where it is, and how it loses that."""
+
+    def on_nodes(self) -> Mapping[str, int]:
+        """How many of its parts each node has. Raises DriverError."""
+
+    def drain(self) -> Callable[[], None]:
+        """Have its nodes take nothing more, and the engine move it off them; returns, when the engine has accepted it,
+        what gives the nodes back. Raises DriverError, Unsupported."""
+
+    def stop_node(self) -> Callable[[], None]:
+        """End its node at once, with all that is on it; returns what starts that again, and waits until it is ready.
+        Raises DriverError, Unsupported; what is returned raises CleanupError."""
 
 
 @runtime_checkable

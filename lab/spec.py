@@ -110,6 +110,7 @@ class Spec:
     to panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
     (Feature.OWN_KERNEL). Instances of a run with the same `peers` can call one another (Feature.PEERS): by a network of
     that name where the engine makes such, and by a Unix socket where they share the host's network namespace.
+    On an engine with several machines it goes to the one called `node`, where that is not empty (Feature.NODES).
     With `unit` that is what is launched, and no image.
 
     `ready` says what is waited for. By HTTP it is the answer to GET `ready_path` with `ready_headers`, whose status
@@ -133,6 +134,7 @@ class Spec:
     guest_panic: bool = False
     guest_clock_offset_s: int = 0
     peers: str = ""
+    node: str = ""
     unit: UserUnit | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""

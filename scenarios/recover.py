@@ -1,9 +1,15 @@
-"""How long until a service serves again after its main process was killed, if ever?
+"""How long until a service serves again after its main process was killed, or its node was lost, if ever?
 
 | metric | start | end | unit |
 |---|---|---|---|
 | `recover_s` | just before SIGKILL is sent to the main process | the first complete answer of this launch by another process | s |
 | `recovered` | SIGKILL was sent | 1: there was such an answer within `censored_at`; 0: none, which is all that 'never' means | share |
+
+With `by=drain` or `by=node` it is the node that is lost: `recover_s` begins just before the node is cordoned and the
+instance evicted, as maintenance does, or just before the node is stopped with all that is on it. Both name it in their
+dimension `by`, and are of engines with several machines; the node is given back before the next launch. How long a lost
+node is waited for is the engine's own (on Kubernetes some 40 s until it is missed, and 300 s, or `-o tolerate=SECONDS`,
+until its pods are given up): `within` must be longer.
 
 The main process is the service's on this host, or the VMM's where the service runs in a virtual machine: the first
 started of the launch's own processes in that role, held by a pidfd and younger than the launch. Killing what an engine
@@ -17,15 +23,17 @@ Each target is measured with its `restart`=default and, where its engine has a b
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from lab.driver import Info
 from lab.errors import DriverError, MeasurementError
-from lab.features import Feature
+from lab.features import Feature, OnNodes
 from lab.host.procs import Process
 from lab.launch.census import Census, identity
 from lab.launch.session import Session
@@ -36,18 +44,22 @@ from lab.spec import Restart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recover:
-    """SIGKILL to the main process; 'never' means not `within` so many seconds."""
+    """SIGKILL to the main process, or the loss of its node; 'never' means not `within` so many seconds."""
 
+    by: Literal["kill", "drain", "node"] = "kill"
     within: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
     name: ClassVar[str] = "recover"
     question: ClassVar[str] = "How long until the service serves again after its main process was killed, if ever?"
     headline: ClassVar[str] = "recover_s"
-    requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK, Feature.HOST_PIDS})
+
+    @property
+    def requires(self) -> frozenset[Feature]:
+        return frozenset({Feature.NETWORK, Feature.HOST_PIDS if self.by == "kill" else Feature.NODES})
 
     @property
     def launches(self) -> int:
-        return len(Restart)
+        return len(Restart) if self.by == "kill" else 1
 
     @property
     def at_once(self) -> int:
@@ -58,6 +70,10 @@ class Recover:
         return self.within  # by default most engines restart nothing
 
     def measure(self, bench: Bench) -> None:
+        if self.by != "kill":
+            with bench.session() as session:
+                self._lose_node_and_wait(bench, session)
+            return
         for restart in _offered(bench.info):
             with bench.session(restart=restart) as session:
                 self._kill_and_wait(bench, session, restart)
@@ -78,8 +94,23 @@ class Recover:
             if not process.wait(self.within):
                 raise MeasurementError(f"process {process.pid} outlives SIGKILL by {self.within:g} s")
             recovered = census.look(lambda: bool(census.first_ns), timeout_s=self.within)
+        self._emit(bench, census, killed_ns, recovered, told)
+
+    def _lose_node_and_wait(self, bench: Bench, session: Session) -> None:
+        instance = session.instance
+        assert isinstance(instance, OnNodes)  # noqa: S101  its target has the feature
+        told = {"by": self.by, "policy": _policy(bench.info, Restart.DEFAULT), "censored_at": f"{self.within:g}s"}
+        known = frozenset({identity(session.answer)})
+        with Census(session.instance, session.spec, bench.clock, known=known) as census, contextlib.ExitStack() as back:
+            bench.begin_at_random()
+            lost_ns = bench.clock.now_ns()
+            back.callback(instance.drain() if self.by == "drain" else instance.stop_node())
+            recovered = census.look(lambda: bool(census.first_ns), timeout_s=self.within)
+        self._emit(bench, census, lost_ns, recovered, told)
+
+    def _emit(self, bench: Bench, census: Census, since_ns: int, recovered: bool, told: Mapping[str, str]) -> None:
         if recovered:
-            bench.emit("recover_s", (min(census.first_ns.values()) - killed_ns) / 1e9, "s", **told)
+            bench.emit("recover_s", (min(census.first_ns.values()) - since_ns) / 1e9, "s", **told)
         bench.emit("recovered", float(recovered), "share", **told)
 
 

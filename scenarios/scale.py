@@ -5,6 +5,7 @@
 | `kth_ready_s` (`k`=1) | `requested` of the first replica, asked for alone | its first complete answer | s |
 | `kth_ready_s` (`k`=2..N) | one replica serves, and just before the engine is asked for the others | first complete answer of the k-th replica that serves | s |
 | `scale_up_s` | as `kth_ready_s` of 2..N | as that of N; absent where a replica failed | s |
+| `replicas_on_node` (`on_node`) | none | replicas of the N that this machine has, once all serve; on engines with several | replicas |
 | `failed_replicas` | none | replicas asked for that gave no answer in time | replicas |
 | `scale_down_s` | just before the engine is asked to go back to one | only one is left, as `seen_by` tells; absent where a replica failed | s |
 
@@ -22,6 +23,8 @@ replica, after which the one left answered alone for 2 s; absent where no other 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar
 
@@ -30,12 +33,13 @@ from pydantic.dataclasses import dataclass
 
 from lab.driver import Instance
 from lab.errors import MeasurementError
-from lab.features import Feature, OnThisHost, Replicates, Role
+from lab.features import Feature, OnNodes, OnThisHost, Replicates, Role
 from lab.launch.census import RATE, Census, identity, replicating
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.timeline import Phase
 
+ON_NODE = "on_node"
 _LOOK_S = 0.050
 _ALONE_NS = 2_000_000_000
 
@@ -44,7 +48,7 @@ _ALONE_NS = 2_000_000_000
 class Scale:
     """From one replica to `replicas` and back; launches go `parallel` at a time, an engine has `within` seconds."""
 
-    replicas: Annotated[int, Field(ge=2, le=256)] = 4
+    replicas: Annotated[int, Field(ge=2, le=1000)] = 4
     parallel: Annotated[int, Field(ge=1, le=32)] = 1
     within: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
@@ -73,6 +77,7 @@ class Scale:
         told = {"way": "launches", "replicas": str(self.replicas), "parallel": str(self.parallel)}
         with bench.sessions(self.replicas - 1, parallel=self.parallel) as others:
             ready = sorted(one.timeline.mark(Phase.READY).ns for one in others.sessions)
+            self._emit_nodes(bench, [first, *others.sessions], told)
             up = _Up(requested_ns=others.requested_ns, ready_ns=ready, failed=others.failed)
             self._emit_up(bench, first, up, {**told, "wait_method": first.wait_method})
             if up.failed:
@@ -95,6 +100,7 @@ class Scale:
             instance.scale(self.replicas)
             census.look(lambda: len(census.first_ns) >= wanted, timeout_s=self.within)
             ready = sorted(census.first_ns.values())[:wanted]
+        self._emit_nodes(bench, [first], told)
         up = _Up(requested_ns=requested_ns, ready_ns=ready, failed=wanted - len(ready))
         self._emit_up(bench, first, up, {**told, "rate": RATE})
         if up.failed:
@@ -106,6 +112,17 @@ class Scale:
             down_s, seen_by = self._until_alone(bench, first, instance), "answers"
         if down_s is not None:
             bench.emit("scale_down_s", down_s, "s", **told, seen_by=seen_by)
+
+    def _emit_nodes(self, bench: Bench, sessions: Sequence[Session], told: Mapping[str, str]) -> None:
+        """Where they are; nothing where they are all on this host."""
+        if Feature.NODES not in bench.info.features:
+            return
+        found: Counter[str] = Counter()
+        for session in sessions:
+            if isinstance(session.instance, OnNodes):
+                found.update(session.instance.on_nodes())
+        for node, count in sorted(found.items()):
+            bench.emit("replicas_on_node", count, "replicas", **{**told, ON_NODE: node})
 
     def _emit_up(self, bench: Bench, first: Session, up: _Up, told: dict[str, str]) -> None:
         bench.emit("kth_ready_s", first.timeline.duration_s(Phase.REQUESTED, Phase.READY), "s", k="1", **told)

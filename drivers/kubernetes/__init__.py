@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drivers.kubernetes.cluster import images
@@ -14,10 +14,13 @@ from drivers.kubernetes.connection.client import Api, Json, connect, require_cli
 from drivers.kubernetes.connection.errors import message_of, status_of, translated
 from drivers.kubernetes.connection.refusals import explain
 from drivers.kubernetes.events.watch import Watcher
+from drivers.kubernetes.nodes import Placement, entrance, require_node, spread_by, usable
+from drivers.kubernetes.nodes.losing import Losing
 from drivers.kubernetes.objects import manifests
-from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.objects.labels import label_value
+from drivers.kubernetes.objects.manifests import INSTANCE, Form
 from drivers.kubernetes.objects.namespaces import Namespace, choose_namespace, home_of
-from drivers.kubernetes.options import Options
+from drivers.kubernetes.options import MOST_WORKERS, Options
 from drivers.kubernetes.pods import processes
 from drivers.kubernetes.pods.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
 from drivers.kubernetes.pods.launch import Ground, Launch
@@ -64,7 +67,9 @@ class KubernetesDriver:
     `variant` is '' for one pod per instance, 'deployment' for a Deployment with its ReplicaSet and its Service, or
     the name of a RuntimeClass. Options: `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`
     and `kind-config` (for `lab cluster up`), `service-image` (the reference of the lab's own service where the user
-    has pushed it, for `context`), `route`, `namespace` (an existing one), `security` (`restricted` or `image`),
+    has pushed it, for `context`), `route`, `namespace` (an existing one), `node` (the only one
+    that pods go to), `spread` (`nodes`), `tolerate` (seconds after which a lost node's pods are given up),
+    `kind-workers` (for `lab cluster up`), `security` (`restricted` or `image`),
     `request-cpu` and `request-memory` (what the scheduler sets aside for a pod); each is also read from its
     environment variable, such as LAB_KIND_IMAGE.
 
@@ -105,6 +110,8 @@ class KubernetesDriver:
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
         features |= {Feature.REPLICAS, Feature.SLEEP} if self._variant == _DEPLOYMENT else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
+        features |= {Feature.NODES} if found.nodes is not None else set()
+        placement = self._placement()
         features |= {Feature.ENGINE_PIDS} if found.cluster and found.ground.local else set()
         told = [node["status"].get("nodeInfo") or {} for node in found.nodes or ()]
         return Info(
@@ -115,6 +122,8 @@ class KubernetesDriver:
             facts={
                 "cluster": dict(found.cluster.facts) if found.cluster else {"context": self._options.text("context")},
                 "nodes": len(found.nodes) if found.nodes is not None else "not told: this user may not list them",
+                "nodes_that_take_pods": usable(found.nodes or ()),
+                "placement": placement.told(),
                 "namespaces": {one.name: one.why for one in self._namespaces.values()},
                 "kubelet": sorted({str(one.get("kubeletVersion")) for one in told}),
                 "container_runtime": sorted({str(one.get("containerRuntimeVersion")) for one in told}),
@@ -138,7 +147,12 @@ class KubernetesDriver:
                 "images": dict(self._images),
                 **({ANSWERS_AT: beyond} if (beyond := _beyond_this_host(found)) else {}),
             },
-            qualifiers={"route": route.name, "clock": f"{_TICK_S:g} s tick"},
+            qualifiers={
+                "route": route.name,
+                "clock": f"{_TICK_S:g} s tick",
+                **({"node": placement.node} if placement.node else {}),
+                **({"spread": "nodes"} if placement.spread else {}),
+            },
         )
 
     def prepare(self, spec: Spec) -> None:
@@ -149,6 +163,7 @@ class KubernetesDriver:
         found = self._target()
         self._options.require_room(spec)
         self._options.level(spec)
+        require_node(spec.node or self._placement().node, found.nodes)
         if found.cluster is not None:
             self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
             self._own_tmp[spec.image] = images.has_own_tmp(spec, self._context)
@@ -175,6 +190,7 @@ class KubernetesDriver:
             requests=self._options.requests(),
             runtime_class=self._runtime_class(),
             own_tmp=self._own_tmp.get(spec.image, False),
+            placed=self._placed(spec),
         )
         watcher = self._watcher(namespace.name)
         making = Launch(found.ground, spec, form, mark, watcher, deployed=self._variant == _DEPLOYMENT)
@@ -202,6 +218,10 @@ class KubernetesDriver:
             return unfinished  # where a cluster is not whole, there is nothing in it yet
         return [*unfinished, *find_remnants(ground, labels)]
 
+    def nodes(self) -> Sequence[str]:
+        """Those that take pods. Raises DriverError."""
+        return usable(self._target().nodes or ())
+
     def engine_pids(self) -> Mapping[int, str]:
         """What runs the lab's own cluster: all in its nodes but the lab's pods and their shims, and the nodes' own
         shims and proxies. Names are the first 15 bytes."""
@@ -222,6 +242,7 @@ class KubernetesDriver:
             image=self._options.text("kind-image"),
             config=self._options.path("kind-config"),
             say=say,
+            workers=self._options.number("kind-workers", MOST_WORKERS) or 0,
         )
 
     def cluster_down(self) -> bool:
@@ -297,8 +318,24 @@ class KubernetesDriver:
             pool=pool_of(cluster.uid, cluster.ports) if cluster else None,
             local=boots == {boot_id()},  # every node runs on this very kernel
             namespaces=frozenset() if cluster else frozenset({self._options.text("namespace") or home_of(api)}),
+            losing=Losing(api=api, own=cluster is not None, entrance=entrance(nodes or ())),
         )
         return _Found(ground, cluster, nodes)
+
+    def _placement(self) -> Placement:
+        """Where pods are to go. A deployment's, which its Service's port leads to wherever it is, keep off the node
+        that is the way in, so that another's loss can be looked at. Raises BadInput."""
+        found = self._target()
+        aside = self._variant == _DEPLOYMENT and found.cluster is not None and len(usable(found.nodes or ())) > 1
+        return self._options.placement(aside=aside)
+
+    def _placed(self, spec: Spec) -> Json:
+        """What a pod of `spec` is told of the nodes."""
+        placement = self._placement()
+        if spec.node:
+            placement = replace(placement, node=spec.node, spread=False)
+        own = {INSTANCE: manifests.name_of(spec)} | {key: label_value(text) for key, text in spec.labels.items()}
+        return placement.of_pods(spread_by(own, deployed=self._variant == _DEPLOYMENT))
 
     def _choose_namespace(self, spec: Spec) -> Namespace:
         """That of the run that `spec` is of. Raises BadInput, DriverError."""

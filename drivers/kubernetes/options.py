@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from drivers.kubernetes.connection.refusals import quantity
+from drivers.kubernetes.nodes import NODES, Placement
 from drivers.kubernetes.objects.manifests import REQUESTS
 from drivers.kubernetes.objects.security import IMAGE, LEVELS, RESTRICTED, UID, WORDS, security_context
 from lab.errors import BadInput
 from lab.spec import Spec
+
+_LONGEST_TOLERATION_S = 3600
+MOST_WORKERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,29 @@ class Options:
     def text(self, key: str) -> str:
         """As it was given, empty where it was not."""
         return self.given.get(key) or os.environ.get(f"LAB_{key.upper().replace('-', '_')}", "")
+
+    def number(self, key: str, most: int) -> int | None:
+        """A whole number from 0 to `most`; None where it was not given. Raises BadInput."""
+        text = self.text(key)
+        if not text:
+            return None
+        if not text.isascii() or not text.isdigit() or int(text) > most:
+            raise BadInput(f"{key}={text} is no number from 0 to {most}")
+        return int(text)
+
+    def placement(self, *, aside: bool = False) -> Placement:
+        """Where pods are to go. Raises BadInput."""
+        spread = self.text("spread")
+        if spread and spread != NODES:
+            raise BadInput(f"there is no spread '{spread}'", resolution=f"there is: spread={NODES}")
+        if spread and self.text("node"):
+            raise BadInput("a pod is put on one node, or spread over all", resolution="leave out node or spread")
+        return Placement(
+            node=self.text("node"),
+            spread=spread == NODES,
+            aside=aside,
+            tolerate_s=self.number("tolerate", _LONGEST_TOLERATION_S),
+        )
 
     def path(self, key: str) -> Path | None:
         """A file's."""

@@ -66,7 +66,7 @@ def run_scenario(request: Request) -> int:
     if request.config is None and given["targets"] is None:
         given["targets"] = DEFAULT_TARGETS
     options = read_options(given, request.config)
-    scenario = make_scenario(request.scenario, options.param)
+    scenario = make_scenario(request.scenario, options.scenario_param)
     destination = Destination(request.forward) if request.forward else None
     with (
         Store.open(request.store) as store,

@@ -507,6 +507,7 @@ app.add_typer(cluster, name="cluster")
 def cluster_up(
     kind_image: Annotated[str | None, typer.Option(help="The node image, instead of kind's own.")] = None,
     kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, instead of the lab's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=32, help="So many nodes beside the control plane.")] = None,
     option: OptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -515,6 +516,7 @@ def cluster_up(
     from lab.cli.options import driver_options
 
     given = {"kind-image": kind_image, "kind-config": str(kind_config) if kind_config else None}
+    given["kind-workers"] = str(workers) if workers else None
     up(options={**driver_options(option), **{key: value for key, value in given.items() if value}}, as_json=as_json)
 
 

@@ -103,6 +103,10 @@ def requires(name: str, target: str) -> bool:
     return name in (target, target.partition(":")[0])
 
 
+EACH_NODE = ("nodes", "each")
+"""The one parameter of all scenarios: once on each machine that the engine has."""
+
+
 class RunOptions(BaseModel):
     """Options of `lab run`; a TOML file given by `--config` has the same names, dashes as underscores."""
 
@@ -144,6 +148,10 @@ class RunOptions(BaseModel):
                 raise ValueError(f"--require {name}: that is none of the run's targets, {', '.join(self.targets)}")
         if any("=" in key or "\0" in key + value for key, value in self.env.items()):
             raise ValueError("env: a name has no '=', and nothing has a NUL byte")
+        if EACH_NODE[0] in self.param and not self.each_node:
+            raise ValueError(f"nodes={self.param[EACH_NODE[0]]}: it is nodes=each; one alone is named by -o node=NAME")
+        if self.each_node and self.until_ci is not None:
+            raise ValueError("--until-ci and nodes=each: nodes differ, so that no width is of all; give --rounds")
         if self.unit is not None and self.image != SERVICE_IMAGE:
             raise ValueError("--unit: what is launched is that unit or an image, and not both")
         if self.copies and self.unit is None:
@@ -164,6 +172,16 @@ class RunOptions(BaseModel):
         if self.port is not None or not exposed:
             return self.model_copy(update={"port": self.port or DEFAULT_PORT})
         return self.model_copy(update={"port": DEFAULT_PORT if DEFAULT_PORT in exposed else exposed[0]})
+
+    @property
+    def each_node(self) -> bool:
+        """Whether a target is measured on each of its engine's machines."""
+        return EACH_NODE in self.param.items()
+
+    @property
+    def scenario_param(self) -> dict[str, str]:
+        """The parameters that are the scenario's own, and not of every scenario."""
+        return {key: value for key, value in self.param.items() if key != EACH_NODE[0]}
 
     @property
     def own_service(self) -> bool:
@@ -217,6 +235,7 @@ class RunOptions(BaseModel):
             seed=seed,
             until_ci=self.until_ci,
             max_s=self.max_time,
+            each_node=self.each_node,
             timeout_s=self.timeout,
             host_port=self.host_port,
         )

@@ -15,7 +15,7 @@ from lab import __version__
 from lab.cli.options import DEFAULT_STATUS, OWN_MEMORY_BYTES, ROUNDS, WARMUP, RunOptions
 from lab.driver import ANSWERS_AT, Context, Driver, Info, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
-from lab.features import Coldable, Feature
+from lab.features import Coldable, Feature, HasNodes
 from lab.host.cold import cold_label, make_cold, require_cold
 from lab.host.facts import Steal, host_facts, host_identity
 from lab.host.noise import host_warnings
@@ -55,7 +55,8 @@ class Intent:
     @property
     def launches(self) -> int:
         """The most launches that there can be."""
-        return self._launches_per_round() * sum(entrant.running for entrant in self.entrants) * self._rounds()
+        turns = sum(self._nodes_of(entrant) for entrant in self.entrants if entrant.running)
+        return self._launches_per_round() * turns * self._rounds()
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -106,7 +107,7 @@ class Intent:
         launch_s = _LIKELY_S.get(entrant.target.driver, 5.0)
         if entrant.info is not None:
             launch_s = float(entrant.info.facts.get("likely_s", launch_s))
-        seconds = launch_s * self._launches_per_round() + beside
+        seconds = (launch_s * self._launches_per_round() + beside) * self._nodes_of(entrant)
         return Expected(first_s=seconds, later_s=seconds)
 
     def changes(self) -> list[str]:
@@ -155,6 +156,15 @@ class Intent:
     def _launches_per_round(self) -> int:
         return self.scenario.launches if isinstance(self.scenario, Sized) else 1
 
+    def _nodes_of(self, entrant: Entrant) -> int:
+        """How often a turn of it is measured: once, or once on each of its nodes."""
+        if not self.options.each_node or not isinstance(entrant.driver, HasNodes):
+            return 1
+        try:
+            return max(1, len(entrant.driver.nodes()))
+        except DriverError:  # the run tells
+            return 1
+
     def _rounds(self) -> int:
         return self.options.most_rounds + self.options.warmup_rounds
 
@@ -190,6 +200,7 @@ def intent(
         context = Context(run_dir=run_dir, cache_dir=cache_dir(), options=driver_options, say=say)
         spec = options.spec(labels)
         entrants = [_enter(target, context, scenario, spec) for target in targets]
+        _require_nodes(options, entrants)
         options = _for_own_services(options, scenario, entrants)
         spec = options.spec(labels)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
@@ -210,6 +221,7 @@ def intent(
                     exclude={"unit", "copies", "env", "seed", "param", "ready", "ready_status", "header", "require"}
                 ),
                 "scenario": asdict(scenario) if is_dataclass(scenario) else {},
+                **({"nodes": "each"} if options.each_node else {}),
                 "seed": seed,
                 "spec": _spec_json(spec),
             },
@@ -228,6 +240,16 @@ def intent(
             )
     finally:
         RunDir(str(run_dir), labels).delete()
+
+
+def _require_nodes(options: RunOptions, entrants: Sequence[Entrant]) -> None:
+    """Raises BadInput where each node is asked for, and no target that is there has any."""
+    there = [entrant.info for entrant in entrants if entrant.info is not None and entrant.running]
+    if options.each_node and there and not any(Feature.NODES in info.features for info in there):
+        raise BadInput(
+            f"nodes=each: none of {', '.join(options.targets)} has nodes of which one could be chosen",
+            resolution="name a target that has, such as kubernetes",
+        )
 
 
 def _for_own_services(options: RunOptions, scenario: Scenario, entrants: Sequence[Entrant]) -> RunOptions:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lab import units
 from lab.errors import with_remedy
 from lab.features import Feature
-from lab.figures import density, series, shape_notes, stats
+from lab.figures import density, nodes, series, shape_notes, stats
 from lab.figures.series import EXPLAINING, HIGHEST_RATE, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
 from lab.store.record import KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
@@ -80,6 +80,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_censored(rows),
         *_never_too_much(rows),
         *shape_notes.of_rows(rows),
+        *nodes.notes(rows),
         *_figures(rows),
         *_memory(rows),
         *_guests(rows),

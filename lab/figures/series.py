@@ -42,7 +42,7 @@ _EXPLAINING_TALK = frozenset(
     | {"cpu_per_1000_s", "control_p50_s", "control_p99_s", "caller_late_share", "unserved_calls"}
 )
 EXPLAINING = (
-    frozenset({"phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
+    frozenset({"replicas_on_node", "phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
     | _EXPLAINING_OVERHEAD
     | _EXPLAINING_LOAD
@@ -90,6 +90,9 @@ HIGHEST_RATE = "highest_rate"
 """The highest rate of calls, of those that were tried, that was borne."""
 PATH, CALLEE = "path", "callee"
 """The dimensions that tell by which way one instance called another, and of which target that was, if another's."""
+
+NODE = "node"
+"""The dimension that tells on which of an engine's machines it was measured, where that is each in turn."""
 
 SHARED = "what the pair shares"
 """The fact that tells of both sides of a call; for a callee of another target followed by `with` and that target."""

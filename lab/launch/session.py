@@ -428,6 +428,8 @@ def _refused(spec: Spec, info: Info) -> str:
         return f"{info.engine} runs no guest with a kernel of its own, whose panic or clock would be its own alone"
     if spec.cpuset and Feature.PINNING not in info.features:
         return f"{info.engine} cannot hold an instance to CPUs here"
+    if spec.node and Feature.NODES not in info.features:
+        return f"{info.engine} has no nodes to choose from here"
     if spec.peers and Feature.PEERS not in info.features:
         return f"{info.engine} offers no way from inside one instance to another"
     return ""

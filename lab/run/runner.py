@@ -26,6 +26,8 @@ from lab.errors import (
     StoreError,
     Unsupported,
 )
+from lab.features import HasNodes
+from lab.figures.series import NODE
 from lab.host.facts import Steal
 from lab.image.source import Source
 from lab.launch.session import Session
@@ -56,6 +58,7 @@ class Plan:
     Without `timeout_s` each target becomes ready in a time of its own (`Session`).
 
     `before_launch` runs untimed before each launch and gives facts to keep with it; `dimensions` go to every sample.
+    With `each_node` a turn of a target whose engine has several machines is one on each, in an order by chance.
     """
 
     rounds: int
@@ -67,6 +70,7 @@ class Plan:
     host_port: int | None = None
     before_launch: Callable[[Driver, Spec], Mapping[str, Any]] | None = None
     dimensions: Mapping[str, str] = field(default_factory=dict)
+    each_node: bool = False
 
     def estimate(self, expected: Mapping[str, Expected]) -> Estimate:
         """Of how long all of it takes, where each target's turns take what is `expected` of it."""
@@ -217,9 +221,26 @@ class Runner:
         return estimate.left([str(entrant.target) for entrant in self.entrants if entrant.running])
 
     def _measure(self, entrant: Entrant, iteration: int) -> None:
+        for node in self._nodes(entrant, iteration):
+            if entrant.running:
+                self._measure_on(entrant, iteration, node)
+
+    def _nodes(self, entrant: Entrant, iteration: int) -> Sequence[str]:
+        """Where a turn is measured: wherever the engine likes, or on each of its nodes."""
+        if not self.plan.each_node or not isinstance(entrant.driver, HasNodes):
+            return [""]
+        try:
+            nodes = list(entrant.driver.nodes())
+        except DriverError as error:
+            self._end_target(entrant, Outcome.FAILED, error)
+            return []
+        Random(f"{self.plan.seed} {entrant.target} {iteration} nodes").shuffle(nodes)  # noqa: S311  as above
+        return nodes
+
+    def _measure_on(self, entrant: Entrant, iteration: int, node: str) -> None:
         warmup = iteration < self.plan.warmup
         self.progress.launching(str(entrant.target), iteration, warmup)
-        bench = _Bench(self, entrant, iteration, warmup)
+        bench = _Bench(self, entrant, iteration, warmup, node)
         try:
             self.scenario.measure(bench)
         except BadInput:
@@ -283,12 +304,12 @@ class Runner:
 class _Bench:
     """The `Bench` of one target in one round. `kept`: a launch failed in its ending, and what was measured stands."""
 
-    def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool) -> None:
+    def __init__(self, runner: Runner, entrant: Entrant, iteration: int, warmup: bool, node: str = "") -> None:
         assert entrant.info is not None and entrant.driver is not None  # noqa: S101  running entrants have both
         self.headline_values: list[float] = []
         self.kept = False
         self.driver = entrant.driver
-        self.spec = replace(runner.spec, labels=runner._labels(entrant))
+        self.spec = replace(runner.spec, labels=runner._labels(entrant), node=node)
         self.info = entrant.info
         self.clock = runner.clock
         self._runner = runner
@@ -319,6 +340,7 @@ class _Bench:
             dimensions={
                 **self.info.qualifiers,
                 **self._runner.plan.dimensions,
+                **({NODE: self.spec.node} if self.spec.node else {}),
                 **{key: str(text) for key, text in dimensions.items()},
             },
         )
@@ -414,7 +436,7 @@ class _Bench:
                 **self._place(),
                 outcome=Outcome.FAILED if blamed else Outcome.OK,
                 timeline=session.timeline,
-                facts={**session.facts(), **facts},
+                facts={**session.facts(), **facts, **({NODE: self.spec.node} if self.spec.node else {})},
                 **(_said(blamed, self.spec, session.logs()) if blamed else {}),
             )
             self._add(launch, samples)

@@ -104,10 +104,12 @@ class Clusters:
                 resolution=anew(name),
             ) from error
 
-    def up(self, name: str, *, image: str, config: Path | None, say: Callable[[str], None]) -> Mapping[str, Any]:
+    def up(
+        self, name: str, *, image: str, config: Path | None, say: Callable[[str], None], workers: int = 0
+    ) -> Mapping[str, Any]:
         """Make the cluster `name`, unless it is there. Returns its facts.
 
-        Raises BadInput where it is there with another node image or config; DriverError.
+        Raises BadInput where it is there with another node image, config or number of workers; DriverError.
         """
         given = read_config(config) if config is not None else None
         kind = Kind.find()
@@ -116,7 +118,7 @@ class Clusters:
             if record is None:
                 with_facts = self.open(name)
                 with_facts.api.close()
-                _require_same(with_facts, image, given)
+                _require_same(with_facts, image, given, workers)
                 say(f"the cluster '{name}' is there")
                 return with_facts.facts
             if owner_alive(record) is not False:
@@ -130,7 +132,7 @@ class Clusters:
         say(f"making the cluster '{name}' with kind {kind.version()}; this takes a minute")
         labels = {"lab.run": f"cluster-{name}", "lab.scenario": "cluster up", "lab.owner": str(Owner.current())}
         ports = pool_ports()
-        cluster = cluster_config(name, given, labels=owner_labels(labels))
+        cluster = cluster_config(name, given, labels=owner_labels(labels), workers=workers)
         try:
             api = self.create(name, cluster, image=image, labels=labels)
             try:
@@ -138,6 +140,7 @@ class Clusters:
                 facts: dict[str, Any] = {"cluster": name, "kind": kind.version(), "node_image": image or None}
                 facts["nodes"] = [node["metadata"]["name"] for node in await_nodes(api)]
                 facts["kind_config"] = given
+                facts["workers"] = workers
                 facts["ports"] = f"127.0.0.1:{min(ports.values())}-{max(ports.values())}"
                 _write_config_map(api, ports, facts)
             finally:
@@ -290,7 +293,13 @@ def _write_config_map(api: Api, ports: Mapping[int, int], facts: Mapping[str, An
         api.call(api.core.create_namespaced_config_map, SYSTEM, body)
 
 
-def _require_same(cluster: Cluster, image: str, config: Json | None) -> None:
+def _require_same(cluster: Cluster, image: str, config: Json | None, workers: int) -> None:
+    had = int(cluster.facts.get("workers") or 0)
+    if workers and workers != had:
+        raise BadInput(
+            f"the cluster '{cluster.name}' was made with {had or 'no'} workers, not {workers}",
+            resolution=anew(cluster.name),
+        )
     made_with = cluster.facts.get("node_image")
     if config is not None and config != cluster.facts.get("kind_config"):
         raise BadInput(f"the cluster '{cluster.name}' was made with another kind config", resolution=anew(cluster.name))

@@ -157,6 +157,15 @@ class Kind:
         except DriverError:
             return ""
 
+    def stop_node(self, node: str) -> None:
+        """End the container that is a node, and all in it, at once. Raises DriverError."""
+        argv = [self.engine, "stop", "--time", "0", node]
+        self._run(f"stop the node {node}", argv, timeout_s=_NODE_TIMEOUT_S)
+
+    def start_node(self, node: str) -> None:
+        """Start it again. Raises DriverError."""
+        self._run(f"start the node {node}", [self.engine, "start", node], timeout_s=_NODE_TIMEOUT_S)
+
     def network_config(self, node: str) -> str:
         """The node's CNI configuration, as text. Raises DriverError."""
         return self._on(node, "sh", "-c", "cat /etc/cni/net.d/*")
@@ -259,12 +268,19 @@ def _reason(said: str) -> str:
 
 
 def cluster_config(
-    name: str, given: Json | None, *, api_port: int | None = None, pool: bool = True, labels: Mapping[str, str] = _NONE
+    name: str,
+    given: Json | None,
+    *,
+    api_port: int | None = None,
+    pool: bool = True,
+    labels: Mapping[str, str] = _NONE,
+    workers: int = 0,
 ) -> Json:
     """kind's config for a cluster of the lab's: the user's `given` one, and in it the nodes' `labels` and, with
-    `pool`, its ports on the first worker (else the first node); everything listens on loopback.
+    `pool`, its ports on the first worker (else the first node); everything listens on loopback. With `workers`, so
+    many nodes beside the control plane, where `given` names no nodes.
 
-    Raises BadInput where `given` would listen elsewhere.
+    Raises BadInput where `given` would listen elsewhere, or names nodes and `workers` are asked for as well.
     """
     config: Json = json.loads(json.dumps(given or {}))  # a copy, in which YAML's anchors share nothing
     config.setdefault("kind", "Cluster")
@@ -273,7 +289,9 @@ def cluster_config(
     _on_loopback(networking, "apiServerAddress")
     if api_port is not None:
         networking["apiServerPort"] = api_port
-    nodes = config.setdefault("nodes", [{"role": "control-plane"}])
+    if workers and config.get("nodes"):
+        raise BadInput("the kind config names its nodes, and --workers does", resolution="leave out one of them")
+    nodes = config.setdefault("nodes", [{"role": "control-plane"}, *({"role": "worker"} for _ in range(workers))])
     for node in nodes:
         node.setdefault("labels", {}).update({CLUSTER_LABEL: name, **labels})
         for mapping in node.get("extraPortMappings") or ():

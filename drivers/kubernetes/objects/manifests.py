@@ -29,7 +29,7 @@ _FEWEST_SCRATCH_BYTES = 4096
 class Form:
     """How a target's pods differ from another's. `host_port` is the node's; `security` is the container's
     `securityContext`; `requests` are what the user gave, by resource, instead of `REQUESTS`; with `own_tmp` the image's
-    /tmp stays."""
+    /tmp stays; `placed` is what a pod's spec says of the nodes that it may go to."""
 
     image: str
     pull_policy: str
@@ -38,6 +38,7 @@ class Form:
     runtime_class: str = ""
     host_port: int | None = None
     own_tmp: bool = False
+    placed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def name_of(spec: Spec) -> str:
@@ -169,7 +170,7 @@ def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
         made["runtimeClassName"] = form.runtime_class
     if form.host_port is not None:
         made["nodeSelector"] = dict(PORTS)
-    return made
+    return {**made, **form.placed}
 
 
 def _literal(text: str) -> str:

@@ -13,11 +13,13 @@ from drivers.kubernetes.connection.client import Api, Json
 from drivers.kubernetes.connection.errors import status_of, translated
 from drivers.kubernetes.connection.streams import run_in_pod
 from drivers.kubernetes.events.follow import Follower
+from drivers.kubernetes.nodes import pods_by_node
+from drivers.kubernetes.nodes.losing import Losing
 from drivers.kubernetes.objects import manifests
 from drivers.kubernetes.objects.manifests import CONTAINER, GRACE_S, INSTANCE, Form
 from drivers.kubernetes.objects.status import pod_verdict
 from drivers.kubernetes.pods import peers, processes
-from lab.errors import CleanupError, DriverError
+from lab.errors import CleanupError, DriverError, Unsupported
 from lab.features import ExecResult, Role, SleepState
 from lab.features import Place as Address
 from lab.host import procs
@@ -43,6 +45,13 @@ class Place:
     has_service: bool
     follower: Follower | None = None
     on_delete: Callable[[], None] = lambda: None
+    losing: Losing | None = None
+
+    def losing_of(self, what: str) -> Losing:
+        """How it can lose its node. Raises Unsupported."""
+        if self.losing is None:
+            raise Unsupported(f"nothing is known of the nodes that {what} could lose")
+        return self.losing
 
 
 class Pod:
@@ -92,6 +101,23 @@ class Pod:
         """All of its cluster."""
         return peers.reach(place)
 
+    def on_nodes(self) -> Mapping[str, int]:
+        """Its node."""
+        with translated("list the pods"):
+            return pods_by_node(self._pods())
+
+    def drain(self) -> Callable[[], None]:
+        """Its node is cordoned, on the lab's own cluster, and it is evicted. Raises DriverError."""
+        with translated("list the pods"):
+            pods = self._pods()
+        return self._place.losing_of(self.id).drain(pods)
+
+    def stop_node(self) -> Callable[[], None]:
+        """Its node ends at once. Raises DriverError, Unsupported."""
+        with translated("list the pods"):
+            pods = self._pods()
+        return self._place.losing_of(self.id).stop_node(pods)
+
     def host_pids(self) -> Mapping[int, Role]:
         """The pod's processes, its pause and its shim; empty where they are not this host's, or it does not run."""
         return {process.pid: role for process, role in self._find_processes().items()}
@@ -104,6 +130,11 @@ class Pod:
     def reported(self) -> Mapping[str, str]:
         """The pod's own times, to the second; empty where this is not the launch's instance."""
         return self._place.follower.reported() if self._place.follower is not None else {}
+
+    def _pods(self) -> list[Json]:
+        place = self._place
+        pod = place.api.found(place.api.core.read_namespaced_pod, place.name, place.namespace)
+        return [pod] if pod else []
 
     def _remove(self, grace_s: int) -> None:
         place = self._place
@@ -251,6 +282,23 @@ class Deployment:
     def reach(self, place: Address) -> Address | str:
         """All of its cluster."""
         return peers.reach(place)
+
+    def on_nodes(self) -> Mapping[str, int]:
+        """How many of its pods each has."""
+        with translated("list the pods"):
+            return pods_by_node(self._pods())
+
+    def drain(self) -> Callable[[], None]:
+        """Its node is cordoned, on the lab's own cluster, and it is evicted. Raises DriverError."""
+        with translated("list the pods"):
+            pods = self._pods()
+        return self._place.losing_of(self.id).drain(pods)
+
+    def stop_node(self) -> Callable[[], None]:
+        """Its node ends at once. Raises DriverError, Unsupported."""
+        with translated("list the pods"):
+            pods = self._pods()
+        return self._place.losing_of(self.id).stop_node(pods)
 
     def host_pids(self) -> Mapping[int, Role]:
         """As a pod's, of all its pods."""

@@ -33,6 +33,7 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
                 name=metadata["name"],
                 local=ground.local,
                 has_service=_id(thing) in services,
+                losing=ground.losing,
             )
             endpoint = addresses(api, ground.pool, ground.route, place.namespace, place.name)
             own = labels.labels_of(thing)

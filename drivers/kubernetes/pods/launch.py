@@ -12,6 +12,7 @@ from drivers.kubernetes.connection.errors import message_of, status_of, translat
 from drivers.kubernetes.connection.forward import Forwarder
 from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.events.watch import Watcher
+from drivers.kubernetes.nodes.losing import Losing
 from drivers.kubernetes.objects import labels, manifests
 from drivers.kubernetes.objects.manifests import Form
 from drivers.kubernetes.objects.status import Verdict, deployment_verdict
@@ -36,6 +37,7 @@ class Ground:
     pool: Pool | None
     local: bool
     namespaces: frozenset[str] = frozenset()
+    losing: Losing | None = None
 
 
 class Launch:
@@ -152,6 +154,7 @@ class Launch:
             has_service=self._ground.route.name == NODE_PORT,
             follower=self._follower,
             on_delete=self._free,
+            losing=self._ground.losing,
         )
         if self._deployed:
             return Deployment(place, labels=self._spec.labels, endpoint=endpoint, form=form)

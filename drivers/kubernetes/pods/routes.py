@@ -17,6 +17,7 @@ from typing import Any
 from drivers.kubernetes.cluster.clusters import Cluster
 from drivers.kubernetes.cluster.kind import Kind
 from drivers.kubernetes.connection.client import Api
+from drivers.kubernetes.nodes import usable
 from drivers.kubernetes.pods.ports import Pool
 from lab.errors import BadInput, DriverError, Unsupported
 from lab.spec import Endpoint
@@ -58,6 +59,9 @@ def choose_route(wanted: str, cluster: Cluster | None, nodes: Sequence[Mapping[s
         return Route(name=name, why="asked for" if wanted else "a foreign cluster", host=_host(None, nodes))
     if wanted:
         return Route(name=wanted, why="asked for")
+    takers = usable(nodes)
+    if len(takers) > 1:
+        return Route(name=NODE_PORT, why=f"{len(takers)} nodes take pods, and this host's ports are mapped to one")
     mapped, why = _maps_host_ports(nodes)
     return Route(name=HOST_PORT if mapped else NODE_PORT, why=why)
 

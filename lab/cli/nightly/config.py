@@ -168,7 +168,7 @@ def _wanted(name: str, own: Any, values: Mapping[str, Any], wrong: list[str]) ->
         parsed = LEAST
     scenario = None
     try:
-        scenario = make_scenario(name, options.param if options is not None else None)
+        scenario = make_scenario(name, options.scenario_param if options is not None else None)
         for target in options.parsed_targets() if options is not None else ():
             driver_class(target.driver)
     except LabError as error:

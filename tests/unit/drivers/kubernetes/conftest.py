@@ -212,7 +212,40 @@ def condition(kind: str, status: str, **more: str) -> Json:
 
 
 def schedule(stub: Stub, pod: Json) -> None:
-    stub.change(pod, spec={"nodeName": NODE}, conditions=[condition("PodScheduled", "True")])
+    with stub.lock:
+        found = _fitting(stub, pod)
+        if found:
+            stub.change(pod, spec={"nodeName": found}, conditions=[condition("PodScheduled", "True")])
+
+
+def _fitting(stub: Stub, pod: Json) -> str:
+    """The scheduler's choice, as far as the lab asks for any: the least loaded of the nodes that fit, the first of
+    equals."""
+    spec, load = pod["spec"], {}
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    wanted = required["nodeSelectorTerms"][0]["matchFields"][0]["values"] if required else None
+    for one in stub.listed("nodes"):
+        name, labels = one["metadata"]["name"], one["metadata"].get("labels") or {}
+        taken = one.get("spec") or {}
+        if taken.get("unschedulable") or taken.get("taints") or (wanted is not None and name not in wanted):
+            continue
+        if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
+            continue
+        avoided = bool(affinity.get("preferredDuringSchedulingIgnoredDuringExecution")) and "lab.ports" in labels
+        there = [pod for pod in stub.listed("pods") if pod["spec"].get("nodeName") == name]
+        load[name] = (len(there) if spec.get("topologySpreadConstraints") else 0, avoided)
+    return min(load, key=lambda name: load[name]) if load else ""
+
+
+def add_node(stub: Stub, name: str, **labels: str) -> Json:
+    """Another node; a worker, beside which the control plane takes no pods."""
+    made = node()
+    made["metadata"] = {"name": name, "labels": {"lab.cluster": "stratalab", **labels}}
+    control = stub.objects["nodes", "", NODE]
+    control["spec"] = {"taints": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]}
+    control["metadata"]["labels"].pop("lab.ports", None)
+    return stub.add("nodes", made)
 
 
 def start(stub: Stub, pod: Json) -> None:
@@ -254,6 +287,8 @@ def serve(stub: Stub, pod: Json) -> None:
         port = service["spec"]["ports"][0]["nodePort"]
     nonce = next((one["value"] for one in container["env"] if one["name"] == "LAB_NONCE"), "")
     with stub.lock:  # one server answers for all the pods of a deployment
+        if ("pods", namespace, name) not in stub.objects:
+            return  # it was removed before it began
         if port is None or stub.ports.get(port, port) in [one.server_address[1] for one in stub.services.values()]:
             return
         server = ThreadingHTTPServer(("127.0.0.1", stub.ports.get(port, port)), _service(nonce))
@@ -359,6 +394,8 @@ class _Handler(BaseHTTPRequestHandler):
         if method == "GET" and not name:
             watched = query.get("watch") in ("true", "True")
             self._watch(resource, query) if watched else self._list(resource, namespace, query)
+        elif method == "POST" and found["sub"] == "eviction":
+            self._evict(namespace, name)
         elif method == "POST":
             self._create(resource, namespace, body)
         else:
@@ -377,6 +414,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(400, f'container "service" in pod "{name}" is waiting to start: ContainerCreating')
         elif method == "GET":
             self._send(200, thing)
+        elif method == "PATCH" and resource == "nodes":
+            spec = {**thing.get("spec", {}), **body["spec"]}
+            thing["spec"] = {key: value for key, value in spec.items() if value is not None}
+            self._send(200, thing)
         elif method == "PATCH":
             if sub == "scale":
                 thing["spec"]["replicas"] = body["spec"]["replicas"]
@@ -389,6 +430,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._delete(resource, namespace, name, thing)
             self._send(200, {"kind": "Status", "status": "Success"})
+
+    def _evict(self, namespace: str, name: str) -> None:
+        """By policy/v1, as kubelets carry it out; what the pod belonged to makes another."""
+        stub = self.stub
+        thing = stub.objects.get(("pods", namespace, name))
+        if thing is None:
+            self._refuse(404, f'pods "{name}" not found')
+            return
+        stub.remove("pods", namespace, name)
+        for owner in thing["metadata"].get("ownerReferences", []):
+            _control(stub, stub.objects["deployments", namespace, owner["name"]])
+        self._send(201, {"kind": "Status", "status": "Success"})
 
     def _delete(self, resource: str, namespace: str, name: str, thing: Json) -> None:
         stub = self.stub
@@ -662,6 +715,8 @@ if sys.argv[0].endswith("docker"):
         if not (home / "node-version").exists():
             sys.exit("docker: Error response from daemon: No such image")
         print((home / "node-version").read_text())
+    elif argv[0] in ("stop", "start"):
+        pass
     elif argv[:2] == ["container", "inspect"]:
         print("4f66ad9a", "172.18.0.2")
     elif argv[2] == "sh":
@@ -719,7 +774,7 @@ def kind(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> FakeKin
     monkeypatch.setattr("drivers.kubernetes.cluster.kind.subprocess.run", made.run)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     names = ("KIND_IMAGE", "KIND_CONFIG", "CONTEXT", "ROUTE", "SERVICE_IMAGE", "NAMESPACE", "SECURITY")
-    for option in (*names, "REQUEST_CPU", "REQUEST_MEMORY"):
+    for option in (*names, "REQUEST_CPU", "REQUEST_MEMORY", "NODE", "SPREAD", "TOLERATE", "KIND_WORKERS"):
         monkeypatch.delenv(f"LAB_{option}", raising=False)
     monkeypatch.delenv("KIND_EXPERIMENTAL_PROVIDER", raising=False)
     return made

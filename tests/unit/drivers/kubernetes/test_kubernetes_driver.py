@@ -65,7 +65,7 @@ def test_info_tells_the_cluster_and_the_route(make: Make) -> None:
     info = make().info()
     assert (info.engine, info.version) == ("Kubernetes", "1.28.0")
     assert info.qualifiers["route"] == "host-port"
-    here = {Feature.HOST_PIDS, Feature.ENGINE_PIDS, Feature.CLUSTER}
+    here = {Feature.HOST_PIDS, Feature.ENGINE_PIDS, Feature.CLUSTER, Feature.NODES}
     assert info.features == {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS, Feature.PEERS} | here
     assert info.facts["tick_s"] == 1.0 and info.qualifiers["clock"] == "1 s tick"
     assert json.loads(json.dumps(dict(info.facts)))["cluster"]["node_image"] == "kindest/node:v1.28.0"
