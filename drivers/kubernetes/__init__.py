@@ -305,7 +305,7 @@ class KubernetesDriver:
         nodes: list[Json] | None = None
         with translated("list its nodes", DriverUnavailable):
             try:
-                nodes = list(api.call(api.core.list_node).get("items") or ())
+                nodes = list(api.each(api.core.list_node))
             except Exception as error:
                 if cluster is not None or status_of(error) != 403 or explain(message_of(error)):
                     raise

@@ -12,7 +12,7 @@ from lab.features import Feature
 from lab.figures import density, nodes, series, shape_notes, stats
 from lab.figures.series import EXPLAINING, HIGHEST_RATE, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
-from lab.store.record import KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
+from lab.store.record import ASKED_AGAIN, KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
 from lab.timeline import Phase
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_unequal(record),
         *_different(record),
         *_killed(record),
+        *_asked_again(record),
         *_absent(record, rows),
         *_unmeasured(record),
         *_censored(rows),
@@ -238,6 +239,20 @@ def _killed(record: RunRecord) -> Iterator[str]:
         yield (
             f"Killed after {after_s:g} s, since the stop signal did not end the service: {', '.join(targets)}. "
             "Their time to stop is the one that was given."
+        )
+
+
+def _asked_again(record: RunRecord) -> Iterator[str]:
+    """Launches within which an engine's API had too much to do."""
+    told: dict[str, list[str]] = {}
+    for launch in record.launches:
+        if said := (launch.facts.get("reported") or {}).get(ASKED_AGAIN):
+            told.setdefault(launch.target, []).append(str(said))
+    for target, said in told.items():
+        of = sum(launch.target == target for launch in record.launches)
+        yield (
+            f"{target}: in {len(said)} of {of} launches the engine's API had too much to do, and was asked again, "
+            f"which is within their times (the first: {said[0]})."
         )
 
 

@@ -14,6 +14,8 @@ EXPORT_FORMAT, EXPORT_VERSION = "stratalab run", 2
 """What an exported run says of itself; those of version 1 say nothing."""
 
 KILLED_AFTER_S = "stop_killed_after_s"
+ASKED_AGAIN = "asked again"
+"""Among the `reported` of a launch's facts: that an engine's API had too much to do, how often, and for how long."""
 """The launch's fact that its stop signal did not end it in so many seconds, and SIGKILL did."""
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from drivers.kubernetes.connection.errors import status_of, translated
+from drivers.kubernetes.connection.errors import continuation_of, status_of, translated
 from drivers.kubernetes.connection.kubeconfig import of_context, of_dict
+from drivers.kubernetes.connection.page import Page
+from drivers.kubernetes.connection.telling import waited
 from lab.errors import DriverUnavailable
 
 if TYPE_CHECKING:
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = (5.0, 30.0)  # to connect, and between two pieces of an answer
 _PAUSES_S = (0.1, 0.5, 2.0)
-_LONGEST_PAUSE_S = 5.0
+_PATIENCE_S = 60.0
+"""So long an API that says when to come again is asked again."""
+_PAGE = 500
+"""Objects of a listing at a time, as kubectl asks for them: the API then holds no more than these for us, nor we."""
 _CONNECTIONS = 64  # kept open at a time: a thread for each of the pool's ports, and the watches
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
@@ -41,16 +46,35 @@ class Api:
 
     def call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Json:
         """The answer of one of the client's methods. What the API could not do for the moment (429 and 5xx) is asked
-        again, four times in all. Raises the client's exceptions."""
-        for pause_s in (*_PAUSES_S, None):
+        again: when the API says (`Retry-After`), for up to a minute, else four times in all; `telling` tells of it.
+        Raises the client's exceptions."""
+        found: Json = json.loads(self._asked(method, *arguments, **options))
+        return found
+
+    def pages(self, listing: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Page]:
+        """What one of the client's methods lists, 500 objects at a time. Where the API has forgotten the listing in
+        between (410), it is gone on with as the API offers: from where it was, of what is there by then. Each page is
+        to be read before the next is asked for. Raises the client's exceptions."""
+        token = ""
+        while True:
+            more = {"_continue": token} if token else {}
             try:
-                found: Json = json.loads(self.raw(method, *arguments, **options))
-                return found
+                page = Page(self._asked(listing, *arguments, limit=_PAGE, **more, **options).decode())
             except Exception as error:
-                if pause_s is None or status_of(error) not in _TRY_AGAIN:
+                offered = continuation_of(error) if token and status_of(error) == 410 else ""
+                if not offered or offered == token:
                     raise
-                time.sleep(_retry_after_s(error) or pause_s)
-        raise AssertionError("the last attempt returns or raises")
+                token = offered
+                continue
+            yield page
+            token = page.token
+            if not token:
+                return
+
+    def each(self, listing: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Json]:
+        """The objects of `pages`, one after the other."""
+        for page in self.pages(listing, *arguments, **options):
+            yield from page
 
     def raw(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> bytes:
         """The bytes of the answer of one of the client's methods, asked once. Raises the client's exceptions."""
@@ -77,6 +101,21 @@ class Api:
         """Close the idle connections."""
         client: Any = self._client  # untyped in some of the client's releases
         client.close()
+
+    def _asked(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> bytes:
+        patient_until = time.monotonic() + _PATIENCE_S
+        pauses_s = iter(_PAUSES_S)
+        while True:
+            try:
+                return self.raw(method, *arguments, **options)
+            except Exception as error:
+                status = status_of(error)
+                asked_s = _retry_after_s(error)
+                pause_s = asked_s or next(pauses_s, None)
+                if status not in _TRY_AGAIN or pause_s is None or time.monotonic() + asked_s > patient_until:
+                    raise
+                waited(status, pause_s)
+                time.sleep(pause_s)
 
 
 def require_client() -> None:
@@ -112,4 +151,4 @@ def _retry_after_s(error: BaseException) -> float:
     """What the API asked to wait, 0 where it did not say."""
     headers = getattr(error, "headers", None) or {}
     told = str(headers.get("Retry-After", ""))
-    return min(float(told), _LONGEST_PAUSE_S) if told.isdigit() else 0.0
+    return float(told) if told.isdigit() else 0.0

@@ -17,20 +17,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from drivers.kubernetes.connection import leash
+from drivers.kubernetes.connection.telling import ran
 from lab.errors import DriverUnavailable
 
 LIMIT_S = 30.0
 """For the program's answer. Those of the clouds ask a server of theirs, which takes some seconds."""
 
 _AFTER_KILL_S = 2.0
-_EARLY = timedelta(seconds=60)  # so long before its end a token is renewed
+_EARLY = timedelta(seconds=60)  # so long before its end a token is renewed, or a fifth of a shorter life
 _SHOWN = 300
 _BY_HAND = "run it by hand, and log in where it asks for that; or use another context"
 
@@ -45,10 +47,15 @@ class Credentials:
     certificate: str = ""
     key: str = ""
     expires_at: datetime | None = None
+    given_at: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
     def expired(self) -> bool:
         """Whether it is time to ask again."""
-        return self.expires_at is not None and datetime.now(UTC) >= self.expires_at - _EARLY
+        if self.expires_at is None:
+            return False
+        # Some tokens live for less than that: renewed so early, they would be before each request.
+        early = min(_EARLY, max(timedelta(0), (self.expires_at - self.given_at) / 5))
+        return datetime.now(UTC) >= self.expires_at - early
 
     def of_user(self) -> Json:
         """As a kubeconfig's `user` has them."""
@@ -100,7 +107,9 @@ class Program:
         if self.needs_terminal:
             raise self._refused("asks on a terminal each time, which a measurement has not")
         path = self._path()
+        begun = time.monotonic()
         code, out, err = self._run(path, LIMIT_S if limit_s is None else limit_s)
+        ran(time.monotonic() - begun)
         if code != 0:
             raise self._refused(f"failed with exit status {code}", _words(err or out))
         return self._read(out, err)

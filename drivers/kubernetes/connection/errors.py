@@ -79,6 +79,11 @@ def message_of(error: BaseException) -> str:
     return str(_status(error).get("message") or one_line(error))
 
 
+def continuation_of(error: BaseException) -> str:
+    """Where a listing that the API has forgotten can be gone on with; empty where it does not say."""
+    return str((_status(error).get("metadata") or {}).get("continue") or "")
+
+
 def _refusal(code: int, status: dict[str, Any], doing: str) -> tuple[str, str]:
     said = " ".join(str(status.get("message") or status.get("reason") or f"HTTP {code}").split())
     if found := explain(said):

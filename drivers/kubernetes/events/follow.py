@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from drivers.kubernetes.connection.telling import Told
 from drivers.kubernetes.objects.status import Verdict, pod_verdict, reached
 from lab.driver import Mark
 from lab.errors import LaunchError
@@ -57,6 +58,7 @@ class Follower:
         self._address = ""
         self._node = ""
         self._reported: dict[str, dict[str, str]] = {}
+        self._waits = Told()
 
     def returned(self) -> None:
         """The creating call has returned: the object exists. Where an event was quicker to show more, this is stale
@@ -148,9 +150,16 @@ class Follower:
             self._tell()
 
     def reported(self) -> dict[str, str]:
-        """The instants of the pod that was told of last, by the cluster's clock, which counts whole seconds."""
+        """The instants of the pod that was told of last, by the cluster's clock, which counts whole seconds; and what
+        the calls of its launch waited for."""
         with self._changed:
-            return {name: instant for told in self._reported.values() for name, instant in told.items()}
+            instants = {name: instant for told in self._reported.values() for name, instant in told.items()}
+            return instants | self._waits.words()
+
+    def waited(self, told: Told) -> None:
+        """Calls of this launch waited for what `told` tells."""
+        with self._changed:
+            self._waits.add(told)
 
     def settle(self, timeout_s: float) -> None:
         """Return when the events have shown all phases, or cannot show more, or after `timeout_s`."""

@@ -134,12 +134,14 @@ class Watcher:
 
     def _list(self) -> str:
         """Tell the followers what is there now; returns the version from which a watch goes on."""
-        listed = self._api.call(self._listing, self.namespace, label_selector=_SELECTOR)
-        for pod in listed.get("items") or ():
-            follower = self._follower(pod["metadata"])
-            if follower is not None:
-                follower.seen(pod)
-        return str(listed["metadata"]["resourceVersion"])
+        version = ""
+        for page in self._api.pages(self._listing, self.namespace, label_selector=_SELECTOR):
+            for pod in page:
+                follower = self._follower(pod["metadata"])
+                if follower is not None:
+                    follower.seen(pod)
+            version = version or page.version  # what changed since the first, the watch tells
+        return version
 
     def _open(self) -> Any:
         return self._listing(

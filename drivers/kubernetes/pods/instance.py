@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from drivers.kubernetes.connection.client import Api, Json
 from drivers.kubernetes.connection.errors import status_of, translated
 from drivers.kubernetes.connection.streams import run_in_pod
+from drivers.kubernetes.connection.telling import telling
 from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.nodes import pods_by_node
 from drivers.kubernetes.nodes.losing import Losing
@@ -46,6 +48,16 @@ class Place:
     follower: Follower | None = None
     on_delete: Callable[[], None] = lambda: None
     losing: Losing | None = None
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """What the calls within the block waited for is told with the launch."""
+        with telling() as waits:
+            try:
+                yield
+            finally:
+                if self.follower is not None:
+                    self.follower.waited(waits)
 
     def losing_of(self, what: str) -> Losing:
         """How it can lose its node. Raises Unsupported."""
@@ -177,7 +189,7 @@ class Deployment:
         """Ask for so many pods. Raises DriverError."""
         place = self._place
         patch = place.api.apps.patch_namespaced_deployment_scale
-        with translated(f"scale the deployment to {replicas}"):
+        with translated(f"scale the deployment to {replicas}"), self._place.told():
             place.api.call(patch, place.name, place.namespace, {"spec": {"replicas": replicas}})
 
     def update(self, spec: Spec) -> None:
@@ -186,7 +198,7 @@ class Deployment:
         place = self._place
         container = manifests.container(spec, self._form)
         replace = [{"op": "replace", "path": "/spec/template/spec/containers/0", "value": container}]
-        with translated("update the deployment"):
+        with translated("update the deployment"), self._place.told():
             place.api.call(place.api.apps.patch_namespaced_deployment, place.name, place.namespace, replace)
 
     def update_policy(self) -> Mapping[str, str]:
@@ -201,8 +213,11 @@ class Deployment:
     def logs(self) -> bytes:
         """The end of what its newest pod wrote; where none has run, what the cluster says of it."""
         with translated("read the pods' log"):
-            pods = sorted(self._pods(), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-            return logs_of(self._place.api, self._place.namespace, pods[-1]["metadata"]["name"]) if pods else b""
+            told = (
+                (str(pod["metadata"].get("creationTimestamp", "")), pod["metadata"]["name"]) for pod in self._pods()
+            )
+            _, newest = max(told, default=("", ""))
+            return logs_of(self._place.api, self._place.namespace, newest) if newest else b""
 
     def sleep_states(self) -> Mapping[SleepState, str]:
         """Scaled to nothing: Kubernetes holds no pod still, and keeps none that has ended."""
@@ -240,7 +255,7 @@ class Deployment:
             self.scale(0)
             if not self._await_pods(timeout_s):
                 self._kill_pods()
-                await_gone(f"pods of {self.id}", lambda: bool(self._pods()), place.follower, GONE_TIMEOUT_S)
+                await_gone(f"pods of {self.id}", self._has_pods, place.follower, GONE_TIMEOUT_S)
 
     def delete(self) -> None:
         """Remove it with its pods and its Service; returns when the API knows none of them and the processes ended."""
@@ -254,10 +269,10 @@ class Deployment:
 
             def there() -> bool:
                 found = api.found(api.apps.read_namespaced_deployment, place.name, place.namespace) is not None
-                pods = self._pods()
+                pods = self._has_pods()
                 if pods and not found:
                     self._kill_pods()  # somebody else has removed it and left them
-                return found or bool(pods)
+                return found or pods
 
             await_gone(f"deployment {self.id}", there, place.follower, GONE_TIMEOUT_S)
         require_ended(self.id, self._processes)
@@ -266,7 +281,7 @@ class Deployment:
     def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run `argv` in the first of its pods. Raises DriverError."""
         with translated("list the pods"):
-            pods = self._pods()
+            pods = self._pods(1)
         if not pods:
             raise DriverError(f"the deployment {self.id} has no pod")
         return run_in_pod(
@@ -291,13 +306,13 @@ class Deployment:
     def drain(self) -> Callable[[], None]:
         """Its node is cordoned, on the lab's own cluster, and it is evicted. Raises DriverError."""
         with translated("list the pods"):
-            pods = self._pods()
+            pods = list(self._pods())
         return self._place.losing_of(self.id).drain(pods)
 
     def stop_node(self) -> Callable[[], None]:
         """Its node ends at once. Raises DriverError, Unsupported."""
         with translated("list the pods"):
-            pods = self._pods()
+            pods = list(self._pods())
         return self._place.losing_of(self.id).stop_node(pods)
 
     def host_pids(self) -> Mapping[int, Role]:
@@ -313,11 +328,17 @@ class Deployment:
         """The pod's own times, to the second; empty where this is not the launch's instance."""
         return self._place.follower.reported() if self._place.follower is not None else {}
 
-    def _pods(self) -> list[Json]:
-        place = self._place
-        listing = place.api.core.list_namespaced_pod
-        found = place.api.call(listing, place.namespace, label_selector=f"{INSTANCE}={place.name}")
-        return list(found.get("items") or ())
+    def _pods(self, most: int = 0) -> Sequence[Json]:
+        """Its pods, or `most` of them."""
+        place, listing = self._place, self._place.api.core.list_namespaced_pod
+        selector = f"{INSTANCE}={place.name}"
+        if most:
+            found = place.api.call(listing, place.namespace, label_selector=selector, limit=most)
+            return list(found.get("items") or ())
+        return list(place.api.each(listing, place.namespace, label_selector=selector))
+
+    def _has_pods(self) -> bool:
+        return bool(self._pods(1))
 
     def _kill_pods(self) -> None:
         api = self._place.api
@@ -327,7 +348,7 @@ class Deployment:
 
     def _await_pods(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
-        while self._pods():
+        while self._has_pods():
             if time.monotonic() > deadline:
                 return False
             pause(self._place.follower)

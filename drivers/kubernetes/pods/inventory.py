@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from drivers.kubernetes.connection.client import Api, Json
@@ -20,12 +21,11 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
     parts of an instance of its own driver's. Raises DriverError."""
     api = ground.api
     with translated("list pods and deployments"):
-        deployments = _plain(_listed(ground, "deployment", wanted))
-        pods = _listed(ground, "pod", wanted)
-        alone = [pod for pod in pods if not pod["metadata"].get("ownerReferences")]
         services = {_id(one) for one in _listed(ground, "service", {})}
+        deployments = _plain(_listed(ground, "deployment", wanted))
+        alone = (pod for pod in _listed(ground, "pod", wanted) if not pod["metadata"].get("ownerReferences"))
         found: list[Instance] = []
-        for thing in (*deployments, *alone):
+        for thing in itertools.chain(deployments, alone):
             metadata = thing["metadata"]
             place = Place(
                 api=api,
@@ -56,7 +56,7 @@ def find_remnants(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Leftove
     """Services that lead to nothing any more, and namespaces of runs, that bear `wanted`. Raises DriverError."""
     api, core = ground.api, ground.api.core
     with translated("list services"):
-        services = _plain(_listed(ground, "service", wanted))
+        services = list(_plain(_listed(ground, "service", wanted)))
         led_to = {_id(one) for resource in ("pod", "deployment") for one in _listed(ground, resource, {})}
     idle = [one for one in services if _id(one) not in led_to]
     return [
@@ -70,7 +70,7 @@ def find_namespaces(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Lefto
     api, core = ground.api, ground.api.core
     with translated("list namespaces"):
         namespaces = _listed(ground, "namespace", wanted)
-    return [_remnant(api, "namespace", one, core.delete_namespace, core.read_namespace) for one in namespaces]
+        return [_remnant(api, "namespace", one, core.delete_namespace, core.read_namespace) for one in namespaces]
 
 
 def pods_of_the_lab(ground: Ground) -> list[str]:
@@ -82,12 +82,12 @@ def pods_of_the_lab(ground: Ground) -> list[str]:
 def ports_in_use(api: Api) -> set[int]:
     """The ports of nodes that Services and pods use, whosever they are. Raises DriverError."""
     with translated("list services and pods"):
-        services = api.call(api.core.list_service_for_all_namespaces).get("items") or ()
-        pods = api.call(api.core.list_pod_for_all_namespaces).get("items") or ()
-    ports = [port.get("nodePort") for one in services for port in one["spec"].get("ports") or ()]
-    ports += [
-        port.get("hostPort") for one in pods for box in one["spec"]["containers"] for port in box.get("ports") or ()
-    ]
+        services = api.each(api.core.list_service_for_all_namespaces)
+        ports = {port.get("nodePort") for one in services for port in one["spec"].get("ports") or ()}
+        pods = api.each(api.core.list_pod_for_all_namespaces)
+        ports |= {
+            port.get("hostPort") for one in pods for box in one["spec"]["containers"] for port in box.get("ports") or ()
+        }
     return {int(port) for port in ports if port}
 
 
@@ -102,7 +102,7 @@ def _remnant(api: Api, kind: str, thing: Json, delete: Callable[..., Any], read:
     return Remnant(kind, _id(thing), labels.labels_of(thing), take)
 
 
-def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> list[Json]:
+def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> Iterator[Json]:
     """The objects that bear `wanted`: by the selector, whose values may be digests, and then by the labels proper. Of
     a cluster that shows this user no more than some namespaces, those in them."""
     api, selector = ground.api, labels.selector(wanted)
@@ -114,21 +114,23 @@ def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> list[Js
         "namespace": (core.list_namespace, None),
     }
     everywhere, within = listings[resource]
-    found: list[Json] = []
     try:
-        found += api.call(everywhere, label_selector=selector).get("items") or ()
+        yield from _bearing(api.each(everywhere, label_selector=selector), wanted)
     except Exception as error:
         if status_of(error) != 403 or not ground.namespaces:
             raise
         if within is None:  # who may not list namespaces has made none
-            return []
+            return
         for name in sorted(ground.namespaces):
-            found += api.call(within, name, label_selector=selector).get("items") or ()
-    return [thing for thing in found if bears(labels.labels_of(thing), wanted)]
+            yield from _bearing(api.each(within, name, label_selector=selector), wanted)
 
 
-def _plain(things: Sequence[Json]) -> list[Json]:
-    return [thing for thing in things if labels.OF_KNATIVE not in (thing["metadata"].get("labels") or {})]
+def _bearing(things: Iterable[Json], wanted: Mapping[str, str]) -> Iterator[Json]:
+    return (thing for thing in things if bears(labels.labels_of(thing), wanted))
+
+
+def _plain(things: Iterable[Json]) -> Iterator[Json]:
+    return (thing for thing in things if labels.OF_KNATIVE not in (thing["metadata"].get("labels") or {}))
 
 
 def _id(thing: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from drivers.kubernetes.connection.client import Api, Json
 from drivers.kubernetes.connection.errors import message_of, status_of, translated
 from drivers.kubernetes.connection.forward import Forwarder
+from drivers.kubernetes.connection.telling import telling
 from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.events.watch import Watcher
 from drivers.kubernetes.nodes.losing import Losing
@@ -62,6 +63,13 @@ class Launch:
 
         `reserved` is a port of this host's that is free: only a port-forward listens there.
         """
+        with telling() as told:
+            try:
+                return self._run(reserved)
+            finally:
+                self._follower.waited(told)
+
+    def _run(self, reserved: Endpoint | None) -> Instance:
         self._watcher.follow(self._key, self._follower)
         endpoint, form = self._way_in(reserved)
         core, apps = self._ground.api.core, self._ground.api.apps

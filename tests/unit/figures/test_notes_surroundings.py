@@ -6,6 +6,7 @@ from typing import Any
 
 from lab.figures.notes import of_run
 from lab.store.record import (
+    ASKED_AGAIN,
     KILLED_AFTER_S,
     LaunchRecord,
     Outcome,
@@ -64,3 +65,10 @@ def test_launches_that_no_stop_signal_ended_are_told() -> None:
     told = of_run(record({"oci": {}, "docker": {}}, {"oci": [{KILLED_AFTER_S: 10.0}] * 3 + [{}], "docker": [{}]}), [])
     (line,) = [line for line in told if "Killed after" in line]
     assert line.startswith("Killed after 10 s") and "oci (3 of 4 launches)" in line and "docker" not in line
+
+
+def test_launches_for_which_the_engines_api_had_too_much_to_do_are_told() -> None:
+    busy = {"reported": {ASKED_AGAIN: "2x 429; 3.00 s waited"}}
+    told = of_run(record({"kubernetes": {}}, {"kubernetes": [busy, busy, {}]}), [])
+    assert [line for line in told if "in 2 of 3 launches" in line and "2x 429; 3.00 s waited" in line]
+    assert not [line for line in of_run(record({"kubernetes": {}}, {"kubernetes": [{}]}), []) if "too much to do" in line]

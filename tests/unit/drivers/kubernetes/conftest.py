@@ -73,6 +73,7 @@ class Stub:
         self.home: str | None = None  # all that the user is allowed anything in
         self.enforced: dict[str, str] = {}  # namespace → its Pod Security level
         self.drops = 0
+        self.expired = ""  # a token of a listing that is forgotten when it is given next
         self.kubelet: Callable[[Stub, Json], None] = run_pod
         self.services: dict[str, ThreadingHTTPServer] = {}
         self.ports: dict[int, int] = {}
@@ -496,7 +497,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, resource: str, namespace: str, query: dict[str, str]) -> None:
         items = [one for one in self.stub.listed(resource, namespace) if _selected(one, query.get("labelSelector", ""))]
-        self._send(200, {"kind": "List", "metadata": {"resourceVersion": str(self.stub.version)}, "items": items})
+        version, _, begun = query.get("continue", f"{self.stub.version}/0").partition("/")
+        if self.stub.expired and query.get("continue") == self.stub.expired:
+            self.stub.expired = ""
+            self.stub.version += 1
+            self._expired(f"{self.stub.version}/{begun}")
+            return
+        first = int(begun)
+        limit = int(query.get("limit") or 0)
+        page = items[first : first + limit] if limit else items
+        more = {"continue": f"{version}/{first + limit}"} if limit and len(items) > first + limit else {}
+        self._send(200, {"kind": "List", "metadata": {"resourceVersion": version, **more}, "items": page})
+
+    def _expired(self, offered: str) -> None:
+        """As the API says it (apimachinery, `NewResourceExpired`), with a token to go on by."""
+        message = "The provided continue parameter is too old to display a consistent list result."
+        status = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 410, "message": message}
+        metadata = {"continue": offered} if offered else {}
+        self._send_bytes(410, json.dumps({**status, "metadata": metadata}).encode())
 
     def _watch(self, resource: str, query: dict[str, str]) -> None:
         stub, at = self.stub, int(query.get("resourceVersion") or 0)

@@ -21,6 +21,7 @@ from drivers.kubernetes.connection import credentials
 from drivers.kubernetes.connection.client import Api, connect
 from drivers.kubernetes.connection.credentials import Credentials
 from drivers.kubernetes.connection.errors import translated
+from drivers.kubernetes.connection.telling import telling
 from lab.errors import BadInput, DriverUnavailable, LabError
 
 VERSION = "client.authentication.k8s.io/v1"
@@ -102,7 +103,7 @@ def test_a_token_that_ends_is_renewed_before_it_does(
     reach: Connect, program: Callable[[str], Path], stub: Any, tmp_path: Path
 ) -> None:
     soon, later = (
-        (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ") for seconds in (30, 7200)
+        (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ") for seconds in (0, 7200)
     )
     for number, end in (("1", soon), ("2", later)):
         status = {"token": f"token-{number}", "expirationTimestamp": end}
@@ -113,6 +114,21 @@ def test_a_token_that_ends_is_renewed_before_it_does(
     version(api)
     version(api)
     assert stub.headers[-1]["authorization"] == "Bearer token-2"
+
+
+def test_a_token_of_a_short_life_is_not_asked_for_before_each_request_and_what_that_took_is_told(
+    reach: Connect, program: Callable[[str], Path], tmp_path: Path
+) -> None:
+    end = (datetime.now(UTC) + timedelta(seconds=50)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = {"apiVersion": VERSION, "kind": "ExecCredential", "status": {"token": "t", "expirationTimestamp": end}}
+    (tmp_path / "answer").write_text(json.dumps(told))
+    program(f"cd {tmp_path}; echo x >> asked; sleep 0.05; cat answer")
+    with telling() as waits:
+        api = reach()
+        for _ in range(3):
+            version(api)
+    assert (tmp_path / "asked").read_text() == "x\n"
+    assert (waits.runs, waits.ran_s >= 0.05, waits.again) == (1, True, {})
 
 
 @pytest.mark.parametrize(

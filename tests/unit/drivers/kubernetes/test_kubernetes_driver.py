@@ -20,6 +20,7 @@ from lab.launch.peers import on_host
 from lab.launch.session import Session
 from lab.launch.waiter import reserve_port
 from lab.spec import Endpoint, Spec
+from lab.store.record import ASKED_AGAIN
 from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source, SystemClock
 
 LABELS = {"lab.run": "r1", "lab.scenario": "test", "lab.owner": str(Owner.current()), "lab.target": "kubernetes:x"}
@@ -322,6 +323,7 @@ def test_a_busy_api_is_asked_again_when_it_said_so(make: Make, stub: Any) -> Non
     stub.refuse("POST", "/pods", 429, "too many requests", headers={"Retry-After": "1"})
     with launched(make()) as session:
         assert session.timeline.duration_s(Phase.REQUESTED, Phase.CREATED) >= 1.0
+        assert session.facts()["reported"][ASKED_AGAIN] == "1x 429; 1.00 s waited"
 
 
 def test_an_api_that_keeps_failing_is_one_clear_line(make: Make, stub: Any, quick: None) -> None:
