@@ -20,12 +20,13 @@ OWN_IMAGE = "its own"
 """What `Spec.image` is where every target launches what has a service of its own (Feature.OWN_SERVICE)."""
 
 _AUTHORITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?")
-_TARGET = re.compile(r"[a-z][a-z0-9_]*(:[A-Za-z0-9][A-Za-z0-9_.+-]*)?")
+_TARGET = re.compile(r"[a-z][a-z0-9_]*(:[A-Za-z0-9][A-Za-z0-9_.+=-]*)?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """A driver and an optional variant, as a user names it: `docker`, `docker:crun`, `libvirt:microvm`."""
+    """A driver and an optional variant, as a user names it: `docker`, `docker:crun`, `libvirt:microvm`,
+    `kubernetes:runtimeclass=kata`."""
 
     driver: str
     variant: str = ""

@@ -20,6 +20,7 @@ from drivers.kubernetes.objects import manifests
 from drivers.kubernetes.objects.labels import label_value
 from drivers.kubernetes.objects.manifests import INSTANCE, Form
 from drivers.kubernetes.objects.namespaces import Namespace, choose_namespace, home_of
+from drivers.kubernetes.objects.shapes import Shape, Variant
 from drivers.kubernetes.options import MOST_WORKERS, Options
 from drivers.kubernetes.pods import processes
 from drivers.kubernetes.pods.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
@@ -34,8 +35,13 @@ from lab.image.process import surroundings
 from lab.launch.ticks import TICK
 from lab.spec import Endpoint, Spec
 
-_DEPLOYMENT = "deployment"
-_RESTART = "restartPolicy Always: at once, then after 10 s, doubled each time up to 5 min"
+_BACKOFF = "at once, then after 10 s, doubled each time up to 5 min"
+_ALWAYS = f"restartPolicy Always: {_BACKOFF}"
+_RESTARTS = {
+    Shape.POD: _ALWAYS,
+    Shape.DEPLOYMENT: _ALWAYS,
+    Shape.JOB: f"restartPolicy OnFailure, six times: {_BACKOFF}",
+}
 _ISOLATION = {"runsc": "user-space kernel (gVisor)", "kata": "virtual machine (Kata Containers)"}
 _TICK_S = 1.0
 """The kubelet looks at its pods' containers once a second (`genericPlegRelistPeriod`, and the ticker of its syncLoop:
@@ -64,14 +70,14 @@ class _Found:
 class KubernetesDriver:
     """One cluster: the lab's own of kind's, or, with the option `context`, one of the user's kubeconfig.
 
-    `variant` is '' for one pod per instance, 'deployment' for a Deployment with its ReplicaSet and its Service, or
-    the name of a RuntimeClass. Options: `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`
-    and `kind-config` (for `lab cluster up`), `service-image` (the reference of the lab's own service where the user
-    has pushed it, for `context`), `route`, `namespace` (an existing one), `node` (the only one
-    that pods go to), `spread` (`nodes`), `tolerate` (seconds after which a lost node's pods are given up),
-    `kind-workers` (for `lab cluster up`), `security` (`restricted` or `image`),
-    `request-cpu` and `request-memory` (what the scheduler sets aside for a pod); each is also read from its
-    environment variable, such as LAB_KIND_IMAGE.
+    `variant` is '' for one pod per instance, 'deployment' for a Deployment with its ReplicaSet and its Service, 'job'
+    for a Job, and 'runtimeclass=NAME' for pods of that RuntimeClass, also behind one of these by a '+'. Options:
+    `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`, `kind-config` and `kind-workers` (for
+    `lab cluster up`), `service-image` (the reference of the lab's own service where the user has pushed it, for
+    `context`), `route`, `namespace` (an existing one), `node` (the only one that pods go to), `spread` (`nodes`),
+    `tolerate` (seconds after which a lost node's pods are given up), `security` (`restricted` or `image`),
+    `request-cpu` and `request-memory` (what the scheduler sets aside for a pod); each is also read from its environment
+    variable, such as LAB_KIND_IMAGE.
 
     The service's lines do not reach the lab as they are written: a pod's log can only be followed once the API says
     that its container runs, which is up to a second late (the kubelet looks once a second), so that to wait for a
@@ -81,7 +87,7 @@ class KubernetesDriver:
     name = "kubernetes"
 
     def __init__(self, variant: str, context: Context) -> None:
-        self._variant = variant
+        self._variant = Variant.parse(variant)
         self._context = context
         self._options = Options(context.options)
         self._clusters = Clusters(context.cache_dir)
@@ -93,10 +99,11 @@ class KubernetesDriver:
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
-        """The fixed ones; any other variant is the name of a RuntimeClass, looked up in the cluster."""
+        """The fixed ones; beside them RuntimeClasses, which are looked up in the cluster."""
         return {
-            "": "a pod on the lab's kind cluster, or on --context; kubernetes:NAME uses the RuntimeClass NAME",
-            _DEPLOYMENT: "a Deployment of one replica behind a Service, as people deploy",
+            "": "a pod on the lab's kind cluster, or on --context; kubernetes:runtimeclass=NAME has that RuntimeClass",
+            Shape.DEPLOYMENT.value: "a Deployment of one replica behind a Service, as people deploy",
+            Shape.JOB.value: "a Job of one pod, which is started again where it fails",
         }
 
     def info(self) -> Info:
@@ -108,7 +115,7 @@ class KubernetesDriver:
             handler = self._handler(api)
         features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS, Feature.PEERS}
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
-        features |= {Feature.REPLICAS, Feature.SLEEP} if self._variant == _DEPLOYMENT else set()
+        features |= {Feature.REPLICAS, Feature.SLEEP} if self._deployed else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
         features |= {Feature.NODES} if found.nodes is not None else set()
         placement = self._placement()
@@ -136,7 +143,7 @@ class KubernetesDriver:
                 "security": self._options.security_facts(),
                 "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
                 TICK: _TICK_S,
-                "restart": {"default": _RESTART, "best": _RESTART},
+                "restart": dict.fromkeys(("default", "best"), _RESTARTS[self._variant.shape]),
                 "surroundings": surroundings(
                     rlimits="the node's own: a pod has no limits of this kind",
                     seccomp=_SECCOMP,
@@ -193,7 +200,7 @@ class KubernetesDriver:
             placed=self._placed(spec),
         )
         watcher = self._watcher(namespace.name)
-        making = Launch(found.ground, spec, form, mark, watcher, deployed=self._variant == _DEPLOYMENT)
+        making = Launch(found.ground, spec, form, mark, watcher, shape=self._variant.shape)
         try:
             return making.run(endpoint)
         except BaseException as error:
@@ -310,7 +317,7 @@ class KubernetesDriver:
                 if cluster is not None or status_of(error) != 403 or explain(message_of(error)):
                     raise
                 # They are facts, and a user of some namespaces alone is not told of them.
-        route = choose_route(self._options.text("route"), cluster, nodes or (), deployed=self._variant == _DEPLOYMENT)
+        route = choose_route(self._options.text("route"), cluster, nodes or (), deployed=self._deployed)
         boots = {str((node["status"].get("nodeInfo") or {}).get("bootID")) for node in nodes or ()}
         ground = Ground(
             api=api,
@@ -322,11 +329,15 @@ class KubernetesDriver:
         )
         return _Found(ground, cluster, nodes)
 
+    @property
+    def _deployed(self) -> bool:
+        return self._variant.shape is Shape.DEPLOYMENT
+
     def _placement(self) -> Placement:
         """Where pods are to go. A deployment's, which its Service's port leads to wherever it is, keep off the node
         that is the way in, so that another's loss can be looked at. Raises BadInput."""
         found = self._target()
-        aside = self._variant == _DEPLOYMENT and found.cluster is not None and len(usable(found.nodes or ())) > 1
+        aside = self._deployed and found.cluster is not None and len(usable(found.nodes or ())) > 1
         return self._options.placement(aside=aside)
 
     def _placed(self, spec: Spec) -> Json:
@@ -335,7 +346,7 @@ class KubernetesDriver:
         if spec.node:
             placement = replace(placement, node=spec.node, spread=False)
         own = {INSTANCE: manifests.name_of(spec)} | {key: label_value(text) for key, text in spec.labels.items()}
-        return placement.of_pods(spread_by(own, deployed=self._variant == _DEPLOYMENT))
+        return placement.of_pods(spread_by(own, deployed=self._deployed))
 
     def _choose_namespace(self, spec: Spec) -> Namespace:
         """That of the run that `spec` is of. Raises BadInput, DriverError."""
@@ -354,7 +365,7 @@ class KubernetesDriver:
         return self._options.text("kind-cluster") or DEFAULT_NAME
 
     def _runtime_class(self) -> str:
-        return "" if self._variant in self.variants() else self._variant
+        return self._variant.runtime_class
 
     def _isolation(self, handler: str | None) -> str:
         if handler is None:

@@ -40,6 +40,7 @@ class Api:
         self._client = client.ApiClient(configuration)
         self.core = client.CoreV1Api(self._client)
         self.apps = client.AppsV1Api(self._client)
+        self.batch = client.BatchV1Api(self._client)
         self.node = client.NodeV1Api(self._client)
         self.custom = client.CustomObjectsApi(self._client)
         self.version = client.VersionApi(self._client)

@@ -81,6 +81,24 @@ def deployment(spec: Spec, form: Form) -> dict[str, Any]:
     }
 
 
+def job(spec: Spec, form: Form) -> dict[str, Any]:
+    """A Job of one pod, which Kubernetes starts anew where the service fails, with the Job's own backoff, and takes for
+    done where it ends by itself with 0."""
+    name = name_of(spec)
+    template = labels.metadata(name, spec.labels, **{INSTANCE: name})
+    del template["name"]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": labels.metadata(name, spec.labels, **{INSTANCE: name}),
+        "spec": {
+            "parallelism": 1,
+            "completions": 1,
+            "template": {"metadata": template, "spec": {**_pod_spec(spec, form), "restartPolicy": "OnFailure"}},
+        },
+    }
+
+
 def service(spec: Spec, node_port: int | None, *, ready_only: bool) -> dict[str, Any]:
     """The way in through a port of every node, which Kubernetes chooses where `node_port` is None; `ready_only` says
     whether a pod must pass its readiness probe first."""

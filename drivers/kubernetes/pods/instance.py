@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from drivers.kubernetes.connection.client import Api, Json
@@ -17,17 +16,15 @@ from drivers.kubernetes.connection.telling import telling
 from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.nodes import pods_by_node
 from drivers.kubernetes.nodes.losing import Losing
-from drivers.kubernetes.objects import manifests
-from drivers.kubernetes.objects.manifests import CONTAINER, GRACE_S, INSTANCE, Form
+from drivers.kubernetes.objects.manifests import CONTAINER
 from drivers.kubernetes.objects.status import pod_verdict
 from drivers.kubernetes.pods import peers, processes
-from lab.errors import CleanupError, DriverError, Unsupported
+from lab.errors import CleanupError, Unsupported
 from lab.features import ExecResult, Role, SleepState
 from lab.features import Place as Address
 from lab.host import procs
 from lab.host.procs import Process
-from lab.launch.asleep import require_offered
-from lab.spec import Endpoint, Spec
+from lab.spec import Endpoint
 
 LOG_BYTES = 65_536
 GONE_TIMEOUT_S = 60.0
@@ -168,201 +165,6 @@ class Pod:
         with translated("read the pod"):
             pod = place.api.found(place.api.core.read_namespaced_pod, place.name, place.namespace)
         return processes.of_pods([pod["metadata"]["uid"]]) if pod else {}
-
-
-class Deployment:
-    """A deployment of the lab's, with its pods and its Service."""
-
-    def __init__(self, place: Place, *, labels: Mapping[str, str], endpoint: Endpoint | None, form: Form) -> None:
-        self.id = f"{place.namespace}/{place.name}"
-        self.labels = labels
-        self.endpoint = endpoint
-        self._place = place
-        self._form = form
-        self._processes: set[Process] = set()
-
-    def endpoints(self) -> Sequence[Endpoint]:
-        """The one address of its Service, which spreads connections over the ready pods."""
-        return [self.endpoint] if self.endpoint is not None else []
-
-    def scale(self, replicas: int) -> None:
-        """Ask for so many pods. Raises DriverError."""
-        place = self._place
-        patch = place.api.apps.patch_namespaced_deployment_scale
-        with translated(f"scale the deployment to {replicas}"), self._place.told():
-            place.api.call(patch, place.name, place.namespace, {"spec": {"replicas": replicas}})
-
-    def update(self, spec: Spec) -> None:
-        """Ask for a rolling update to `spec`, whose image must be the one launched or be a reference. Raises
-        DriverError."""
-        place = self._place
-        container = manifests.container(spec, self._form)
-        replace = [{"op": "replace", "path": "/spec/template/spec/containers/0", "value": container}]
-        with translated("update the deployment"), self._place.told():
-            place.api.call(place.api.apps.patch_namespaced_deployment, place.name, place.namespace, replace)
-
-    def update_policy(self) -> Mapping[str, str]:
-        """As `manifests` asks for it."""
-        return {
-            "order": "RollingUpdate, maxSurge 1, maxUnavailable 0: a new pod is ready before an old one ends",
-            "readiness": "readinessProbe, HTTP GET every 1 s, ready after 1 success, unready after 3 failures",
-            "grace": f"SIGTERM, and SIGKILL after {GRACE_S} s",
-            "pre_stop": "none",
-        }
-
-    def logs(self) -> bytes:
-        """The end of what its newest pod wrote; where none has run, what the cluster says of it."""
-        with translated("read the pods' log"):
-            told = (
-                (str(pod["metadata"].get("creationTimestamp", "")), pod["metadata"]["name"]) for pod in self._pods()
-            )
-            _, newest = max(told, default=("", ""))
-            return logs_of(self._place.api, self._place.namespace, newest) if newest else b""
-
-    def sleep_states(self) -> Mapping[SleepState, str]:
-        """Scaled to nothing: Kubernetes holds no pod still, and keeps none that has ended."""
-        return _STATES
-
-    def sleep(self, state: SleepState, *, timeout_s: float) -> None:
-        """Scale it to nothing; returns when it has no pod, and the processes of this host that they had are gone.
-        Raises DriverError."""
-        require_offered(_STATES, state)
-        with translated("scale the deployment to zero"):
-            before = set(self._find_processes())
-            self.scale(0)
-            deadline = time.monotonic() + timeout_s
-            if not self._await_pods(timeout_s):
-                raise DriverError(f"{self.id} still has pods {timeout_s:g} s after it was scaled to zero")
-        if left := procs.all_ended(before, deadline - time.monotonic()):
-            raise DriverError(f"{self.id} has no pod, and its processes {[one.pid for one in left]} run")
-
-    def wake(self, state: SleepState) -> None:
-        """Scale it to one; its Service has the same address as before. Raises DriverError."""
-        require_offered(_STATES, state)
-        self.scale(1)
-
-    def sleeps_on(self, state: SleepState) -> Sequence[Path]:  # noqa: ARG002  nothing of a pod comes back
-        """None."""
-        return ()
-
-    def stop(self, *, timeout_s: float) -> None:
-        """Scale it to nothing, and wait until its pods ended; those that take longer than `timeout_s` are killed."""
-        place = self._place
-        with translated("stop the deployment"):
-            self._note_processes()
-            if place.api.found(place.api.apps.read_namespaced_deployment, place.name, place.namespace) is None:
-                return
-            self.scale(0)
-            if not self._await_pods(timeout_s):
-                self._kill_pods()
-                await_gone(f"pods of {self.id}", self._has_pods, place.follower, GONE_TIMEOUT_S)
-
-    def delete(self) -> None:
-        """Remove it with its pods and its Service; returns when the API knows none of them and the processes ended."""
-        place, api = self._place, self._place.api
-        with translated("remove the deployment", CleanupError):
-            self._note_processes()
-            delete = api.apps.delete_namespaced_deployment
-            remove(api, delete, place.name, place.namespace, propagation_policy="Foreground")
-            if place.has_service:
-                remove(api, api.core.delete_namespaced_service, place.name, place.namespace)
-
-            def there() -> bool:
-                found = api.found(api.apps.read_namespaced_deployment, place.name, place.namespace) is not None
-                pods = self._has_pods()
-                if pods and not found:
-                    self._kill_pods()  # somebody else has removed it and left them
-                return found or pods
-
-            await_gone(f"deployment {self.id}", there, place.follower, GONE_TIMEOUT_S)
-        require_ended(self.id, self._processes)
-        place.on_delete()
-
-    def exec(self, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
-        """Run `argv` in the first of its pods. Raises DriverError."""
-        with translated("list the pods"):
-            pods = self._pods(1)
-        if not pods:
-            raise DriverError(f"the deployment {self.id} has no pod")
-        return run_in_pod(
-            self._place.api, self._place.namespace, pods[0]["metadata"]["name"], CONTAINER, argv, timeout_s=timeout_s
-        )
-
-    def places(self) -> Sequence[Address]:
-        """The address of its first pod, and its Service's name. Raises DriverError."""
-        place = self._place
-        with translated("list the pods"):
-            return peers.places(place.api, place.namespace, self._pods(), place.name * place.has_service)
-
-    def reach(self, place: Address) -> Address | str:
-        """All of its cluster."""
-        return peers.reach(place)
-
-    def on_nodes(self) -> Mapping[str, int]:
-        """How many of its pods each has."""
-        with translated("list the pods"):
-            return pods_by_node(self._pods())
-
-    def drain(self) -> Callable[[], None]:
-        """Its node is cordoned, on the lab's own cluster, and it is evicted. Raises DriverError."""
-        with translated("list the pods"):
-            pods = list(self._pods())
-        return self._place.losing_of(self.id).drain(pods)
-
-    def stop_node(self) -> Callable[[], None]:
-        """Its node ends at once. Raises DriverError, Unsupported."""
-        with translated("list the pods"):
-            pods = list(self._pods())
-        return self._place.losing_of(self.id).stop_node(pods)
-
-    def host_pids(self) -> Mapping[int, Role]:
-        """As a pod's, of all its pods."""
-        return {process.pid: role for process, role in self._find_processes().items()}
-
-    def settle(self, *, timeout_s: float) -> None:
-        """Return when the events have told of all phases of the first pod, or after `timeout_s`."""
-        if self._place.follower is not None:
-            self._place.follower.settle(timeout_s)
-
-    def reported(self) -> Mapping[str, str]:
-        """The pod's own times, to the second; empty where this is not the launch's instance."""
-        return self._place.follower.reported() if self._place.follower is not None else {}
-
-    def _pods(self, most: int = 0) -> Sequence[Json]:
-        """Its pods, or `most` of them."""
-        place, listing = self._place, self._place.api.core.list_namespaced_pod
-        selector = f"{INSTANCE}={place.name}"
-        if most:
-            found = place.api.call(listing, place.namespace, label_selector=selector, limit=most)
-            return list(found.get("items") or ())
-        return list(place.api.each(listing, place.namespace, label_selector=selector))
-
-    def _has_pods(self) -> bool:
-        return bool(self._pods(1))
-
-    def _kill_pods(self) -> None:
-        api = self._place.api
-        for pod in self._pods():
-            name = pod["metadata"]["name"]
-            remove(api, api.core.delete_namespaced_pod, name, self._place.namespace, grace_period_seconds=1)
-
-    def _await_pods(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while self._has_pods():
-            if time.monotonic() > deadline:
-                return False
-            pause(self._place.follower)
-        return True
-
-    def _note_processes(self) -> None:
-        self._processes |= set(self._find_processes())
-
-    def _find_processes(self) -> dict[Process, Role]:
-        if not self._place.local:
-            return {}
-        with translated("list the pods"):
-            uids = [pod["metadata"]["uid"] for pod in self._pods()]
-        return processes.of_pods(uids) if uids else {}
 
 
 class Remnant:

@@ -10,22 +10,27 @@ from drivers.kubernetes.connection.client import Api, Json
 from drivers.kubernetes.connection.errors import status_of, translated
 from drivers.kubernetes.objects import labels
 from drivers.kubernetes.objects.manifests import Form
-from drivers.kubernetes.pods.instance import GONE_TIMEOUT_S, Deployment, Place, Pod, Remnant, await_gone, remove
+from drivers.kubernetes.pods.deployment import Deployment
+from drivers.kubernetes.pods.instance import GONE_TIMEOUT_S, Place, Pod, Remnant, await_gone, remove
 from drivers.kubernetes.pods.launch import Ground
+from drivers.kubernetes.pods.owned import Owned, job
 from drivers.kubernetes.pods.routes import addresses
 from lab.driver import Instance, Leftover, bears
 
 
 def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instance]:
-    """Every deployment, and every pod that belongs to none, that bears `wanted`; not those of Knative's, which are
-    parts of an instance of its own driver's. Raises DriverError."""
+    """Every deployment and job, and every pod that belongs to none, that bears `wanted`; not those of Knative's, which
+    are parts of an instance of its own driver's. Raises DriverError."""
     api = ground.api
-    with translated("list pods and deployments"):
+    with translated("list pods, deployments and jobs"):
         services = {_id(one) for one in _listed(ground, "service", {})}
-        deployments = _plain(_listed(ground, "deployment", wanted))
+        owners = itertools.chain(
+            _plain(_listed(ground, "deployment", wanted)),
+            ({**one, "kind": "Job"} for one in _listed(ground, "job", wanted)),
+        )
         alone = (pod for pod in _listed(ground, "pod", wanted) if not pod["metadata"].get("ownerReferences"))
         found: list[Instance] = []
-        for thing in itertools.chain(deployments, alone):
+        for thing in itertools.chain(owners, alone):
             metadata = thing["metadata"]
             place = Place(
                 api=api,
@@ -39,6 +44,9 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
             own = labels.labels_of(thing)
             if "template" not in thing["spec"]:
                 found.append(Pod(place, labels=own, endpoint=endpoint))
+                continue
+            if thing.get("kind") == "Job":
+                found.append(Owned(place, job(api), labels=own, endpoint=endpoint))
                 continue
             container = thing["spec"]["template"]["spec"]["containers"][0]
             form = Form(
@@ -57,7 +65,7 @@ def find_remnants(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Leftove
     api, core = ground.api, ground.api.core
     with translated("list services"):
         services = list(_plain(_listed(ground, "service", wanted)))
-        led_to = {_id(one) for resource in ("pod", "deployment") for one in _listed(ground, resource, {})}
+        led_to = {_id(one) for resource in ("pod", "deployment", "job") for one in _listed(ground, resource, {})}
     idle = [one for one in services if _id(one) not in led_to]
     return [
         *(_remnant(api, "service", one, core.delete_namespaced_service, core.read_namespaced_service) for one in idle),
@@ -111,6 +119,7 @@ def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> Iterato
         "pod": (core.list_pod_for_all_namespaces, core.list_namespaced_pod),
         "service": (core.list_service_for_all_namespaces, core.list_namespaced_service),
         "deployment": (apps.list_deployment_for_all_namespaces, apps.list_namespaced_deployment),
+        "job": (api.batch.list_job_for_all_namespaces, api.batch.list_namespaced_job),
         "namespace": (core.list_namespace, None),
     }
     everywhere, within = listings[resource]
@@ -121,8 +130,22 @@ def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> Iterato
             raise
         if within is None:  # who may not list namespaces has made none
             return
+        if resource == "job" and not _may_list(api, within, ground.namespaces):
+            return
         for name in sorted(ground.namespaces):
             yield from _bearing(api.each(within, name, label_selector=selector), wanted)
+
+
+def _may_list(api: Api, within: Callable[..., Any], namespaces: Iterable[str]) -> bool:
+    """Whether this user may: who may not list an object of a kind that few use has made none."""
+    try:
+        for name in namespaces:
+            api.call(within, name, limit=1)
+    except Exception as error:
+        if status_of(error) == 403:
+            return False
+        raise
+    return True
 
 
 def _bearing(things: Iterable[Json], wanted: Mapping[str, str]) -> Iterator[Json]:

@@ -16,8 +16,11 @@ from drivers.kubernetes.events.watch import Watcher
 from drivers.kubernetes.nodes.losing import Losing
 from drivers.kubernetes.objects import labels, manifests
 from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.objects.shapes import Shape
 from drivers.kubernetes.objects.status import Verdict, deployment_verdict
-from drivers.kubernetes.pods.instance import Deployment, Place, Pod
+from drivers.kubernetes.pods.deployment import Deployment
+from drivers.kubernetes.pods.instance import Place, Pod
+from drivers.kubernetes.pods.owned import Owned, job
 from drivers.kubernetes.pods.ports import Pool
 from drivers.kubernetes.pods.routes import HOST_PORT, NODE_PORT, POD_ADDRESS, PORT_FORWARD, Route, node_port_endpoint
 from lab.driver import Instance, Mark
@@ -44,16 +47,17 @@ class Ground:
 class Launch:
     """The making of one instance of `spec`. `form` tells its pods apart from another target's."""
 
-    def __init__(self, ground: Ground, spec: Spec, form: Form, mark: Mark, watcher: Watcher, *, deployed: bool) -> None:
+    def __init__(self, ground: Ground, spec: Spec, form: Form, mark: Mark, watcher: Watcher, *, shape: Shape) -> None:
         self._ground = ground
         self._spec = spec
         self._form = form
         self._watcher = watcher
-        self._deployed = deployed
+        self._shape = shape
+        self._deployed = shape is Shape.DEPLOYMENT
         self._name = manifests.name_of(spec)
         self._namespace = watcher.namespace
         self._key = spec.labels.get("lab.launch", "")
-        self._follower = Follower(mark, expects_created=not deployed, on_verdict=mark.failed)
+        self._follower = Follower(mark, expects_created=shape is Shape.POD, on_verdict=mark.failed)
         self._port: int | None = None
         self._forwarder: Forwarder | None = None
         self._freed = threading.Lock()
@@ -76,6 +80,9 @@ class Launch:
         if self._deployed:
             body = manifests.deployment(self._spec, form)
             self._create("deployment", apps.create_namespaced_deployment, apps.read_namespaced_deployment, body)
+        elif self._shape is Shape.JOB:
+            owner = job(self._ground.api)
+            self._create("job", owner.create, owner.read, manifests.job(self._spec, form))
         else:
             body = manifests.pod(self._spec, form)
             self._create("pod", core.create_namespaced_pod, core.read_namespaced_pod, body)
@@ -153,7 +160,7 @@ class Launch:
             found = api.found(api.apps.read_namespaced_deployment, self._name, self._namespace)
         return deployment_verdict(found) if found else None
 
-    def _instance(self, endpoint: Endpoint | None, form: Form) -> Pod | Deployment:
+    def _instance(self, endpoint: Endpoint | None, form: Form) -> Pod | Deployment | Owned:
         place = Place(
             api=self._ground.api,
             namespace=self._namespace,
@@ -166,6 +173,8 @@ class Launch:
         )
         if self._deployed:
             return Deployment(place, labels=self._spec.labels, endpoint=endpoint, form=form)
+        if self._shape is Shape.JOB:
+            return Owned(place, job(self._ground.api), labels=self._spec.labels, endpoint=endpoint)
         return Pod(place, labels=self._spec.labels, endpoint=endpoint)
 
     def _free(self) -> None:

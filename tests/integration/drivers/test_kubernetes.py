@@ -223,7 +223,7 @@ def test_each_route_leads_to_the_pod_and_is_named(drive: Drive, labels: dict[str
 
 def test_a_runtime_class_that_is_not_there_is_refused(drive: Drive) -> None:
     with pytest.raises(LabError, match="no RuntimeClass 'nothing-there'"):
-        drive("nothing-there").info()
+        drive("runtimeclass=nothing-there").info()
 
 
 def test_the_image_is_on_every_node_by_its_digest(drive: Drive, labels: dict[str, str]) -> None:

@@ -71,4 +71,6 @@ def test_launches_for_which_the_engines_api_had_too_much_to_do_are_told() -> Non
     busy = {"reported": {ASKED_AGAIN: "2x 429; 3.00 s waited"}}
     told = of_run(record({"kubernetes": {}}, {"kubernetes": [busy, busy, {}]}), [])
     assert [line for line in told if "in 2 of 3 launches" in line and "2x 429; 3.00 s waited" in line]
-    assert not [line for line in of_run(record({"kubernetes": {}}, {"kubernetes": [{}]}), []) if "too much to do" in line]
+    assert not [
+        line for line in of_run(record({"kubernetes": {}}, {"kubernetes": [{}]}), []) if "too much to do" in line
+    ]

@@ -34,6 +34,7 @@ from lab.launch.waiter import reserve_port
 
 KNATIVE = "serving.knative.dev/services"
 WATCHED = ("pods", KNATIVE)
+OWNERS = ("deployments", "jobs")
 NODE = "stratalab-control-plane"
 CNI = json.dumps({"plugins": [{"type": "ptp"}, {"type": "portmap"}]})
 
@@ -420,7 +421,9 @@ class _Handler(BaseHTTPRequestHandler):
             thing["spec"] = {key: value for key, value in spec.items() if value is not None}
             self._send(200, thing)
         elif method == "PATCH":
-            if sub == "scale":
+            if resource == "jobs":
+                thing["spec"].update(body["spec"])
+            elif sub == "scale":
                 thing["spec"]["replicas"] = body["spec"]["replicas"]
             else:
                 assert self.headers["Content-Type"] == "application/json-patch+json"
@@ -441,7 +444,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         stub.remove("pods", namespace, name)
         for owner in thing["metadata"].get("ownerReferences", []):
-            _control(stub, stub.objects["deployments", namespace, owner["name"]])
+            key = next(key for kind in OWNERS if (key := (kind, namespace, owner["name"])) in stub.objects)
+            _control(stub, stub.objects[key])
         self._send(201, {"kind": "Status", "status": "Success"})
 
     def _delete(self, resource: str, namespace: str, name: str, thing: Json) -> None:
@@ -454,7 +458,7 @@ class _Handler(BaseHTTPRequestHandler):
             stub.add(resource, thing, namespace)
             threading.Timer(0.02, stub.remove, (resource, namespace, name)).start()
             return
-        if resource == "deployments":
+        if resource in OWNERS:
             thing["spec"]["replicas"] = 0
             _control(stub, thing)
         stub.remove(resource, namespace, name)
@@ -490,7 +494,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if resource == "pods":
             threading.Thread(target=stub.kubelet, args=(stub, answer), daemon=True).start()
-        if resource == "deployments":
+        if resource in OWNERS:
             _control(stub, made)
         if resource == KNATIVE:
             threading.Thread(target=stub.knative.created, args=(answer,), daemon=True).start()
@@ -604,14 +608,15 @@ def _control(stub: Stub, deployment: Json) -> None:
     for pod in [pod for pod in owned if pod["spec"]["containers"] != template["spec"]["containers"]]:
         owned.remove(pod)
         stub.remove("pods", namespace, pod["metadata"]["name"])
-    for pod in owned[deployment["spec"]["replicas"] :]:
+    wanted = deployment["spec"].get("replicas", 0 if deployment["spec"].get("suspend") else 1)  # a Job has none
+    for pod in owned[wanted:]:
         stub.remove("pods", namespace, pod["metadata"]["name"])
     refused = stub.violations(namespace, f"{name}-x", template["spec"])
     if refused:
         failure = condition("ReplicaFailure", "True", reason="FailedCreate", message=refused)
         stub.add("deployments", {**deployment, "status": {"conditions": [failure]}}, namespace)
         return
-    for _ in range(deployment["spec"]["replicas"] - len(owned)):
+    for _ in range(wanted - len(owned)):
         metadata = copy.deepcopy(template["metadata"])
         metadata |= {
             "name": f"{name}-{uuid.uuid4().hex[:5]}",

@@ -382,9 +382,9 @@ def test_a_namespace_that_stays_is_a_cleanup_error(make: Make, stub: Any, monkey
 
 def test_a_runtime_class_is_a_variant_where_the_cluster_has_it(make: Make, stub: Any) -> None:
     with pytest.raises(DriverUnavailable, match="no RuntimeClass 'runsc'; it has none"):
-        make("runsc").info()
+        make("runtimeclass=runsc").info()
     stub.add("runtimeclasses", {"metadata": {"name": "runsc"}, "handler": "runsc"})
-    driver = make("runsc")
+    driver = make("runtimeclass=runsc")
     assert driver.info().isolation == "user-space kernel (gVisor)"
     with launched(driver):
         (pod,) = stub.listed("pods")

@@ -95,7 +95,7 @@ def test_a_user_of_one_namespace_alone_measures_there(make: Make, stub: Any, var
 
 def test_a_runtime_class_that_may_not_be_looked_at_is_asked_for_all_the_same(make: Make, stub: Any) -> None:
     stub.home = "team-a"
-    driver = make("kata")
+    driver = make("runtimeclass=kata")
     assert driver.info().isolation == "as the RuntimeClass kata gives it, which this user may not look at"
     with launched(driver):
         (pod,) = stub.listed("pods")
