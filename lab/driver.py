@@ -22,6 +22,10 @@ ANSWERS_AT = "answers_at"
 absent where they answer on loopback, or on a bridge of this host's alone."""
 
 
+LACKS = "lacks"
+"""The name in `Info.facts` of why features are missing, by feature, where that is the engine's settings here."""
+
+
 class Mark(Protocol):
     """Hands instants to the lab, which reads the clock. May be called from any thread until `Instance.delete`."""
 

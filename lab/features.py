@@ -16,7 +16,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | REPLICAS | Replicates (instance) | `scale`, `rollout` |
 | RESTART | - honours `Spec.restart`; `Info.facts["restart"]` names both policies in the engine's words, the same twice where it has one | `recover` |
 | CLUSTER | Clustered (driver) | `cluster`, `lab cluster` |
-| PINNING | - holds every process of an instance to `Spec.cpuset` | `neighbour` |
+| PINNING | - holds every process of an instance to `Spec.cpuset`, or to as many CPUs (`CPUS_CHOSEN_BY`) | `neighbour` |
 | NODES | HasNodes (driver), OnNodes (instance) - honours `Spec.node` | `-p nodes=each`, `scale`, `recover` by draining and by the end of a node |
 | OWN_SERVICE | - launches what has a service of its own, whatever `Spec.image` says: with such targets alone it is `OWN_IMAGE` | `lab run`, for what is asked of it |
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
@@ -98,6 +98,10 @@ class Role(enum.StrEnum):
     PROXY = "proxy"
     HELPER = "helper"
 
+
+CPUS_CHOSEN_BY = "cpus_chosen_by"
+"""The name in `Info.facts` of who chooses an instance's CPUs where that is not `Spec.cpuset`, of which then the number
+counts: it has as many for itself alone, and which, the kernel tells."""
 
 HOST_NETWORK = "host"
 """The name of this host's own network namespace among `Place.network`: its loopback, and its abstract Unix sockets."""

@@ -15,6 +15,8 @@ from drivers.kubernetes.connection.errors import message_of, status_of, translat
 from drivers.kubernetes.connection.refusals import explain
 from drivers.kubernetes.events.watch import Watcher
 from drivers.kubernetes.nodes import Placement, entrance, require_node, spread_by, usable
+from drivers.kubernetes.nodes.kubelet import Kubelets
+from drivers.kubernetes.nodes.kubelet import ask as ask_kubelets
 from drivers.kubernetes.nodes.losing import Losing
 from drivers.kubernetes.objects import manifests
 from drivers.kubernetes.objects.labels import label_value
@@ -27,9 +29,9 @@ from drivers.kubernetes.pods.inventory import find_instances, find_remnants, pod
 from drivers.kubernetes.pods.launch import Ground, Launch
 from drivers.kubernetes.pods.ports import pool_of
 from drivers.kubernetes.pods.routes import NODE_PORT, POD_ADDRESS, choose_route
-from lab.driver import ANSWERS_AT, Context, Info, Instance, Leftover, Mark
+from lab.driver import ANSWERS_AT, LACKS, Context, Info, Instance, Leftover, Mark
 from lab.errors import DriverError, DriverUnavailable, Unsupported
-from lab.features import Feature
+from lab.features import CPUS_CHOSEN_BY, Feature
 from lab.host.facts import boot_id
 from lab.image.process import surroundings
 from lab.launch.ticks import TICK
@@ -53,7 +55,6 @@ _LIMITS = {
     "memory": "set by the engine",
     "swap": "none, as the kubelet gives pods no swap",
     "cpus": "set by the engine",
-    "pids": "not set: it is the kubelet's podPidsLimit, not the pod's",
 }
 
 
@@ -92,6 +93,7 @@ class KubernetesDriver:
         self._options = Options(context.options)
         self._clusters = Clusters(context.cache_dir)
         self._found: _Found | None = None
+        self._kubelets: Kubelets | None = None
         self._watchers: dict[str, Watcher] = {}
         self._images: dict[str, str] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -119,6 +121,8 @@ class KubernetesDriver:
         features |= {Feature.CLUSTER} if found.cluster else set()
         features |= {Feature.NODES} if found.nodes is not None else set()
         placement = self._placement()
+        kubelets = self._asked_kubelets()
+        features |= {Feature.PINNING} if kubelets.exclusive and found.ground.local else set()
         features |= {Feature.ENGINE_PIDS} if found.cluster and found.ground.local else set()
         told = [node["status"].get("nodeInfo") or {} for node in found.nodes or ()]
         return Info(
@@ -138,7 +142,10 @@ class KubernetesDriver:
                 "runtime_class": self._runtime_class(),
                 "route": route.why,
                 "pool": len(pool) if pool is not None else None,
-                "limits": dict(_LIMITS),
+                "limits": {**_LIMITS, "pids": kubelets.pids},
+                "cpu_manager": sorted(set(kubelets.policies)) or kubelets.problem,
+                **({CPUS_CHOSEN_BY: "the kubelet"} if kubelets.exclusive else {}),
+                **({LACKS: {Feature.PINNING.value: kubelets.lacking}} if kubelets.lacking else {}),
                 "requests": {**manifests.REQUESTS, **self._options.requests()},
                 "security": self._options.security_facts(),
                 "readiness_probe": f"HTTP GET every 1 s; {route.readiness}",
@@ -170,6 +177,7 @@ class KubernetesDriver:
         found = self._target()
         self._options.require_room(spec)
         self._options.level(spec)
+        _require_whole_cpus(spec)
         require_node(spec.node or self._placement().node, found.nodes)
         if found.cluster is not None:
             self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
@@ -292,7 +300,7 @@ class KubernetesDriver:
         self._watchers.clear()
         if self._found is not None:
             self._found.ground.api.close()
-            self._found = None
+            self._found = self._kubelets = None
 
     def _target(self) -> _Found:
         """The cluster, found at the first call. Raises DriverUnavailable."""
@@ -348,6 +356,15 @@ class KubernetesDriver:
         own = {INSTANCE: manifests.name_of(spec)} | {key: label_value(text) for key, text in spec.labels.items()}
         return placement.of_pods(spread_by(own, deployed=self._deployed))
 
+    def _asked_kubelets(self) -> Kubelets:
+        """What the nodes' kubelets are set to, asked once. Raises DriverUnavailable."""
+        found = self._target()
+        if self._kubelets is None:
+            there = [self._options.text("node")] if self._options.text("node") else usable(found.nodes or ())
+            with translated("ask the kubelets", DriverUnavailable):
+                self._kubelets = ask_kubelets(found.ground.api, there)
+        return self._kubelets
+
     def _choose_namespace(self, spec: Spec) -> Namespace:
         """That of the run that `spec` is of. Raises BadInput, DriverError."""
         found = self._target()
@@ -391,6 +408,15 @@ class KubernetesDriver:
                 resolution="see https://kubernetes.io/docs/concepts/containers/runtime-class",
             )
         return handlers[name]
+
+
+def _require_whole_cpus(spec: Spec) -> None:
+    """Raises Unsupported where a pod is to have CPUs of its own, and not as many as it may use."""
+    if spec.cpuset and spec.cpus != len(spec.cpuset):
+        raise Unsupported(
+            f"the kubelet gives whole CPUs: {spec.cpus:g} of them, held to {len(spec.cpuset)}, cannot be",
+            resolution=f"give --cpus {len(spec.cpuset)}",
+        )
 
 
 def _beyond_this_host(found: _Found) -> str:

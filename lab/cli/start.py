@@ -13,7 +13,7 @@ from typing import Any
 
 from lab import __version__
 from lab.cli.options import DEFAULT_STATUS, OWN_MEMORY_BYTES, ROUNDS, WARMUP, RunOptions
-from lab.driver import ANSWERS_AT, Context, Driver, Info, say_nothing
+from lab.driver import ANSWERS_AT, LACKS, Context, Driver, Info, say_nothing
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, Unsupported
 from lab.features import Coldable, Feature, HasNodes
 from lab.host.cold import cold_label, make_cold, require_cold
@@ -325,7 +325,10 @@ def _enter(target: Target, context: Context, scenario: Scenario, spec: Spec) -> 
         info = driver.info()
         missing = scenario.requires - info.features
         if missing:
-            raise Unsupported(f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not")
+            lacks: Mapping[str, str] = info.facts.get(LACKS) or {}
+            whys = [lacks[feature.value] for feature in sorted(missing) if feature.value in lacks]
+            told = f"{scenario.name} needs {', '.join(sorted(missing))}, which {target} has not"
+            raise Unsupported(": ".join([told, *(["; ".join(whys)] if whys else [])]))
         if spec.unit is not None and Feature.UNITS not in info.features:
             raise Unsupported(
                 f"{target} has no systemd of its own, which would run {spec.unit.name}",

@@ -42,13 +42,22 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from lab.errors import DriverError, MeasurementError, Unsupported
-from lab.features import Execs, Feature, OnThisHost, Role
+from lab.features import CPUS_CHOSEN_BY, Execs, Feature, OnThisHost, Role
 from lab.figures.evidence import Meaning, Seen, tell
 from lab.figures.latency import latencies_s, quantile_s
 from lab.figures.series import ABSENT
 from lab.host import limits
 from lab.host.limits import Held, Limit
-from lab.host.pinning import Placement, cores, cpu_list, in_common, largest_cache_bytes, placement, require_pinned
+from lab.host.pinning import (
+    Placement,
+    cores,
+    cpu_list,
+    in_common,
+    largest_cache_bytes,
+    pinned_to,
+    placement,
+    require_pinned,
+)
 from lab.host.strain import NO_GROUP, NO_PRESSURE, Gauge, Strain
 from lab.launch.session import Session
 from lab.scenario import Bench
@@ -175,8 +184,9 @@ class Neighbour:
             chance.shuffle(kinds)
             with self._pair(bench, shared) as pair:
                 if pair is None:
+                    told, why = _why_no_pair(bench, shared)
                     for kind in kinds:
-                        _absent(bench, kind, {"cores": "apart"}, "this machine has only one core to run on")
+                        _absent(bench, kind, {"cores": told}, why)
                     continue
                 pair.load(max(_WARM_S, 1 / self.rate))  # the first answers are of code that no cache has
                 for kind in kinds:
@@ -186,7 +196,8 @@ class Neighbour:
     @contextlib.contextmanager
     def _pair(self, bench: Bench, shared: bool) -> Iterator[Pair | None]:
         place = placement(shared=shared, by_core=cores())
-        if place is None:
+        chosen = bench.info.facts.get(CPUS_CHOSEN_BY)
+        if place is None or (chosen and shared):
             yield None
             return
         with (
@@ -195,6 +206,7 @@ class Neighbour:
         ):
             inside = victim.instance is not None and victim.instance.endpoint is None
             told = {"cores": "shared" if shared else "apart"} | ({"client": "inside"} if inside else {})
+            place = _as_chosen(victim, antagonist) if chosen else place
             pair = Pair(victim=victim, antagonist=antagonist, place=place, load=self._load(victim, place), told=told)
             _require_held(pair)
             _require_limits(bench, antagonist)
@@ -243,6 +255,27 @@ class Neighbour:
         for window, found in trial.windows.items():
             _emit_window(bench, found, {**told, "window": window})
         _emit_strain(bench, strain, gauge, told)
+
+
+def _why_no_pair(bench: Bench, shared: bool) -> tuple[str, str]:
+    """How its CPUs were to be, and why it cannot be."""
+    if shared:
+        chosen = bench.info.facts.get(CPUS_CHOSEN_BY)
+        return "shared", f"{chosen} gives each instance CPUs of its own, and shares none between two"
+    return "apart", "this machine has only one core to run on"
+
+
+def _as_chosen(victim: Session, antagonist: Session) -> Placement:
+    """Where the engine has put them, each on a CPU of its own; the client has the others. Raises MeasurementError where
+    it has not."""
+    one, other = pinned_to(victim.instance), pinned_to(antagonist.instance)
+    if len(one) != 1 or len(other) != 1 or one == other:
+        held = f"the victim may run on CPU {cpu_list(one)}, the antagonist on CPU {cpu_list(other)}"
+        raise MeasurementError(f"the engine was to give each a CPU of its own, and {held}")
+    (first,), (second,) = one, other
+    taken = [core for core in cores() if first in core or second in core]
+    free = [cpu for core in cores() if core not in taken for cpu in core]
+    return Placement(victim=first, antagonist=second, client=tuple(free) or (first,))
 
 
 def _ended(session: Session, deadline_s: float) -> TaskState:

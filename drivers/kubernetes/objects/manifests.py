@@ -162,7 +162,10 @@ def readiness(spec: Spec) -> dict[str, Any]:
 
 
 def requests(spec: Spec, given: Mapping[str, str]) -> dict[str, str]:
-    """What the scheduler sets aside for a pod of `spec`: no request may be above its limit."""
+    """What the scheduler sets aside for a pod of `spec`: no request may be above its limit. One that is to have CPUs of
+    its own asks for all that it may use (the QoS class Guaranteed)."""
+    if spec.cpuset:
+        return _limits(spec)
     cpu = "1m" if spec.cpus < 0.02 else REQUESTS["cpu"]
     return {"cpu": cpu, "memory": str(min(spec.memory_bytes, 16 * MIB)), **given}
 

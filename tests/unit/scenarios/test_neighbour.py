@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import BadInput, DriverError, MeasurementError, Unsupported
-from lab.features import Feature
+from lab.features import CPUS_CHOSEN_BY, Feature
 from lab.figures.evidence import Claims, meaning
 from lab.figures.series import Series, beside
 from lab.host.strain import Gauge, Reading
@@ -141,7 +141,7 @@ class FakeBench:
 
     def __init__(self, seed: int = 0) -> None:
         self.spec = Spec()
-        self.info = SimpleNamespace(features=frozenset({Feature.OWN_KERNEL}))
+        self.info = SimpleNamespace(features=frozenset({Feature.OWN_KERNEL}), facts={})
         self.samples: list[tuple[str, float, dict[str, str]]] = []
         self.log: list[str] = []
         self._seed = seed
@@ -257,6 +257,30 @@ def test_what_cannot_be_is_absent_with_its_reason(bench: FakeBench, monkeypatch:
     assert bench.absent() == {"slowdown by busy, apart": "this machine has only one core to run on"}
 
 
+def test_an_engine_that_chooses_the_cpus_has_both_apart_where_it_has_put_them(
+    bench: FakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.info.facts[CPUS_CHOSEN_BY] = "the kubelet"
+    placed = iter([frozenset({3}), frozenset({5})])
+    monkeypatch.setattr(neighbour, "cores", lambda: [(0, 1), (2, 3), (4, 5), (6, 7)])
+    monkeypatch.setattr(neighbour, "pinned_to", lambda _: next(placed))
+    measure(bench, antagonists="busy", share="both")
+    assert "the kubelet gives each instance CPUs of its own" in bench.absent()["slowdown by busy, shared"]
+    assert {told["cores"] for _, told in bench.of("slowdown_p50")} == {"apart"}
+    assert {"held to 3", "held to 5", "B busy by [0, 1, 6, 7]"} <= set(bench.log)
+
+
+@pytest.mark.parametrize("placed", [({1}, {1}), ({0, 1}, {2}), ({1}, {2, 3})])
+def test_an_engine_that_has_not_given_each_its_own_is_no_measurement(
+    bench: FakeBench, monkeypatch: pytest.MonkeyPatch, placed: tuple[set[int], set[int]]
+) -> None:
+    bench.info.facts[CPUS_CHOSEN_BY] = "the kubelet"
+    told = iter(map(frozenset, placed))
+    monkeypatch.setattr(neighbour, "pinned_to", lambda _: next(told))
+    with pytest.raises(MeasurementError, match="a CPU of its own"):
+        measure(bench, antagonists="busy", share="no")
+
+
 def test_a_window_whose_client_was_late_has_no_latency(bench: FakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbour, "run_load", lambda *_, **__: load(1.0, late=21))
     measure(bench, antagonists="busy", share="yes")
@@ -310,7 +334,7 @@ def test_a_lost_pinning_fails_the_round(bench: FakeBench, monkeypatch: pytest.Mo
 def test_antagonists_outside_limits_are_refused(
     bench: FakeBench, features: frozenset[Feature], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.info = SimpleNamespace(features=features)
+    bench.info = SimpleNamespace(features=features, facts={})
     monkeypatch.setattr(neighbour.serving, "machine", lambda _: "it tells the host's boot id")
     with pytest.raises(Unsupported, match="no antagonist is started outside limits"):
         measure(bench)

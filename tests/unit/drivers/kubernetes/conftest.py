@@ -74,6 +74,7 @@ class Stub:
         self.home: str | None = None  # all that the user is allowed anything in
         self.enforced: dict[str, str] = {}  # namespace → its Pod Security level
         self.drops = 0
+        self.kubelets: dict[str, Json] = {}  # what each is set to, by node
         self.expired = ""  # a token of a listing that is forgotten when it is given next
         self.kubelet: Callable[[Stub, Json], None] = run_pod
         self.services: dict[str, ThreadingHTTPServer] = {}
@@ -385,6 +386,9 @@ class _Handler(BaseHTTPRequestHandler):
                 },
             )
             return
+        if proxied := re.fullmatch(r"/api/v1/nodes/([^/]+)/proxy/configz", path):
+            self._send(200, {"kubeletconfig": self.stub.kubelets.get(proxied[1], {"cpuManagerPolicy": "none"})})
+            return
         found = _PATH.fullmatch(path)
         assert found is not None, path
         resource, namespace, name = found["resource"], found["namespace"] or "", found["name"] or ""
@@ -587,6 +591,8 @@ def _forbidden(home: str, method: str, path: str) -> str:
     """What RBAC says to a user who has all rights in the namespace `home`, and none elsewhere."""
     if path.startswith("/version") or f"/namespaces/{home}/" in path:
         return ""
+    if path.endswith("/proxy/configz"):
+        return f'nodes "{path.split("/")[4]}" is forbidden: User "dev" cannot get resource "nodes/proxy"'
     found = _PATH.fullmatch(path)
     assert found is not None, path
     verb = {"POST": "create", "DELETE": "delete", "PATCH": "patch", "GET": "get" if found["name"] else "list"}[method]
