@@ -23,6 +23,7 @@ from drivers.kubernetes.objects.labels import label_value
 from drivers.kubernetes.objects.manifests import INSTANCE, Form
 from drivers.kubernetes.objects.namespaces import Namespace, choose_namespace, home_of
 from drivers.kubernetes.objects.shapes import Shape, Variant
+from drivers.kubernetes.objects.vmi import GROUP, VERSION, acceleration
 from drivers.kubernetes.options import MOST_WORKERS, Options
 from drivers.kubernetes.pods import processes
 from drivers.kubernetes.pods.inventory import find_instances, find_remnants, pods_of_the_lab, ports_in_use
@@ -30,7 +31,7 @@ from drivers.kubernetes.pods.launch import Ground, Launch
 from drivers.kubernetes.pods.ports import pool_of
 from drivers.kubernetes.pods.routes import NODE_PORT, POD_ADDRESS, choose_route
 from lab.driver import ANSWERS_AT, LACKS, Context, Info, Instance, Leftover, Mark
-from lab.errors import DriverError, DriverUnavailable, Unsupported
+from lab.errors import BadInput, DriverError, DriverUnavailable, Unsupported
 from lab.features import CPUS_CHOSEN_BY, Feature
 from lab.host.facts import boot_id
 from lab.image.process import surroundings
@@ -42,6 +43,7 @@ _ALWAYS = f"restartPolicy Always: {_BACKOFF}"
 _RESTARTS = {
     Shape.POD: _ALWAYS,
     Shape.DEPLOYMENT: _ALWAYS,
+    Shape.VMI: "none: a virtual machine that ends is not started again",
     Shape.JOB: f"restartPolicy OnFailure, six times: {_BACKOFF}",
 }
 _ISOLATION = {"runsc": "user-space kernel (gVisor)", "kata": "virtual machine (Kata Containers)"}
@@ -55,6 +57,13 @@ _LIMITS = {
     "memory": "set by the engine",
     "swap": "none, as the kubelet gives pods no swap",
     "cpus": "set by the engine",
+}
+
+_MACHINE_LIMITS = {
+    "memory": "the guest's own",
+    "swap": "the guest's own",
+    "cpus": "virtual CPUs, and a limit of the pod's for a fraction",
+    "pids": "not set: a guest has no limit on processes",
 }
 
 
@@ -76,9 +85,9 @@ class KubernetesDriver:
     `context`, `kind-cluster` (the name of the lab's, 'stratalab'), `kind-image`, `kind-config` and `kind-workers` (for
     `lab cluster up`), `service-image` (the reference of the lab's own service where the user has pushed it, for
     `context`), `route`, `namespace` (an existing one), `node` (the only one that pods go to), `spread` (`nodes`),
-    `tolerate` (seconds after which a lost node's pods are given up), `security` (`restricted` or `image`),
-    `request-cpu` and `request-memory` (what the scheduler sets aside for a pod); each is also read from its environment
-    variable, such as LAB_KIND_IMAGE.
+    `tolerate` (seconds after which a lost node's pods are given up), `security` (`restricted` or `image`), `vmi-image`
+    (what holds the disk of the variant 'vmi'), `request-cpu` and `request-memory` (what the scheduler sets aside for a
+    pod); each is also read from its environment variable, such as LAB_KIND_IMAGE.
 
     The service's lines do not reach the lab as they are written: a pod's log can only be followed once the API says
     that its container runs, which is up to a second late (the kubelet looks once a second), so that to wait for a
@@ -106,6 +115,7 @@ class KubernetesDriver:
             "": "a pod on the lab's kind cluster, or on --context; kubernetes:runtimeclass=NAME has that RuntimeClass",
             Shape.DEPLOYMENT.value: "a Deployment of one replica behind a Service, as people deploy",
             Shape.JOB.value: "a Job of one pod, which is started again where it fails",
+            Shape.VMI.value: "a virtual machine as a pod, by KubeVirt, of your disk: -o vmi-image=REFERENCE, --port",
         }
 
     def info(self) -> Info:
@@ -116,13 +126,17 @@ class KubernetesDriver:
             version = api.call(api.version.get_code)
             handler = self._handler(api)
         features = {Feature.NETWORK, Feature.EXEC, Feature.RESTART, Feature.TICKS, Feature.PEERS}
+        if self._machine:
+            self._require_kubevirt()
+            features = {Feature.NETWORK, Feature.TICKS, Feature.OWN_SERVICE}
         features |= {Feature.HOST_PIDS} if found.ground.local else set()
         features |= {Feature.REPLICAS, Feature.SLEEP} if self._deployed else set()
         features |= {Feature.CLUSTER} if found.cluster else set()
         features |= {Feature.NODES} if found.nodes is not None else set()
         placement = self._placement()
         kubelets = self._asked_kubelets()
-        features |= {Feature.PINNING} if kubelets.exclusive and found.ground.local else set()
+        pinned = kubelets.exclusive and found.ground.local and not self._machine
+        features |= {Feature.PINNING} if pinned else set()
         features |= {Feature.ENGINE_PIDS} if found.cluster and found.ground.local else set()
         told = [node["status"].get("nodeInfo") or {} for node in found.nodes or ()]
         return Info(
@@ -142,7 +156,7 @@ class KubernetesDriver:
                 "runtime_class": self._runtime_class(),
                 "route": route.why,
                 "pool": len(pool) if pool is not None else None,
-                "limits": {**_LIMITS, "pids": kubelets.pids},
+                "limits": dict(_MACHINE_LIMITS) if self._machine else {**_LIMITS, "pids": kubelets.pids},
                 "cpu_manager": sorted(set(kubelets.policies)) or kubelets.problem,
                 **({CPUS_CHOSEN_BY: "the kubelet"} if kubelets.exclusive else {}),
                 **({LACKS: {Feature.PINNING.value: kubelets.lacking}} if kubelets.lacking else {}),
@@ -166,6 +180,7 @@ class KubernetesDriver:
                 "clock": f"{_TICK_S:g} s tick",
                 **({"node": placement.node} if placement.node else {}),
                 **({"spread": "nodes"} if placement.spread else {}),
+                **({"accel": accel} if (accel := self._acceleration()) else {}),
             },
         )
 
@@ -179,7 +194,9 @@ class KubernetesDriver:
         self._options.level(spec)
         _require_whole_cpus(spec)
         require_node(spec.node or self._placement().node, found.nodes)
-        if found.cluster is not None:
+        if self._machine:
+            self._images[spec.image] = self._disk_image()
+        elif found.cluster is not None:
             self._images[spec.image] = images.provide(Kind.find(), found.cluster.name, spec, self._context)
             self._own_tmp[spec.image] = images.has_own_tmp(spec, self._context)
         else:
@@ -200,7 +217,7 @@ class KubernetesDriver:
         namespace = self._namespaces[spec.labels.get("lab.run", "")]
         form = Form(
             image=self._images[spec.image],
-            pull_policy="Never" if found.cluster else "IfNotPresent",
+            pull_policy="Never" if found.cluster and not self._machine else "IfNotPresent",
             security=self._options.security(spec, gives_users=namespace.gives_users),
             requests=self._options.requests(),
             runtime_class=self._runtime_class(),
@@ -325,7 +342,9 @@ class KubernetesDriver:
                 if cluster is not None or status_of(error) != 403 or explain(message_of(error)):
                     raise
                 # They are facts, and a user of some namespaces alone is not told of them.
-        route = choose_route(self._options.text("route"), cluster, nodes or (), deployed=self._deployed)
+        route = choose_route(
+            self._options.text("route"), cluster, nodes or (), deployed=self._deployed, machine=self._machine
+        )
         boots = {str((node["status"].get("nodeInfo") or {}).get("bootID")) for node in nodes or ()}
         ground = Ground(
             api=api,
@@ -340,6 +359,10 @@ class KubernetesDriver:
     @property
     def _deployed(self) -> bool:
         return self._variant.shape is Shape.DEPLOYMENT
+
+    @property
+    def _machine(self) -> bool:
+        return self._variant.shape is Shape.VMI
 
     def _placement(self) -> Placement:
         """Where pods are to go. A deployment's, which its Service's port leads to wherever it is, keep off the node
@@ -384,7 +407,35 @@ class KubernetesDriver:
     def _runtime_class(self) -> str:
         return self._variant.runtime_class
 
+    def _disk_image(self) -> str:
+        """The image that holds a virtual machine's disk. Raises BadInput where none is named."""
+        image = self._options.text("vmi-image")
+        if not image:
+            raise BadInput(
+                "a virtual machine on Kubernetes boots a disk that an image holds (KubeVirt's containerDisk)",
+                resolution="-o vmi-image=REFERENCE, and --port where it answers",
+            )
+        return image
+
+    def _require_kubevirt(self) -> None:
+        """Raises DriverUnavailable, and BadInput where no disk is named."""
+        api = self._target().ground.api
+        self._disk_image()
+        with translated("ask for KubeVirt", DriverUnavailable):
+            found = api.found(api.custom.get_api_resources, GROUP, VERSION)
+        if found is None:
+            raise DriverUnavailable(
+                f"the cluster has no KubeVirt: it knows no {GROUP}/{VERSION}",
+                resolution="see https://kubevirt.io/user-guide/cluster_admin/installation",
+            )
+
+    def _acceleration(self) -> str:
+        nodes = self._target().nodes or ()
+        return acceleration(nodes) if self._machine else ""
+
     def _isolation(self, handler: str | None) -> str:
+        if self._machine:
+            return "virtual machine (KubeVirt), in a pod"
         if handler is None:
             return f"as the RuntimeClass {self._runtime_class()} gives it, which this user may not look at"
         return _ISOLATION.get(handler, f"namespaces ({handler or 'runc'}), in a pod")

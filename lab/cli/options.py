@@ -103,6 +103,8 @@ def requires(name: str, target: str) -> bool:
     return name in (target, target.partition(":")[0])
 
 
+DISKS = frozenset({"guest-image", "vmi-image"})
+"""The driver options that name a disk, whose system serves what it likes."""
 EACH_NODE = ("nodes", "each")
 """The one parameter of all scenarios: once on each machine that the engine has."""
 
@@ -156,7 +158,7 @@ class RunOptions(BaseModel):
             raise ValueError("--unit: what is launched is that unit or an image, and not both")
         if self.copies and self.unit is None:
             raise ValueError("--copy goes with --unit: it is what that unit needs")
-        if self.ready is Ready.TCP and self.own_service and "guest-image" not in self.driver_options:
+        if self.ready is Ready.TCP and self.own_service and not DISKS & self.driver_options.keys():
             raise ValueError("--ready tcp: the lab's own service speaks HTTP, and shows by its nonce who answers")
         if self.ready is Ready.TCP and (self.ready_path or self.ready_status or self.header):
             raise ValueError("--ready tcp asks for nothing: leave out --ready-path, --ready-status and --header")

@@ -20,6 +20,7 @@ class Shape(enum.StrEnum):
     POD = ""
     DEPLOYMENT = "deployment"
     JOB = "job"
+    VMI = "vmi"
 
 
 _SHAPES = frozenset(shape.value for shape in Shape if shape.value)

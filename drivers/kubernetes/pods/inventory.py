@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from drivers.kubernetes.connection.client import Api, Json
 from drivers.kubernetes.connection.errors import status_of, translated
 from drivers.kubernetes.objects import labels
 from drivers.kubernetes.objects.manifests import Form
+from drivers.kubernetes.objects.vmi import GROUP, PLURAL, VERSION
 from drivers.kubernetes.pods.deployment import Deployment
 from drivers.kubernetes.pods.instance import GONE_TIMEOUT_S, Place, Pod, Remnant, await_gone, remove
 from drivers.kubernetes.pods.launch import Ground
-from drivers.kubernetes.pods.owned import Owned, job
+from drivers.kubernetes.pods.owned import Owned, job, vmi
 from drivers.kubernetes.pods.routes import addresses
 from lab.driver import Instance, Leftover, bears
 
@@ -27,6 +29,7 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
         owners = itertools.chain(
             _plain(_listed(ground, "deployment", wanted)),
             ({**one, "kind": "Job"} for one in _listed(ground, "job", wanted)),
+            ({**one, "kind": "VirtualMachineInstance"} for one in _listed(ground, "vmi", wanted)),
         )
         alone = (pod for pod in _listed(ground, "pod", wanted) if not pod["metadata"].get("ownerReferences"))
         found: list[Instance] = []
@@ -42,6 +45,9 @@ def find_instances(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Instan
             )
             endpoint = addresses(api, ground.pool, ground.route, place.namespace, place.name)
             own = labels.labels_of(thing)
+            if thing.get("kind") == "VirtualMachineInstance":
+                found.append(Owned(place, vmi(api), labels=own, endpoint=endpoint))
+                continue
             if "template" not in thing["spec"]:
                 found.append(Pod(place, labels=own, endpoint=endpoint))
                 continue
@@ -65,7 +71,7 @@ def find_remnants(ground: Ground, wanted: Mapping[str, str]) -> Sequence[Leftove
     api, core = ground.api, ground.api.core
     with translated("list services"):
         services = list(_plain(_listed(ground, "service", wanted)))
-        led_to = {_id(one) for resource in ("pod", "deployment", "job") for one in _listed(ground, resource, {})}
+        led_to = {_id(one) for resource in ("pod", "deployment", "job", "vmi") for one in _listed(ground, resource, {})}
     idle = [one for one in services if _id(one) not in led_to]
     return [
         *(_remnant(api, "service", one, core.delete_namespaced_service, core.read_namespaced_service) for one in idle),
@@ -120,20 +126,36 @@ def _listed(ground: Ground, resource: str, wanted: Mapping[str, str]) -> Iterato
         "service": (core.list_service_for_all_namespaces, core.list_namespaced_service),
         "deployment": (apps.list_deployment_for_all_namespaces, apps.list_namespaced_deployment),
         "job": (api.batch.list_job_for_all_namespaces, api.batch.list_namespaced_job),
+        "vmi": (partial(api.custom.list_cluster_custom_object, *_VMI), _vmis_of(api)),
         "namespace": (core.list_namespace, None),
     }
     everywhere, within = listings[resource]
     try:
         yield from _bearing(api.each(everywhere, label_selector=selector), wanted)
     except Exception as error:
+        if status_of(error) == 404 and resource == "vmi":
+            return  # a cluster without KubeVirt has none
         if status_of(error) != 403 or not ground.namespaces:
             raise
         if within is None:  # who may not list namespaces has made none
             return
-        if resource == "job" and not _may_list(api, within, ground.namespaces):
+        if resource in ("job", "vmi") and not _may_list(api, within, ground.namespaces):
             return
         for name in sorted(ground.namespaces):
             yield from _bearing(api.each(within, name, label_selector=selector), wanted)
+
+
+_VMI = (GROUP, VERSION, PLURAL)
+
+
+def _vmis_of(api: Api) -> Callable[..., Any]:
+    """A listing of a namespace's, as the client's own are called."""
+    listing: Callable[..., Any] = api.custom.list_namespaced_custom_object
+
+    def within(namespace: str, **options: Any) -> Any:
+        return listing(GROUP, VERSION, namespace, PLURAL, **options)
+
+    return within
 
 
 def _may_list(api: Api, within: Callable[..., Any], namespaces: Iterable[str]) -> bool:
@@ -142,7 +164,7 @@ def _may_list(api: Api, within: Callable[..., Any], namespaces: Iterable[str]) -
         for name in namespaces:
             api.call(within, name, limit=1)
     except Exception as error:
-        if status_of(error) == 403:
+        if status_of(error) in (403, 404):
             return False
         raise
     return True

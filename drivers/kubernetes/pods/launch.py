@@ -15,12 +15,13 @@ from drivers.kubernetes.events.follow import Follower
 from drivers.kubernetes.events.watch import Watcher
 from drivers.kubernetes.nodes.losing import Losing
 from drivers.kubernetes.objects import labels, manifests
+from drivers.kubernetes.objects import vmi as vmis
 from drivers.kubernetes.objects.manifests import Form
 from drivers.kubernetes.objects.shapes import Shape
 from drivers.kubernetes.objects.status import Verdict, deployment_verdict
 from drivers.kubernetes.pods.deployment import Deployment
 from drivers.kubernetes.pods.instance import Place, Pod
-from drivers.kubernetes.pods.owned import Owned, job
+from drivers.kubernetes.pods.owned import Owned, Owner, job, vmi
 from drivers.kubernetes.pods.ports import Pool
 from drivers.kubernetes.pods.routes import HOST_PORT, NODE_PORT, POD_ADDRESS, PORT_FORWARD, Route, node_port_endpoint
 from lab.driver import Instance, Mark
@@ -29,6 +30,7 @@ from lab.spec import Endpoint, Spec
 
 _SCHEDULE_TIMEOUT_S = 30.0
 _ADDRESS_TIMEOUT_S = 60.0
+_OWNED = frozenset({Shape.JOB, Shape.VMI})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +82,9 @@ class Launch:
         if self._deployed:
             body = manifests.deployment(self._spec, form)
             self._create("deployment", apps.create_namespaced_deployment, apps.read_namespaced_deployment, body)
-        elif self._shape is Shape.JOB:
-            owner = job(self._ground.api)
-            self._create("job", owner.create, owner.read, manifests.job(self._spec, form))
+        elif owner := self._owner():
+            body = manifests.job(self._spec, form) if self._shape is Shape.JOB else vmis.vmi(self._spec, form)
+            self._create(owner.kind, owner.create, owner.read, body)
         else:
             body = manifests.pod(self._spec, form)
             self._create("pod", core.create_namespaced_pod, core.read_namespaced_pod, body)
@@ -173,9 +175,13 @@ class Launch:
         )
         if self._deployed:
             return Deployment(place, labels=self._spec.labels, endpoint=endpoint, form=form)
-        if self._shape is Shape.JOB:
-            return Owned(place, job(self._ground.api), labels=self._spec.labels, endpoint=endpoint)
+        if owner := self._owner():
+            return Owned(place, owner, labels=self._spec.labels, endpoint=endpoint)
         return Pod(place, labels=self._spec.labels, endpoint=endpoint)
+
+    def _owner(self) -> Owner | None:
+        """What else makes the pod; None where it is made as it is, or by a deployment."""
+        return {Shape.JOB: job, Shape.VMI: vmi}[self._shape](self._ground.api) if self._shape in _OWNED else None
 
     def _free(self) -> None:
         self._watcher.forget(self._key)

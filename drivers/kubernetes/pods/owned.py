@@ -12,6 +12,7 @@ from drivers.kubernetes.connection.errors import translated
 from drivers.kubernetes.connection.streams import run_in_pod
 from drivers.kubernetes.nodes import pods_by_node
 from drivers.kubernetes.objects.manifests import CONTAINER, INSTANCE
+from drivers.kubernetes.objects.vmi import GROUP, PLURAL, VERSION
 from drivers.kubernetes.pods import peers, processes
 from drivers.kubernetes.pods.instance import (
     GONE_TIMEOUT_S,
@@ -72,6 +73,25 @@ def job(api: Api) -> Owner:
         remove=batch.delete_namespaced_job,
         halt=halt,
     )
+
+
+def vmi(api: Api) -> Owner:
+    """Halted, it is deleted, as KubeVirt asks its guest to power off."""
+    custom = api.custom
+
+    def create(namespace: str, body: Json, **options: Any) -> Any:
+        return custom.create_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body, **options)
+
+    def read(name: str, namespace: str, **options: Any) -> Any:
+        return custom.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, **options)
+
+    def take(name: str, namespace: str, **options: Any) -> Any:
+        return custom.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, **options)
+
+    def halt(place: Place) -> None:
+        remove(place.api, take, place.name, place.namespace)
+
+    return Owner(kind="virtual machine", create=create, read=read, remove=take, halt=halt)
 
 
 class Owned:

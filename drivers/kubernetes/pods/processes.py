@@ -62,7 +62,8 @@ def _in_cgroup(cgroup: Path, names: Iterable[str]) -> bool:
 
 def _roles(entries: Sequence[Entry]) -> dict[Process, Role]:
     """What the processes in one pod's cgroup do: `pause` holds the pod's namespaces, or, where a node calls it
-    something else, the first that was started; gVisor's sentry is the kernel of its pod, its gofer serves files."""
+    something else, the first that was started; gVisor's sentry is the kernel of its pod, its gofer serves files; QEMU
+    is a virtual machine's."""
     found: dict[Process, Role] = {}
     ordinary: list[Entry] = []
     for entry in entries:
@@ -71,6 +72,9 @@ def _roles(entries: Sequence[Entry]) -> dict[Process, Role]:
             found[entry.process] = Role.HELPER if "gofer" in argv else Role.VMM
         else:
             ordinary.append(entry)
+    machines = [entry for entry in ordinary if entry.name.startswith("qemu-")]
+    if machines:  # KubeVirt's: beside each QEMU its launcher and the daemons of libvirt
+        return found | {entry.process: Role.VMM if entry in machines else Role.HELPER for entry in ordinary}
     holders = [entry for entry in ordinary if entry.name == "pause"]
     if not holders and len(ordinary) > 1:
         holders = [min(ordinary, key=lambda entry: entry.process)]

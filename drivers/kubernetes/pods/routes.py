@@ -40,10 +40,13 @@ class Route:
     readiness: str = _NOT_WAITED
 
 
-def choose_route(wanted: str, cluster: Cluster | None, nodes: Sequence[Mapping[str, Any]], *, deployed: bool) -> Route:
+def choose_route(
+    wanted: str, cluster: Cluster | None, nodes: Sequence[Mapping[str, Any]], *, deployed: bool, machine: bool = False
+) -> Route:
     """The route of one target: the `wanted` one, or the shortest that its cluster has.
 
-    A deployment is reached through its Service, as people have it. Raises BadInput, Unsupported.
+    A deployment is reached through its Service, as people have it; a virtual `machine` has no port of its node. Raises
+    BadInput, Unsupported.
     """
     if wanted and wanted not in _ROUTES:
         raise BadInput(f"there is no route '{wanted}'", resolution=f"there are: {', '.join(_ROUTES)}")
@@ -52,6 +55,8 @@ def choose_route(wanted: str, cluster: Cluster | None, nodes: Sequence[Mapping[s
             raise Unsupported(f"a deployment is reached by node-port, not by {wanted}", resolution="leave out route")
         waits = "the Service waits for it, as people have it"
         return Route(name=NODE_PORT, why="a deployment has a Service", host=_host(cluster, nodes), readiness=waits)
+    if machine and wanted == HOST_PORT:
+        raise Unsupported("a virtual machine has no host-port", resolution="leave out route")
     if cluster is None:
         if wanted == HOST_PORT:
             raise Unsupported("a host-port is only mapped on the lab's own cluster", resolution="leave out route")
@@ -59,6 +64,8 @@ def choose_route(wanted: str, cluster: Cluster | None, nodes: Sequence[Mapping[s
         return Route(name=name, why="asked for" if wanted else "a foreign cluster", host=_host(None, nodes))
     if wanted:
         return Route(name=wanted, why="asked for")
+    if machine:
+        return Route(name=NODE_PORT, why="a virtual machine has a Service")
     takers = usable(nodes)
     if len(takers) > 1:
         return Route(name=NODE_PORT, why=f"{len(takers)} nodes take pods, and this host's ports are mapped to one")

@@ -34,7 +34,8 @@ from lab.launch.waiter import reserve_port
 
 KNATIVE = "serving.knative.dev/services"
 WATCHED = ("pods", KNATIVE)
-OWNERS = ("deployments", "jobs")
+VMIS = "virtualmachineinstances"
+OWNERS = ("deployments", "jobs", VMIS)
 NODE = "stratalab-control-plane"
 CNI = json.dumps({"plugins": [{"type": "ptp"}, {"type": "portmap"}]})
 
@@ -74,6 +75,7 @@ class Stub:
         self.home: str | None = None  # all that the user is allowed anything in
         self.enforced: dict[str, str] = {}  # namespace → its Pod Security level
         self.drops = 0
+        self.kubevirt = False
         self.kubelets: dict[str, Json] = {}  # what each is set to, by node
         self.expired = ""  # a token of a listing that is forgotten when it is given next
         self.kubelet: Callable[[Stub, Json], None] = run_pod
@@ -117,9 +119,10 @@ class Stub:
                 self.version += 1
                 thing["metadata"]["resourceVersion"] = str(self.version)
                 self._tell("DELETED", thing)
-        if resource == "pods" and (server := self.services.pop(name, None)):
-            server.shutdown()
-            server.server_close()
+            # Within the lock, or another pod of the same deployment would find its port still taken.
+            if resource == "pods" and (server := self.services.pop(name, None)):
+                server.shutdown()
+                server.server_close()
 
     def send(self, kind: str, thing: Json) -> None:
         """Send an event of the test's own."""
@@ -386,6 +389,12 @@ class _Handler(BaseHTTPRequestHandler):
                 },
             )
             return
+        if path.startswith("/apis/kubevirt.io/") and not self.stub.kubevirt:
+            self._send_bytes(404, b"404 page not found\n")
+            return
+        if path.rstrip("/") == "/apis/kubevirt.io/v1":
+            self._send(200, {"kind": "APIResourceList", "groupVersion": "kubevirt.io/v1", "resources": []})
+            return
         if proxied := re.fullmatch(r"/api/v1/nodes/([^/]+)/proxy/configz", path):
             self._send(200, {"kubeletconfig": self.stub.kubelets.get(proxied[1], {"cpuManagerPolicy": "none"})})
             return
@@ -602,10 +611,17 @@ def _forbidden(home: str, method: str, path: str) -> str:
     return f'{what}{named} is forbidden: User "dev" cannot {verb} resource "{what}" in API group "{group}" {where}'
 
 
+def _launcher(vmi: Json) -> Json:
+    """The pod that KubeVirt makes for a virtual machine, which bears its labels and annotations."""
+    metadata = {key: vmi["metadata"].get(key, {}) for key in ("labels", "annotations")}
+    box = {"name": "compute", "image": "kubevirt/virt-launcher", "ports": [{}], "env": []}
+    return {"metadata": metadata, "spec": {"containers": [box], "volumes": []}}
+
+
 def _control(stub: Stub, deployment: Json) -> None:
     """The deployment's controllers: as many pods as it asks for, all of its newest template."""
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
-    template = deployment["spec"]["template"]
+    template = deployment["spec"].get("template") or _launcher(deployment)
     owned = [
         pod
         for pod in stub.listed("pods", namespace)
