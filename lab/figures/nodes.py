@@ -1,14 +1,15 @@
 """Nodes against each other, where a scenario was measured on each (`-p nodes=each`): which are slower than the rest.
 
-A node's values are compared with all other nodes' of the same row by the test that comparisons use, corrected by Holm
-over all that is compared (docs/method.md, rule 13), and told as the ratio of the medians with its
-interval. A run measures all nodes in each round, in an order by chance, so that drift is the same for all.
+A node's values are compared with all other nodes' of the same row by the test that comparisons use, and told as the
+ratio of the medians with its interval. The one that differs most is found first and then left out, so that one slow
+node does not make the others fast; each step is corrected for all that it compares, as Holm does (docs/method.md, rule
+13). A run measures all nodes in each round, in an order by chance, so that drift is the same for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.figures import stats
 from lab.figures.rank_test import permutation_test
@@ -34,17 +35,27 @@ class Node:
 
 
 def compared(rows: Sequence[Series]) -> list[Node]:
-    """Every node of every answer that was measured on several, where values are enough for an interval."""
-    found: list[tuple[Series, Sequence[float]]] = []
-    for row in rows:
-        others = [value for other in rows if _beside(row, other) for value in other.values]
-        if min(len(row.values), len(others)) >= LEAST:
-            found.append((row, others))
-    p_values = [permutation_test(others, row.values) for row, others in found]
-    return [
-        Node(row=row, name=row.dimensions[NODE], ratio=stats.ratio(others, row.values), p=p)
-        for (row, others), p in zip(found, stats.holm(p_values), strict=True)
-    ]
+    """Every node of every answer that was measured on several, where values are enough for an interval; those that
+    differ first, in the order in which they were found."""
+    left = [row for row in rows if NODE in row.dimensions and row.metric not in EXPLAINING | COUNTED]
+    found: list[Node] = []
+    while tested := [one for row in left if (one := _tested(row, left)) is not None]:
+        nearest = min(tested, key=lambda one: (one.p, -one.ratio.value))
+        corrected = min(1.0, nearest.p * len(tested))
+        if corrected > ALPHA:
+            return [*found, *(replace(one, p=min(1.0, one.p * len(tested))) for one in tested)]
+        found.append(replace(nearest, p=corrected))
+        left.remove(nearest.row)
+    return found
+
+
+def _tested(row: Series, left: Sequence[Series]) -> Node | None:
+    """Against the other nodes that are left; None where there are too few values, or the ratio has no meaning."""
+    others = [value for other in left if _beside(row, other) for value in other.values]
+    if min(len(row.values), len(others)) < LEAST or min(others) <= 0:
+        return None
+    p = permutation_test(others, row.values)
+    return Node(row=row, name=row.dimensions[NODE], ratio=stats.ratio(others, row.values), p=p)
 
 
 def notes(rows: Sequence[Series]) -> Iterator[str]:
@@ -61,16 +72,18 @@ def notes(rows: Sequence[Series]) -> Iterator[str]:
         if not any(one.differs for one in own):
             names = sorted({one.name for one in own})
             yield f"{label}: no difference was seen between the nodes {', '.join(names)}."
-    for label in dict.fromkeys(row.label for row in rows if NODE in row.dimensions):
+    for label in dict.fromkeys(row.label for row in rows if NODE in row.dimensions and row.metric not in EXPLAINING):
         if not any(one.row.label == label for one in told):
-            yield f"{label}: {LEAST} rounds at least are needed to tell nodes apart."
+            yield f"{label}: several nodes, and {LEAST} rounds at least, are needed to tell nodes apart."
 
 
 def _beside(row: Series, other: Series) -> bool:
-    """Whether `other` is the same row on another node, and one that nodes are compared by."""
-    if NODE not in row.dimensions or row.metric in EXPLAINING | COUNTED or other.metric != row.metric:
-        return False
-    if other.label != row.label or other.dimensions.get(NODE, row.dimensions[NODE]) == row.dimensions[NODE]:
+    """Whether `other` is the same row on another node."""
+    if (
+        other.metric != row.metric
+        or other.label != row.label
+        or other.dimensions.get(NODE, row.dimensions[NODE]) == row.dimensions[NODE]
+    ):
         return False
     return _rest(row) == _rest(other)
 

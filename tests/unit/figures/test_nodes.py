@@ -35,6 +35,15 @@ def test_the_slow_node_is_named_with_its_ratio_and_interval() -> None:
     assert "no difference" not in " ".join(said)
 
 
+def test_one_slow_node_makes_no_other_fast_and_two_are_both_found() -> None:
+    rows = [row(name, drawn(100 + place, 1.0, n=40)) for place, name in enumerate("abcd")]
+    told = compared([*rows[:3], row("d", drawn(9, 2.0, n=40))])
+    assert [one.name for one in told if one.differs] == ["d"]
+    told = compared([*rows[:2], row("c", drawn(8, 2.0, n=40)), row("d", drawn(9, 4.0, n=40))])
+    assert {one.name for one in told if one.differs} == {"c", "d"}
+    assert all(one.ratio.value > 1 for one in told if one.differs)
+
+
 def test_equal_nodes_are_told_apart_no_oftener_than_stated() -> None:
     alarms = 0
     for trial in range(60):
@@ -48,7 +57,7 @@ def test_equal_nodes_are_told_apart_no_oftener_than_stated() -> None:
 def test_too_few_rounds_and_what_explains_tell_nothing() -> None:
     few = [row("a", [1.0] * 5), row("b", [2.0] * 5)]
     assert compared(few) == []
-    assert "6 rounds at least" in next(iter(notes(few)))
+    assert "6 rounds at least, are needed" in next(iter(notes(few)))
     explaining = [row("a", drawn(1, 1.0), "stop_s"), row("b", drawn(2, 2.0), "stop_s")]
     assert compared(explaining) == []
     assert list(notes([])) == []
