@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from drivers.kubernetes.cluster import images
 from drivers.kubernetes.cluster.clusters import Cluster, Clusters
@@ -95,6 +95,8 @@ class KubernetesDriver:
     """
 
     name = "kubernetes"
+    by_flag_only: ClassVar[frozenset[str]] = frozenset({Shape.VMI.value})
+    """Variants that need an option to be launched at all."""
 
     def __init__(self, variant: str, context: Context) -> None:
         self._variant = Variant.parse(variant)
