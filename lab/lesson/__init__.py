@@ -1,0 +1,1 @@
+"""Guided lessons that check a student's own result: see docs/lessons.md."""
