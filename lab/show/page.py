@@ -9,10 +9,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 
-def page(title: str, body: Sequence[str]) -> str:
+def page(title: str, body: Sequence[str], *, language: str = "en") -> str:
     """The whole page; its parts are markup already."""
     shown = "\n".join(body)
-    return _PAGE.format(title=text(title), plotly=_plotly(), body=(_NO_CHARTS if _CHART in shown else "") + shown)
+    charts = _CHART in shown
+    return _PAGE.format(
+        title=text(title),
+        language=text(language),
+        plotly=f"<script>{_plotly()}</script>" if charts else "",
+        body=(_NO_CHARTS if charts else "") + shown,
+    )
 
 
 def listed(title: str, lines: Sequence[str]) -> Iterator[str]:
@@ -80,7 +86,7 @@ browser forbids it, or the server that gave this page does (by its Content-Secur
 figures are in the tables; for the charts, save this file and open it from disk.</p>
 """
 _PAGE = """<!DOCTYPE html>
-<html lang="en">
+<html lang="{language}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -105,9 +111,11 @@ td {{ overflow-wrap: anywhere; min-width: 3rem; }}
 td:first-child {{ min-width: 9rem; }}
 details {{ margin: .5rem 0; }}
 summary {{ cursor: pointer; overflow-wrap: anywhere; }}
+@media print {{ body {{ margin: 0; font-size: 12px; }} h2 {{ break-after: avoid; }}
+  tr, svg {{ break-inside: avoid; }} }}
 pre {{ background: #f5f7fa; padding: .75rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }}
 </style>
-<script>{plotly}</script>
+{plotly}
 </head>
 <body>
 {body}
