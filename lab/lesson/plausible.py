@@ -13,6 +13,7 @@ from datetime import datetime
 
 from lab.errors import MeasurementError
 from lab.store.record import LaunchRecord, Outcome, RunRecord
+from lab.store.sample import Sample
 from lab.timeline import Phase
 
 _SLACK_S = 2.0  # a run's begin and end are kept to the second
@@ -21,7 +22,6 @@ _OF_MARKS: Mapping[str, tuple[Phase, Phase]] = {
     "boot_s": (Phase.REQUESTED, Phase.READY),
     "login_s": (Phase.REQUESTED, Phase.LOGIN),
     "settled_s": (Phase.REQUESTED, Phase.SETTLED),
-    "stop_s": (Phase.STOP_REQUESTED, Phase.STOPPED),
 }
 
 
@@ -65,12 +65,10 @@ def _time(record: RunRecord) -> Iterator[str]:
 
 def _boots(record: RunRecord) -> Iterator[str]:
     launches = {(launch.target, launch.iteration): launch for launch in record.launches}
-    told = 0
     for sample in record.samples:
-        phases = _OF_MARKS.get(sample.metric)
+        phases = _phases(sample)
         if phases is None:
             continue
-        told += 1
         launch = launches.get((sample.target, sample.iteration))
         if launch is None:
             yield f"{sample.target}, round {sample.iteration}: a {sample.metric} without a launch"
@@ -86,6 +84,15 @@ def _boots(record: RunRecord) -> Iterator[str]:
                 f"and its instants are {seconds:.6f} s apart"
             )
             return
+
+
+def _phases(sample: Sample) -> tuple[Phase, Phase] | None:
+    """The two instants that a sample is the difference of; None for what is of something else."""
+    if sample.metric == "phase_s":
+        start, end = sample.dimensions.get("from", ""), sample.dimensions.get("to", "")
+        known = {phase.value for phase in Phase}
+        return (Phase(start), Phase(end)) if start in known and end in known else None
+    return _OF_MARKS.get(sample.metric)
 
 
 def _span(launch: LaunchRecord) -> tuple[int | None, int | None]:

@@ -144,8 +144,12 @@ def _host(case: _Case) -> Verdict:
 
 
 def _after(case: _Case) -> Verdict:
-    sentence = "begun after the prediction, {time}" if case.ground.predicted else "begun after the lesson was, {time}"
-    expected = case.words(sentence, time=_shown(case.ground.since))
+    since = _shown(case.ground.since)
+    expected = (
+        case.words("begun after the prediction, {time}", time=since)
+        if case.ground.predicted
+        else case.words("begun after the lesson was, {time}", time=since)
+    )
     actual = case.words("begun {time}", time=_shown(case.record.run.started_at))
     return (
         "order",

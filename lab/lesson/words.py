@@ -61,18 +61,18 @@ def entries(text: str) -> Iterator[tuple[str, str]]:
     """The entries of a .po file without plurals and contexts, which the lab's have none of: key and translation. Those
     that are marked fuzzy are left out, as gettext's own tools do. Raises ValueError, which names the line."""
     parts: dict[str, str] = {}
-    at, fuzzy = "", False
+    at, fuzzy, next_is_fuzzy = "", False, False
     for number, raw in enumerate([*text.splitlines(), 'msgid ""'], start=1):
         line = raw.strip()
         if line.startswith("#,") and "fuzzy" in line:
-            fuzzy = True
+            next_is_fuzzy = True
         if not line or line.startswith("#"):
             continue
         word, _, rest = line.partition(" ") if not line.startswith('"') else ("", "", line)
-        if word == "msgid" and "msgstr" in parts:
-            if not fuzzy:
+        if word == "msgid":
+            if "msgstr" in parts and not fuzzy:
                 yield parts["msgid"], parts["msgstr"]
-            parts, fuzzy = {}, False
+            parts, fuzzy, next_is_fuzzy = {}, next_is_fuzzy, False
         if word not in ("", "msgid", "msgstr") or (not word and not at):
             raise ValueError(f"line {number}: '{word or line}' is not looked for here")
         at = word or at

@@ -18,12 +18,12 @@ from lab.errors import BadInput, LabError
 from lab.lesson import answers, kept
 from lab.lesson.ahead import ahead, reading_s
 from lab.lesson.checking import Checker
-from lab.lesson.formats import classroom as classroom_of
-from lab.lesson.formats import gradescope as gradescope_of
-from lab.lesson.formats import points as points_of
 from lab.lesson.kept import Kind, Work
 from lab.lesson.lesson import Lesson, Step, find, is_folder, read, shipped
 from lab.lesson.record import Progress, State
+from lab.lesson.report.formats import classroom as classroom_of
+from lab.lesson.report.formats import gradescope as gradescope_of
+from lab.lesson.report.formats import points as points_of
 from lab.lesson.signing import read_key
 from lab.lesson.text import WITHOUT
 from lab.lesson.words import ENGLISH, Words, from_environment
@@ -247,7 +247,7 @@ def write_report(
         done = desk.checker.check()
         page = ""
         if html or pdf:
-            from lab.lesson.page import render
+            from lab.lesson.report.page import render
 
             page = render(lesson, done, desk.words, beside=_beside(desk))
         if json_file is not None:
@@ -255,7 +255,7 @@ def write_report(
         if html is not None:
             write_whole(html, page)
         if pdf is not None:
-            from lab.lesson.pdf import write_pdf
+            from lab.lesson.report.pdf import write_pdf
 
             write_pdf(page, pdf)
         for path in filter(None, (html, pdf, json_file)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.lesson.handed_in import Verdict, verify
+from lab.lesson.report.handed_in import Verdict, verify
 from lab.lesson.signing import read_key
 from lab.show.terminal import printable
 

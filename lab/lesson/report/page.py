@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from markdown_it import MarkdownIt
 
 from lab import units
-from lab.lesson.handed_in import embedded
 from lab.lesson.lesson import Lesson
 from lab.lesson.mistakes import told
 from lab.lesson.record import Figure, Progress, State, Step
+from lab.lesson.report.handed_in import embedded
 from lab.lesson.words import Words
 from lab.show.page import page, table, text
 
