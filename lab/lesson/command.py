@@ -46,7 +46,8 @@ def parse(text: str) -> Command:
     given = dict(_pair(one) for one in options.get("--param", ()))
     try:
         scenario = make_scenario(words[2], given)
-        unknown = [name for name in targets if Target.parse(name).driver not in driver_names()]
+        known = driver_names()
+        unknown = [name for name in targets if Target.parse(name).driver not in known]
     except LabError as error:
         raise ValueError(f"'{text}': {error.brief}") from error
     if unknown:

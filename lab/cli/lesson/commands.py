@@ -209,7 +209,7 @@ def check_lesson(
     """All steps. Returns the exit code."""
     lesson = _find(name)
     if is_folder(name) and kept.load(lesson.name) is None:
-        return _told_to_author(lesson, as_json=as_json)
+        return _told_to_author(lesson, store, as_json=as_json)
     with _desk(lesson, store) as desk:
         done = desk.checker.check()
         for path, made in ((gradescope, gradescope_of), (classroom, classroom_of)):
@@ -424,14 +424,21 @@ def _driver(target: str) -> str:
         return ""
 
 
-def _told_to_author(lesson: Lesson, *, as_json: bool) -> int:
+def _told_to_author(lesson: Lesson, store: str | None, *, as_json: bool) -> int:
     """That a folder is a lesson, for who writes one."""
+    from lab.cli.lesson.planned import plan
+
+    with Store.open(store) as opened:
+        planned = {command.text: plan(command, opened) for command in lesson.commands}
     told: dict[str, Any] = {
         "lesson": lesson.name,
         "steps": [step.id for step in lesson.steps],
         "languages": sorted(lesson.texts),
         "minutes": {code: round(reading_s(lesson, code) / 60, 1) for code in sorted(lesson.texts)},
-        "commands": [command.text for command in lesson.commands],
+        "commands": [
+            {"command": text, "seconds": one.seconds, "runs": one.runs, "skipped": dict(one.skipped)}
+            for text, one in planned.items()
+        ],
         "points": sum(step.table.points for step in lesson.steps),
     }
     if as_json:
@@ -439,8 +446,11 @@ def _told_to_author(lesson: Lesson, *, as_json: bool) -> int:
         return 0
     console = Console()
     console.print(f"{lesson.folder} is a lesson: {lesson.name}", markup=False, highlight=False)
-    for key in ("steps", "languages", "commands"):
+    for key in ("steps", "languages"):
         console.print(f"  {key}: {', '.join(told[key])}", markup=False, highlight=False)
+    for text, one in planned.items():
+        by = f"as {one.runs} earlier runs here took" if one.runs else "a guess"
+        console.print(f"  {text}: {duration(one.seconds)} ({by})", markup=False, highlight=False, soft_wrap=True)
     minutes = ", ".join(f"{code} {value:g}" for code, value in told["minutes"].items())
     console.print(f"  minutes of reading: {minutes}", markup=False, highlight=False)
     console.print(Text.assemble("\nType next:\n  ", (f"{shown.prog()} lesson start {lesson.folder}", "cyan")))

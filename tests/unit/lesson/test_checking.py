@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_lesson import HOST, made_run, right_answer
 
+from lab.figures import stats
+from lab.figures.series import series_of
 from lab.lesson import kept
 from lab.lesson.ahead import ahead
 from lab.lesson.checking import Checker
@@ -22,7 +25,8 @@ from lab.lesson.words import Words
 from lab.store.database import Store
 from lab.store.record import RunRecord, RunStatus
 
-MEASURED = [name for name in shipped() if find(name).commands]
+LESSONS = {name: find(name) for name in shipped()}
+MEASURED = [name for name, lesson in LESSONS.items() if lesson.commands]
 PREDICTED = {"s": "50ms", "bytes": "20MiB", "x": "2x", "": "3"}
 
 
@@ -30,7 +34,7 @@ class Student:
     """Somebody who works on a lesson, with a store of their own."""
 
     def __init__(self, name: str, folder: Path, language: str = "en") -> None:
-        self.lesson: Lesson = find(name)
+        self.lesson: Lesson = LESSONS[name]
         self.store = Store.open(str(folder / "lab.db"), host_id=HOST)
         kept.start(self.lesson, language=language, student="A. Student", consent=True)
 
@@ -135,8 +139,6 @@ def test_a_wrong_run_fails_by_its_mistake(student: Student, wrong: dict[str, Any
     if "process" not in step.command.targets and wrong.get("without"):
         wrong = {"without": step.command.targets[:1]}
     if mistake is Mistake.PREDICTION_AFTER_RUN:  # the run first, a second or more before the prediction
-        work = kept.load(student.lesson.name)
-        assert work is not None
         student.import_(made_run(student.lesson, step, **wrong))
         _predicted_later(student, step, seconds=5)
     else:
@@ -155,8 +157,6 @@ def _predicted_later(student: Student, step: Step, *, seconds: int) -> None:
     student.predict(step)
     path = kept.folder() / f"{student.lesson.name}.json"
     told = json.loads(path.read_text())
-    from datetime import datetime, timedelta
-
     entry = told["entries"][-1]
     entry["at"] = (datetime.fromisoformat(entry["at"]) + timedelta(seconds=seconds)).isoformat()
     entry["chain"] = kept.Entry.model_validate(entry).chained(told["started_at"])
@@ -236,9 +236,6 @@ def test_a_later_run_that_fits_is_found_beside_one_that_does_not(student: Studen
     ],
 )
 def test_a_wrong_claim_fails_by_its_mistake(student: Student, value: str, mistake: Mistake) -> None:
-    from lab.figures import stats
-    from lab.figures.series import series_of
-
     student.predict("measure")
     record = student.import_(made_run(student.lesson, student.running))
     rows = series_of(record)
