@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.lesson import values
-from lab.lesson.lesson import Lesson, Step
+from lab.lesson.lesson import Lesson, Row, Step
 from lab.lesson.record import Check, Progress, State
 from lab.lesson.record import Step as Checked
 from lab.lesson.words import Words
@@ -53,19 +53,27 @@ def _commands(lesson: Lesson, step: Step, waits: Check, words: Words, prog: str)
     if waits.name in ("answered", "answer") and step.table.answer is not None:
         answer = step.table.answer
         if answer.kind == "choice":
-            more = f",{answer.choices[-1]}" if len(answer.choices) > 1 else ""
-            place, hint = f"{answer.choices[0]}{more}", words("with the letters that you choose")
+            several = len(answer.correct) > 1
+            place = words("LETTERS") if several else words("LETTER")
+            hint = words("those that you choose, with commas") if several else words("the one that you choose")
         elif answer.kind == "words":
             place, hint = words("YOUR WORDS"), words("in your own words")
         else:
             place, hint = _PLACES[answer.kind], words("one of them")
-        if answer.kind == "interval":
-            hint = words("both ends with their unit, such as {example}", example="300-375ms")
+        if answer.kind == "interval" and answer.row is not None:
+            hint = words("both ends with their unit, such as {example}", example=_example(answer.row))
         return [f"{prog} lesson answer {lesson.name} {step.id} {_quoted(place)}"], hint
     running = lesson.running(step)
     if running.command is not None and waits.name not in ("checker", "kept"):
         return [running.command.text.replace("lab", prog, 1), go_on], words("one after the other")
     return [go_on], ""
+
+
+def _example(row: Row) -> str:
+    """An interval as it is written in the row's unit."""
+    if row.over or row.metric.startswith("slowdown"):
+        return "10.8-32.4x"
+    return "14.9-15.3MiB" if row.metric.endswith("_bytes") else "300-375ms"
 
 
 def _quoted(place: str) -> str:

@@ -6,6 +6,7 @@ student's. Nothing here launches anything: the runs are those that the student m
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -96,7 +97,7 @@ class Checker:
             expected=first.expected if first else "",
             actual=first.actual if first else "",
             checks=checks,
-            mistakes=[check.mistake for check in checks if check.mistake],
+            mistakes=list(dict.fromkeys([*(check.mistake for check in checks if check.mistake), *self._earlier(step)])),
             run_ids=[record.run.id] if record else [],
             points=0.0 if lost or state is not State.PASSED else step.table.points,
             max_points=0.0 if lost else step.table.points,
@@ -205,6 +206,18 @@ class Checker:
                 mistake=judged.mistake,
             )
         ]
+
+    def _earlier(self, step: Step) -> list[Mistake]:
+        """Of answers that the student has corrected since: what a class learns from."""
+        answer = step.table.answer
+        found: list[Mistake] = []
+        if answer is None:
+            return found
+        for said in self.work.answers(step.id)[:-1]:
+            with contextlib.suppress(LabError, ValueError):
+                judged = answers.judge(answer, said.value, self.run_of(step), self.words)
+                found += [judged.mistake] if judged.mistake else []
+        return found
 
     def _figures(self, done: Mapping[str, Checked]) -> list[Figure]:
         """Of every row that a step with a run is about, each once."""

@@ -88,8 +88,8 @@ class Check(_Model):
 
 class Step(_Model):
     """One step. The first of `predictions` is the one that counts; the last of `answers`. `expected` and `actual` are
-    those of the first check that did not pass; `lost` says why this machine has nothing to show for it, and then
-    `max_points` is 0."""
+    those of the first check that did not pass; `mistakes` also tell of answers that
+    were corrected since; `lost` says why this machine has nothing to show for it, and then `max_points` is 0."""
 
     id: Word
     title: Text

@@ -12,8 +12,8 @@ from lab.lesson.command import Command
 from lab.registry import make_scenario
 from lab.store.database import Store
 
-AROUND_S = 6.0
-"""What `lab run` takes beside its turns: starting, asking the engines, preparing, and the look at what is left."""
+AROUND_S = 2.0
+"""What `lab run` takes beside its turns, once all is prepared: starting, asking engines, looking at what is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -294,6 +294,7 @@ def test_a_wrong_choice_fails_and_does_not_tell_the_right_one(student: Student, 
     assert found.mistakes == [mistake] and found.expected == "4 of the choices"
     student.answer("look", "e d a b")
     assert student.step("look").state is State.PASSED
+    assert student.step("look").mistakes == [mistake]  # it was made, and is counted
 
 
 @pytest.mark.parametrize("student", MEASURED, indirect=True)
