@@ -80,6 +80,7 @@ def classroom(progress: Progress) -> dict[str, Any]:
                 "status": {State.PASSED: "pass", State.ERROR: "error"}.get(step.state, "fail"),
                 "score": step.points,
                 "message": _output(step),
+                "line_no": 0,  # which it prints: there is none
             }
             for step in progress.steps
         ],
