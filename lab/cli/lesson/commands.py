@@ -94,8 +94,12 @@ def list_lessons(*, store: str | None, as_json: bool) -> None:
     ]
     headings = [words("lesson"), words("about"), words("reading and thinking"), words("steps passed")]
     console.print(shown.table_of(cells, headings))
-    current = next(iter(begun), None)
-    command = f"{shown.prog()} lesson next {current}" if current else f"{shown.prog()} lesson start boot"
+    states = {str(row["lesson"]): row["state"] for row in rows}
+    current = next((name for name in begun if states.get(name) == "begun"), None)
+    fresh = (
+        "boot" if states.get("boot") == "open" else next((name for name in states if states[name] == "open"), "boot")
+    )
+    command = f"{shown.prog()} lesson next {current}" if current else f"{shown.prog()} lesson start {fresh}"
     console.print(Text.assemble("\n", (words("Type next:"), "bold"), "\n  ", (command, "cyan")))
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.errors import BadInput
 from lab.lesson.ahead import reading_s
+from lab.lesson.command import parse as parse_command
 from lab.lesson.lesson import find, read, shipped
 from lab.lesson.text import PARTS
+from lab.lesson.text import parse as parse_text
 
 TABLE = """
 format = 1
@@ -170,3 +174,21 @@ def test_what_is_no_folder_of_a_lesson_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as refused:
         find("bot")
     assert refused.value.resolution == "did you mean 'boot'?"
+
+
+@given(st.text(alphabet=st.sampled_from(list("#`-~: abwhy\n\t*")), max_size=120))
+def test_any_words_are_read_or_refused(text: str) -> None:
+    try:
+        found = parse_text(text)
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.title
+
+
+@given(st.text(max_size=60))
+def test_any_command_is_taken_apart_or_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_command(text)
+    with pytest.raises(ValueError, match=r"."):
+        parse_command(f"lab run {text or '-'} -t")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_lesson import HOST, made_run, right_answer
 
 from lab.errors import BadInput
@@ -223,3 +226,13 @@ def test_a_pdf_needs_a_browser_and_says_so(tmp_path: Path, monkeypatch: pytest.M
 def test_an_export_is_read_back(done: dict[str, Progress]) -> None:
     for told in done.values():
         assert parse(told.model_dump_json(), name="x") == told
+
+
+@given(st.binary(max_size=300))
+def test_any_file_is_read_or_refused_in_one_line(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        with pytest.raises(BadInput) as refused:
+            read_any(Path(file.name))
+    assert "\n" not in refused.value.brief
