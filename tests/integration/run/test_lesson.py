@@ -28,7 +28,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_the_lesson_boot_on_real_engines(environment: dict[str, str], tmp_path: Path) -> None:
     def lab(arguments: Sequence[str], code: int = 0) -> str:
         command = [sys.executable, "-m", "lab", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
