@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lab import units
 from lab.errors import with_remedy
 from lab.features import Feature
-from lab.figures import density, nodes, series, shape_notes, stats
+from lab.figures import density, nodes, series, shape_notes, stats, tandem
 from lab.figures.series import EXPLAINING, HIGHEST_RATE, WAIT_METHOD, Series
 from lab.host.noise import HIGH_STEAL_FRACTION, WarningCode, host_warnings
 from lab.store.record import ASKED_AGAIN, KILLED_AFTER_S, LaunchRecord, Outcome, Run, RunRecord, RunStatus, TargetRecord
@@ -86,6 +86,7 @@ def of_run(record: RunRecord, rows: Sequence[Series]) -> list[str]:
         *_memory(rows),
         *_guests(rows),
         *_density(rows),
+        *_tandem(rows),
         *_waiting(rows),
         *_health(record),
         *_slow(record),
@@ -364,6 +365,11 @@ def _density(rows: Sequence[Series]) -> Iterator[str]:
             "and page cache that does not give way are in the slope alone; what the kernel shares or merges (KSM) "
             "between instances makes the slope smaller than the cgroups' sum."
         )
+
+
+def _tandem(rows: Sequence[Series]) -> Iterator[str]:
+    if told := tandem.too_few(tandem.crossings(rows)):
+        yield told
 
 
 def _waiting(rows: Sequence[Series]) -> Iterator[str]:

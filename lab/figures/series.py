@@ -41,6 +41,10 @@ _EXPLAINING_TALK = frozenset(
     {"variant_p50_s", "variant_p99_s", "curve_p50_s", "curve_p99_s", "curve_p99_9_s", "first_call_s", "resolve_s"}
     | {"cpu_per_1000_s", "control_p50_s", "control_p99_s", "caller_late_share", "unserved_calls"}
 )
+_EXPLAINING_TANDEM = frozenset(
+    {"first_job_s", "half_job_s", "jth_job_s", "job_cpu_s", "steady_p99_s", "steady_worst_s", "cold_starts"}
+    | {"failed_jobs", "held_bytes", "mean_held_bytes", "saved_bytes", "save_s", "job_steps", "looks", "look_share"}
+)
 EXPLAINING = (
     frozenset({"replicas_on_node", "phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
@@ -54,6 +58,7 @@ EXPLAINING = (
     | _EXPLAINING_COLDSTART
     | _EXPLAINING_WAKE
     | _EXPLAINING_TALK
+    | _EXPLAINING_TANDEM
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 

@@ -26,6 +26,8 @@ from lab.show.page import table as _table
 from lab.show.page import text as _text
 from lab.show.talk import chart as talk_chart
 from lab.show.talk import table as talk_table
+from lab.show.tandem import chart as tandem_chart
+from lab.show.tandem import table as tandem_table
 from lab.store.place import write_whole
 from lab.store.record import Outcome, RunRecord
 
@@ -59,6 +61,7 @@ def render(record: RunRecord) -> str:
         *_totals(record, rows),
         *_wake(record, rows),
         *_talk(record, rows),
+        *_tandem(record, rows),
         *_list("What a reader must know", notes.of_run(record, rows)),
         *_where(record, rows),
         *_calls(record, rows),
@@ -250,6 +253,30 @@ def _talk(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
         yield _chart("curve", talk_chart.curve(rows))
 
 
+def _tandem(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    if not tandem_table.cases(rows):
+        return
+    yield "<h2>Who does a burst</h2>"
+    yield (
+        "<p>Medians over rounds. A 'long' pause is one after which the tandem was at rest, proven: no worker was "
+        "there, guests were saved.</p>"
+    )
+    told = tandem_table.better(rows)
+    yield _table(told[0], told[1:], figures_from=len(told[0]))
+    yield "<h3>Time until the j-th job is done</h3>"
+    yield _chart("jobs", tandem_chart.jobs(rows))
+    done = tandem_table.jobs(rows)
+    yield _table(done[0], done[1:], figures_from=1)
+    yield "<h3>The service's own answers before, during and after</h3>"
+    if any(row.metric == "steady_p99_s" for row in rows):
+        yield _chart("answers", tandem_chart.answers(rows))
+    answers, held = tandem_table.service(rows), tandem_table.memory(rows)
+    yield _table(answers[0], answers[1:], figures_from=1)
+    yield _table(held[0], held[1:], figures_from=1)
+    if failed := tandem_table.failed(record):
+        yield _table(["jobs that were not done", "why"], failed)
+
+
 def _density(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     shown = [row for row in rows if row.metric == density.MARGINAL]
     if not shown:
@@ -289,7 +316,9 @@ def _rest(rows: Sequence[Series]) -> Iterator[str]:
         yield _table(["", "what", *headings], [[title, what, *_figures(row)] for title, what, row in shown])
         if nothing:
             yield f"<p>0 each: {_text(nothing)}.</p>"
-    told = {"phase_s", "lead_s"} | table_memory.GROUPED | calls_table.GROUPED | talk_table.GROUPED
+    told = (
+        {"phase_s", "lead_s"} | table_memory.GROUPED | calls_table.GROUPED | talk_table.GROUPED | tandem_table.GROUPED
+    )
     rest = [row for row in rows if row.metric in EXPLAINING and row.metric not in told]
     if rest:
         yield "<h2>And then</h2>"

@@ -20,6 +20,7 @@ from lab.show import table_evidence, table_memory, table_wake
 from lab.show.calls import table as calls_table
 from lab.show.listing import plain_table
 from lab.show.talk import table as talk_table
+from lab.show.tandem import table as tandem_table
 from lab.show.terminal import printable
 from lab.store.record import Outcome, RunRecord
 
@@ -63,6 +64,7 @@ def render_run(record: RunRecord) -> RenderableType:
     parts += calls_table.parts(record, rows, _call)
     parts += table_wake.parts(record, rows)
     parts += talk_table.parts(record, rows)
+    parts += tandem_table.parts(record, rows)
     parts += table_memory.parts(record, rows)
     parts += table_evidence.parts(record)
     if any(row.metric in _ENDS for row in rows):

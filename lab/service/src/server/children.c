@@ -60,6 +60,15 @@ void work_apart_within(const struct launch *launch, int slot, work_body *body, u
     hand_over(slot);
 }
 
+size_t work_running(void)
+{
+    size_t running = 0;
+    for (size_t i = 0; i < MAX_WORKERS; i++) {
+        running += workers[i] != 0;
+    }
+    return running;
+}
+
 void work_reaped(int pid)
 {
     for (size_t i = 0; i < MAX_WORKERS; i++) {

@@ -11,6 +11,8 @@ typedef int work_body(struct text *json, uint64_t argument);
  * piece of work in the loop would stall every other connection. */
 void work_apart(const struct launch *launch, int slot, work_body *body, uint64_t argument);
 void work_apart_within(const struct launch *launch, int slot, work_body *body, uint64_t argument, unsigned seconds);
+/* How many of them there are. */
+size_t work_running(void);
 void work_reaped(int pid);
 
 #endif

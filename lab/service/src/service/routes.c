@@ -3,6 +3,7 @@
 
 #include "endpoints/allocation.h"
 #include "endpoints/facts.h"
+#include "endpoints/job.h"
 #include "endpoints/work.h"
 #include "measure/fixed_work.h"
 #include "measure/syscall_mix.h"
@@ -45,6 +46,7 @@ static void answer(const struct launch *launch, int slot, const struct request *
     } endpoints[] = {{"/healthz", "GET", "Allow: GET\r\n", answer_healthz, true},
                      {"/clock", "GET", "Allow: GET\r\n", answer_clock, false},
                      {"/work", "GET", "Allow: GET\r\n", answer_work, false},
+                     {"/job", "GET", "Allow: GET\r\n", answer_job, false},
                      {"/alloc", "POST", "Allow: POST\r\n", answer_alloc, false},
                      {"/facts", "GET", "Allow: GET\r\n", answer_facts, false},
                      {"/measure/syscall", "GET", "Allow: GET\r\n", answer_measure_syscall, false},
