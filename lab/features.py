@@ -22,9 +22,9 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | TICKS | - acts on a clock of its own, every `Info.facts["tick_s"]` seconds; told in a qualifier | `Session`: a launch and a stop begin at a random instant of it |
 | OWN_KERNEL | - a guest under a VMM: honours `guest_panic`, `guest_clock_offset_s` | `containment` |
 | UNITS | - puts `Spec.unit`, a user's systemd unit with its files, into a guest | `lab run --unit` |
-| SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in |
+| SLEEP | Sleeps (instance) | `wake`: each state that it can sleep in; `tandem`: saved guests that are woken for a burst |
 | - | Copies (instance) | `wake`: what was saved can be woken more than once |
-| FUNCTION | Invoked (instance) | `coldstart`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
+| FUNCTION | Invoked (instance) | `coldstart`, `tandem`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
 | PEERS | Peers (instance) - honours `Spec.peers` | `talk`: on which networks one instance reaches another |
 | - | Bypassed (instance) | `coldstart`: functions whose worker answers without its platform as well, so that what that takes is told apart |
 | - | Initializes (instance) | `coldstart`: functions of which a worker can be had before any call |

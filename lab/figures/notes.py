@@ -368,8 +368,7 @@ def _density(rows: Sequence[Series]) -> Iterator[str]:
 
 
 def _tandem(rows: Sequence[Series]) -> Iterator[str]:
-    if told := tandem.too_few(tandem.crossings(rows)):
-        yield told
+    yield from filter(None, (tandem.too_few(tandem.crossings(rows)), tandem.looking(rows)))
 
 
 def _waiting(rows: Sequence[Series]) -> Iterator[str]:

@@ -107,6 +107,18 @@ def crossings(rows: Sequence[Series]) -> list[Crossing]:
     return found
 
 
+def looking(rows: Sequence[Series]) -> str:
+    """What it took to look at memory; empty where nobody did."""
+    shares = {who(row): statistics.median(row.values) for row in rows if row.metric == "look_share"}
+    if not shares:
+        return ""
+    told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    return (
+        f"Looking at memory took of the time: {told}. A peak between two looks is not seen, and what looking takes is "
+        "taken from all that was measured meanwhile."
+    )
+
+
 def ratios(crossing: Crossing) -> str:
     """The points of a crossing: at which size how many times as much, and how sure that is."""
     return ", ".join(f"{point.x:g}: {units.digits(point.ratio)}x {point.verdict}" for point in crossing.points)
@@ -136,7 +148,9 @@ def _raw(rows: Sequence[Series], metric: str, base: str, by: str) -> Iterator[Cr
         if told[ARRANGEMENT] in (base, WITHIN) or other is None or told[by] == LONG:
             continue
         groups.setdefault((who(row), told[kept]), []).append((float(told[by]), row, other))
-    for (name, at), members in groups.items():
+    order = {name: None for name, _ in groups}
+    for name, at in sorted(groups, key=lambda one: ([*order].index(one[0]), one[1] != LONG, _number(one[1]))):
+        members = groups[name, at]
         points = [point for x, row, other in sorted(members, key=_size) if (point := _point(x, row, other)) is not None]
         if points:
             said = f"burst {at}" if kept == BURST else f"pause {at}{'' if at == LONG else ' s'}"
@@ -204,6 +218,10 @@ def _sign_test(lower: int, n: int) -> float:
     """The two-sided p of so many of `n` being lower, where either is as likely."""
     least = min(lower, n - lower)
     return float(min(1.0, 2 * math.fsum(math.comb(n, count) for count in range(least + 1)) / 2.0**n))
+
+
+def _number(size: str) -> float:
+    return -1.0 if size == LONG else float(size)
 
 
 def _size(member: tuple[float, Series, Series]) -> float:

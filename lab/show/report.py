@@ -254,7 +254,8 @@ def _talk(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
 
 
 def _tandem(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
-    if not tandem_table.cases(rows):
+    cases = tandem_table.cases(rows)
+    if not cases:
         return
     yield "<h2>Who does a burst</h2>"
     yield (
@@ -262,17 +263,19 @@ def _tandem(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
         "there, guests were saved.</p>"
     )
     told = tandem_table.better(rows)
-    yield _table(told[0], told[1:], figures_from=len(told[0]))
+    if told[1:]:
+        yield _table(told[0], told[1:], figures_from=len(told[0]))
     yield "<h3>Time until the j-th job is done</h3>"
     yield _chart("jobs", tandem_chart.jobs(rows))
-    done = tandem_table.jobs(rows)
-    yield _table(done[0], done[1:], figures_from=1)
-    yield "<h3>The service's own answers before, during and after</h3>"
     if any(row.metric == "steady_p99_s" for row in rows):
+        yield "<h3>The service's own p99 before, during and after</h3>"
         yield _chart("answers", tandem_chart.answers(rows))
-    answers, held = tandem_table.service(rows), tandem_table.memory(rows)
-    yield _table(answers[0], answers[1:], figures_from=1)
-    yield _table(held[0], held[1:], figures_from=1)
+    for who in dict.fromkeys(case.who for case in cases):
+        mine = [case for case in cases if case.who == who]
+        done, held = tandem_table.done(rows, mine), tandem_table.memory(rows, mine)
+        yield f"<h3>{_text(mine[0].title)}</h3>"
+        yield _table(done[0], done[1:], figures_from=0)
+        yield _table(held[0], held[1:], figures_from=0)
     if failed := tandem_table.failed(record):
         yield _table(["jobs that were not done", "why"], failed)
 

@@ -50,7 +50,8 @@ def render_run(record: RunRecord) -> RenderableType:
     """A run's totals, where the time goes, what failed or was left out, and what a reader must know."""
     rows = series.series_of(record)
     facts = [row for row in rows if series.is_fact(row)]
-    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric not in EXPLAINING and row not in facts))
+    own = [row for row in rows if row.metric not in EXPLAINING | tandem_table.TOTALS and row not in facts]
+    metrics = list(dict.fromkeys(row.metric for row in own))
     parts: list[RenderableType] = [_line(notes.headline(record), "bold")]
     parts += [_line(text, "") for text in notes.said(record.run)]
     for metric in metrics:

@@ -4,17 +4,17 @@ One target is the *service*: the one of `service`, else the only one that is no 
 load of `rate` requests of /healthz a second, and gets bursts of jobs: `ms` of CPU time each (as the service itself takes
 it), while `mib` MiB are held. Who does the jobs is the *arrangement*:
 
-| `arrangement` | who does a burst's jobs | measured in the turn of |
-|---|---|---|
-| `within` | the service's own instance, in processes of its own beside what answers | the service's target |
-| `beside` | a second instance of the same target, which is always there | the service's target |
-| `function` | a function's workers, which come by call and go when nobody calls | each target with workers (`lambda`, `socket`, `knative`) |
-| `woken` | `guests` instances that were saved to files, which are woken for it and saved again after it | each other target whose instances can be saved |
+- `within`: the service's own instance, in processes of its own beside the one that answers;
+- `beside`: a second instance of the same target, which is always there (both in the turn of the service's target);
+- `function`: a function's workers, which come by call and go when nobody calls (in the turn of `lambda`, `socket` or
+  `knative`);
+- `woken`: `guests` instances that were saved to files, which are woken for it and saved again after it (in the turn of
+  each other target whose instances can be saved).
 
 In each arrangement the service and the other half are launched once, and then each size of `bursts`, in an order by
 chance, has its turn: the tandem is at rest (no worker, guests saved); `before` seconds without jobs; a burst, whose
-`pause` is told as `long`; and for each of `pauses`, in an order by chance, that pause and another burst; at last `after`
-seconds without jobs.
+pause is told as `long`; and for each pause of `pause`, in an order by chance, that pause and another burst; at last
+`after` seconds without jobs.
 
 | metric | start | end | unit |
 |---|---|---|---|
@@ -38,7 +38,8 @@ seconds without jobs.
 | `looks`, `look_share` (`arrangement`) | how often memory was looked at, and what share of the time that took | looks, share |
 
 `window` is `before` (the `before` seconds), `during` (from the burst's begin until its last job is done or has failed, and
-at least until as many requests were due as a p99 needs) or `after` (the last `after` seconds, with `burst` alone).
+at least until as many requests were due as a p99 needs, though not into the next burst) or `after` (what is left of the
+`after` seconds then). `before` and `after` are of a `burst` whatever the pause.
 
 - A job is a fixed number of steps, so that all arrangements do the same work. The first service that a run launches says
   how many are `ms` of its CPU time; on a slower (virtual) CPU a job takes more.
@@ -101,13 +102,13 @@ Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tandem:
-    """Bursts of so many jobs, named with commas between them, each after a long pause and after each of `pauses`
-    seconds, on the target `service` and on what is in tandem with it."""
+    """Bursts of so many jobs, named with commas between them, each after a long pause and after each of `pause`
+    in seconds, on the target `service` and on what is in tandem with it."""
 
     service: Annotated[str, Field(max_length=100)] = ""
     rate: Annotated[int, Field(ge=50, le=5000)] = 500
     bursts: Annotated[str, Field(pattern=r"^\d{1,2}(,\d{1,2}){0,7}$")] = "1,4,16"
-    pauses: Annotated[str, Field(pattern=r"^(\d{1,3}(\.\d{1,2})?(,\d{1,3}(\.\d{1,2})?){0,3})?$")] = "1"
+    pause: Annotated[str, Field(pattern=r"^(\d{1,3}(\.\d{1,2})?(,\d{1,3}(\.\d{1,2})?){0,3})?$")] = "1"
     ms: Annotated[int, Field(ge=1, le=5000)] = 50
     mib: Annotated[int, Field(ge=0, le=1024)] = 0
     before: Annotated[Seconds, Field(ge=0.2, le=60)] = 1.0
@@ -120,7 +121,7 @@ class Tandem:
     headline: ClassVar[str] = "last_job_s"
     own_service: ClassVar[bool] = True
     requires: ClassVar[frozenset[Feature]] = frozenset({Feature.NETWORK})
-    calls_by: ClassVar[str] = "pauses"
+    calls_by: ClassVar[str] = "pause"
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -129,7 +130,7 @@ class Tandem:
         if max(self.sizes) * self.ms / 1000 > _MOST_CPU_S:
             raise ValueError(f"the largest burst times ms is at most {_MOST_CPU_S:g} s of CPU time")
         if self.likely_s_per_round * self.rate > 100_000:
-            raise ValueError("a round would be of more than 100,000 requests: lower rate, pauses or bursts")
+            raise ValueError("a round would be of more than 100,000 requests: lower rate, pause or bursts")
         return self
 
     @property
@@ -138,7 +139,7 @@ class Tandem:
 
     @property
     def gaps(self) -> list[float]:
-        return [float(number) for number in self.pauses.split(",") if number]
+        return [float(number) for number in self.pause.split(",") if number]
 
     @property
     def launches(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +25,12 @@ GROUPED = frozenset(
 """What is in these tables and charts, and in no list of what is left."""
 
 
+TOTALS = frozenset({"last_job_s"})
+"""Totals that have their medians, intervals and numbers of values in these tables."""
+
+_WINDOWS = ("before", "during", "after")
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One arrangement, burst and pause."""
@@ -33,10 +41,14 @@ class Case:
     pause: str
 
     @property
-    def said(self) -> list[str]:
+    def title(self) -> str:
+        """Who does the jobs, and how."""
+        return self.who if self.who.endswith(f" {self.arrangement}") else f"{self.who}: {self.arrangement}"
+
+    @property
+    def said(self) -> str:
         """For a table's row."""
-        pause = self.pause if self.pause == LONG else f"{self.pause} s"
-        return [self.who if self.arrangement in self.who else f"{self.who}\n{self.arrangement}", self.burst, pause]
+        return f"{self.burst}, {self.pause if self.pause == LONG else f'{self.pause} s'}"
 
 
 def cases(rows: Sequence[Series]) -> list[Case]:
@@ -47,43 +59,39 @@ def cases(rows: Sequence[Series]) -> list[Case]:
 
 
 def parts(record: RunRecord, rows: Sequence[Series]) -> list[RenderableType]:
-    """All of it; nothing where no burst was measured."""
-    if not cases(rows):
-        return []
-    found: list[RenderableType] = [Text(), _table(jobs(rows)), Text(), _table(service(rows))]
-    found += [Text(), _table(memory(rows))]
-    if len(told := better(rows)) > 1:
-        found += [Text(), _table(told, words=True)]
+    """All of it, by who does the jobs; nothing where no burst was measured."""
+    found: list[RenderableType] = []
+    compared = better(rows)
+    for who, own in itertools.groupby(cases(rows), key=lambda case: case.who):
+        mine = list(own)
+        found += [Text(), Text(printable(mine[0].title), "bold")]
+        found += [_table(done(rows, mine)), Text(), _table(memory(rows, mine))]
+        if told := [line[1:] for line in compared[1:] if line[0] == who]:
+            found += [Text(), _table([compared[0][1:], *told], words=True)]
     if lines := failed(record):
         found += [Text(), _table([["jobs that were not done", "why"], *lines], words=True)]
     return found
 
 
-def jobs(rows: Sequence[Series]) -> list[list[str]]:
-    """The headings, and a row for each case: medians, and below the last job's its interval or range."""
-    grid = [["jobs", "burst", "pause", "first job", "half", "last job", "cold starts", "failed jobs", "n"]]
-    for case in cases(rows):
+def done(rows: Sequence[Series], chosen: Sequence[Case]) -> list[list[str]]:
+    """The headings, and a row for each case: when jobs were done, what came for them, and how the service answered
+    meanwhile: medians, below the last job's its interval or range, and below a p99 the longest."""
+    headings = ["burst, pause", "first job", "half", "last job", "cold starts", "failed jobs"]
+    grid = [["\n".join(heading.split()) for heading in [*headings, "p99 before", "during", "after", "n"]]]
+    for case in chosen:
         mine = [row for row in rows if _is_of(row, case)]
         last = _one(mine, "last_job_s")
         times = [_median(_one(mine, metric)) for metric in ("first_job_s", "half_job_s")]
         counts = [_median(_one(mine, metric), plain=True) for metric in ("cold_starts", "failed_jobs")]
-        grid.append([*case.said, *times, _spread(last), *counts, str(len(last.values) if last else 0)])
+        answers = [_answers(rows, case, window) for window in _WINDOWS]
+        grid.append([case.said, *times, _spread(last), *counts, *answers, str(len(last.values) if last else 0)])
     return grid
 
 
-def service(rows: Sequence[Series]) -> list[list[str]]:
-    """The headings, and a row for each case: p99 of the service's own requests before, during and after, and below it
-    the longest of them."""
-    grid = [["the service's p99, longest", "burst", "pause", "before", "during", "after"]]
-    for case in cases(rows):
-        grid.append([*case.said, *(_answers(rows, case, window) for window in ("before", "during", "after"))])
-    return grid
-
-
-def memory(rows: Sequence[Series]) -> list[list[str]]:
+def memory(rows: Sequence[Series], chosen: Sequence[Case]) -> list[list[str]]:
     """The headings, and a row for each case: what is held by the service and the other half."""
-    grid = [["memory held", "burst", "pause", "at rest", "peak", "mean", "after", "on disk"]]
-    for case in cases(rows):
+    grid = [["burst, pause", "held at rest", "peak", "mean", "held after", "on disk", "to save"]]
+    for case in chosen:
         mine = [row for row in rows if _is_of(row, case)]
         around = [row for row in rows if _is_around(row, case)]
         cells = [
@@ -92,16 +100,17 @@ def memory(rows: Sequence[Series]) -> list[list[str]]:
             _one(mine, "mean_held_bytes"),
             _one(around, "held_bytes", at="after"),
             _one(around, "saved_bytes"),
+            _one(mine, "save_s"),
         ]
-        grid.append([*case.said, *map(_median, cells)])
+        grid.append([case.said, *map(_median, cells)])
     return grid
 
 
 def better(rows: Sequence[Series]) -> list[list[str]]:
     """The headings, and a row for each question: from which burst, or which pause, on who is better than whom."""
-    grid = [["better in", "who", "than", "at", "from", "x"]]
+    grid = [["who", "better in", "than", "at", "from", "x by size"]]
     for one in tandem.crossings(rows):
-        grid.append([WORDS[one.metric], one.who, one.base, one.at, one.said, tandem.ratios(one)])
+        grid.append([one.who, WORDS[one.metric], one.base, one.at, one.said, tandem.ratios(one)])
     return grid
 
 
@@ -166,9 +175,10 @@ def _seconds(pause: str) -> float:
 
 
 def _table(grid: Sequence[Sequence[str]], *, words: bool = False) -> Table:
-    from lab.show.listing import plain_table
-
-    table = plain_table(*grid[0], text_columns=len(grid[0]) if words else 1)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for place, heading in enumerate(grid[0]):
+        left = words or place == 0
+        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not words)
     for row in grid[1:]:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     return table
