@@ -76,21 +76,21 @@ def parts(record: RunRecord, rows: Sequence[Series]) -> list[RenderableType]:
 def done(rows: Sequence[Series], chosen: Sequence[Case]) -> list[list[str]]:
     """The headings, and a row for each case: when jobs were done, what came for them, and how the service answered
     meanwhile: medians, below the last job's its interval or range, and below a p99 the longest."""
-    headings = ["burst, pause", "first job", "half", "last job", "cold starts", "failed jobs"]
-    grid = [["\n".join(heading.split()) for heading in [*headings, "p99 before", "during", "after", "n"]]]
+    headings = ["burst, pause", "first job", "half", "last job", "cold starts", "p99 before", "during", "after", "n"]
+    grid = [headings]
     for case in chosen:
         mine = [row for row in rows if _is_of(row, case)]
         last = _one(mine, "last_job_s")
         times = [_median(_one(mine, metric)) for metric in ("first_job_s", "half_job_s")]
-        counts = [_median(_one(mine, metric), plain=True) for metric in ("cold_starts", "failed_jobs")]
+        starts = _median(_one(mine, "cold_starts"), plain=True)
         answers = [_answers(rows, case, window) for window in _WINDOWS]
-        grid.append([case.said, *times, _spread(last), *counts, *answers, str(len(last.values) if last else 0)])
+        grid.append([case.said, *times, _spread(last), starts, *answers, str(len(last.values) if last else 0)])
     return grid
 
 
 def memory(rows: Sequence[Series], chosen: Sequence[Case]) -> list[list[str]]:
-    """The headings, and a row for each case: what is held by the service and the other half."""
-    grid = [["burst, pause", "held at rest", "peak", "mean", "held after", "on disk", "to save"]]
+    """The headings, and a row for each case: jobs that failed, and what is held by the service and the other half."""
+    grid = [["burst, pause", "failed jobs", "held at rest", "peak", "mean", "held after", "on disk", "to save"]]
     for case in chosen:
         mine = [row for row in rows if _is_of(row, case)]
         around = [row for row in rows if _is_around(row, case)]
@@ -102,7 +102,8 @@ def memory(rows: Sequence[Series], chosen: Sequence[Case]) -> list[list[str]]:
             _one(around, "saved_bytes"),
             _one(mine, "save_s"),
         ]
-        grid.append([case.said, *map(_median, cells)])
+        failures = _median(_one(mine, "failed_jobs"), plain=True)
+        grid.append([case.said, failures, *map(_median, cells)])
     return grid
 
 
@@ -178,7 +179,8 @@ def _table(grid: Sequence[Sequence[str]], *, words: bool = False) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for place, heading in enumerate(grid[0]):
         left = words or place == 0
-        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not words)
+        told = heading if words else "\n".join(heading.split())
+        table.add_column(told, justify="left" if left else "right", overflow="fold", no_wrap=not words)
     for row in grid[1:]:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     return table
