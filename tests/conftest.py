@@ -202,7 +202,13 @@ def measure(tmp_path: Path) -> Callable[..., RunRecord]:
 
 
 def _measure(
-    store_path: Path, scenario: Scenario, driver: Driver, clock: HostClock | None = None, rounds: int = 1, **spec: Any
+    store_path: Path,
+    scenario: Scenario,
+    driver: Driver,
+    clock: HostClock | None = None,
+    rounds: int = 1,
+    beside: Sequence[Driver] = (),
+    **spec: Any,
 ) -> RunRecord:
     labels = run_labels()
     run = Run(
@@ -214,13 +220,20 @@ def _measure(
         owner=labels["lab.owner"],
         lab_version="0",
     )
-    record = TargetRecord(target=driver.name, outcome=Outcome.OK)
-    entrant = Entrant(target=Target.parse(driver.name), driver=driver, info=driver.info(), record=record)
+    entrants = [
+        Entrant(
+            target=Target.parse(one.name),
+            driver=one,
+            info=one.info(),
+            record=TargetRecord(target=one.name, outcome=Outcome.OK),
+        )
+        for one in (driver, *beside)
+    ]
     with Store.open(str(store_path)) as store:
         Runner(
             run=run,
             scenario=scenario,
-            entrants=[entrant],
+            entrants=entrants,
             spec=Spec(labels=labels, **spec),
             plan=Plan(rounds=rounds, warmup=0),
             store=store,

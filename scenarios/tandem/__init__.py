@@ -231,6 +231,7 @@ class _Turn:
             for size in sizes:
                 chance.shuffle(gaps)
                 self._size(job, size, gaps, holding)
+            bench.clock.sleep(_WARM_S)  # for what is under way at the end of the last window
             found = load.stop()
         steady.emit(bench, found, self.windows)
         self._emit_looks(holding)

@@ -27,6 +27,8 @@ def emit(bench: Bench, load: LoadResult, windows: Sequence[Window]) -> None:
         found = within(load, window)
         if found.requests:
             _emit_window(bench, found, window.told)
+        else:
+            bench.emit(ABSENT, 1, "", of=_p99_of(window.told), why="no request was due in that window")
 
 
 def within(load: LoadResult, window: Window) -> LoadResult:
@@ -40,10 +42,9 @@ def within(load: LoadResult, window: Window) -> LoadResult:
 def _emit_window(bench: Bench, found: LoadResult, told: dict[str, str]) -> None:
     bench.emit("late_share", found.late_share, "", **told)
     bench.emit("unserved_requests", sum(not one.served for one in found.requests), "requests", **told)
-    where = " ".join(f"{key}={value}" for key, value in told.items())
     if found.late_share > LATE_SHARE:
         why = f"the load's client was itself late for more than {LATE_SHARE:.0%} of them"
-        bench.emit(ABSENT, 1, "", of=f"steady_p99_s {where}", why=why)
+        bench.emit(ABSENT, 1, "", of=_p99_of(told), why=why)
         return
     latencies = latencies_s(found)
     worst = max(latencies)
@@ -51,6 +52,10 @@ def _emit_window(bench: Bench, found: LoadResult, told: dict[str, str]) -> None:
         bench.emit("steady_worst_s", worst, "s", **told)
     p99 = quantile_s(latencies, 0.99)
     if isinstance(p99, str):
-        bench.emit(ABSENT, 1, "", of=f"steady_p99_s {where}", why=p99)
+        bench.emit(ABSENT, 1, "", of=_p99_of(told), why=p99)
     else:
         bench.emit("steady_p99_s", p99, "s", **told)
+
+
+def _p99_of(told: dict[str, str]) -> str:
+    return " ".join(["steady_p99_s", *(f"{key}={value}" for key, value in told.items())])

@@ -114,7 +114,7 @@ def test_healthz_needs_no_nonce(service: Service) -> None:
     assert not [name for name in headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("path", ["/clock", "/work?us=1", "/facts"])
+@pytest.mark.parametrize("path", ["/clock", "/work?us=1", "/job?steps=1", "/facts"])
 @pytest.mark.parametrize("nonce", [None, "", "wrong", NONCE[:-1], NONCE[:-1] + "2", NONCE + "0"])
 def test_other_endpoints_refuse_without_the_nonce(service: Service, path: str, nonce: str | None) -> None:
     status, headers, body = service.get(path, nonce=nonce)
@@ -215,6 +215,39 @@ def test_work_is_capped_in_number(binary: Path) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.resume()  # one may have been stopped before it had bound its life to the service's
         assert not psutil.wait_procs(children, WAIT_S)[1]
+
+
+def test_a_job_does_all_of_its_steps_by_its_own_cpu_time(service: Service) -> None:
+    status, _, few = service.get("/job?steps=1000000")
+    assert status == 200
+    assert (few["nonce"], few["steps"], few["mib"]) == (NONCE, 1_000_000, 0)
+    _, _, many = service.get("/job?steps=20000000&mib=4")
+    assert (many["steps"], many["mib"]) == (20_000_000, 4)
+    assert many["cpu_ns"] > 5 * few["cpu_ns"] > 0, "twenty times the work"
+    assert few["token"] == many["token"] == service.get("/clock")[2]["token"]
+    assert many["served"] > few["served"]
+
+
+def test_jobs_share_the_room_for_their_memory_and_one_that_does_not_fit_is_refused(binary: Path) -> None:
+    request = f"GET /job?steps=20000000000&mib=8&room=20 HTTP/1.1\r\nHost: x\r\nX-Lab-Nonce: {NONCE}\r\n\r\n".encode()
+    with running(binary) as busy, contextlib.ExitStack() as connections:
+        for count in (1, 2):
+            connection = socket.create_connection(("127.0.0.1", busy.port), timeout=WAIT_S)
+            connections.enter_context(connection).sendall(request)
+            wait_for(lambda count=count: len(psutil.Process(busy.process.pid).children()) == count)
+        children = psutil.Process(busy.process.pid).children()
+        wait_for(lambda: all(child.memory_info().rss > 8 * 2**20 for child in children))
+        assert busy.get("/job?steps=1&mib=8&room=20")[::2] == (503, {"error": "no room for this job's memory"})
+        assert busy.get("/job?steps=1&mib=3&room=20")[0] == 200, "a smaller one fits"
+        assert busy.get("/job?steps=1")[0] == 200
+        busy.process.terminate()
+        assert busy.process.wait(WAIT_S) == 0
+        assert not psutil.wait_procs(children, WAIT_S)[1]
+
+
+@pytest.mark.parametrize("query", ["", "?steps=0", "?steps=x", "?steps=20000000001", "?steps=1&mib=4097", "?mib=1"])
+def test_a_job_refuses_what_is_no_number_within_its_cap(service: Service, query: str) -> None:
+    assert service.get(f"/job{query}")[0] == 400
 
 
 def test_alloc_holds_touches_and_frees(binary: Path) -> None:
