@@ -40,6 +40,10 @@ class Verdict(StrEnum):
     OPEN = "open"
 
 
+_DIRECTIONS = {Verdict.BETTER: "lower", Verdict.WORSE: "higher"}
+"""What is said instead where it is so in all rounds, and they are too few for a proof."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """The one over the other at the size `x`: the median of the rounds' ratios, and in how many of `n` rounds that
@@ -89,9 +93,11 @@ class Crossing:
         first, above = self.from_on, self.above
         if first is None:
             return f"not within {self._sized(*dict.fromkeys((self.points[0].x, self.points[-1].x)))}"
+        perhaps = "" if self.proven else "perhaps "
         if first == self.points[0].x:
-            return f"{self._sized(first)}, the least tried"
-        return f"{self._sized(above, first)}" if above is not None else f"{self._sized(first)} at the latest"
+            return f"{perhaps}{self._sized(first)}, the least tried"
+        told = self._sized(above, first) if above is not None else f"{self._sized(first)} at the latest"
+        return f"{perhaps}{told}"
 
     def _sized(self, *sizes: float) -> str:
         told = "-".join(f"{size:g}" for size in sizes)
@@ -121,7 +127,9 @@ def looking(rows: Sequence[Series]) -> str:
 
 def ratios(crossing: Crossing) -> str:
     """The points of a crossing: at which size how many times as much, and how sure that is."""
-    return ", ".join(f"{point.x:g}: {units.digits(point.ratio)}x {point.verdict}" for point in crossing.points)
+    words: Mapping[Verdict, str] = {} if crossing.proven else _DIRECTIONS
+    told = ((point, words.get(point.verdict, point.verdict)) for point in crossing.points)
+    return ", ".join(f"{point.x:g}: {units.digits(point.ratio)}x {word}" for point, word in told)
 
 
 def too_few(found: Sequence[Crossing]) -> str:
@@ -131,9 +139,9 @@ def too_few(found: Sequence[Crossing]) -> str:
         return ""
     rounds = max(point.n for one in few for point in one.points)
     return (
-        f"Of tandem's cross-overs {len(few)} of {len(found)} are told by direction alone: 'better' and 'worse' are so "
-        f"in each of at most {rounds} rounds, which proves nothing by the sign test corrected for all sizes; some ten "
-        "rounds prove what goes one way in each of them."
+        f"Of tandem's cross-overs {len(few)} of {len(found)} are told by direction alone, 'perhaps': 'lower' and "
+        f"'higher' are so in each of at most {rounds} rounds, which proves nothing by the sign test corrected for all "
+        "sizes; some ten rounds prove what goes one way in each of them."
     )
 
 

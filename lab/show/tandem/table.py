@@ -14,7 +14,7 @@ from rich.text import Text
 from lab import units
 from lab.figures import stats, tandem
 from lab.figures.series import ABSENT, Series
-from lab.figures.tandem import ARRANGEMENT, BURST, LONG, PAUSE, WINDOW, WORDS
+from lab.figures.tandem import ARRANGEMENT, BURST, LONG, PAUSE, WINDOW, WITHIN, WORDS
 from lab.show.terminal import printable
 from lab.store.record import RunRecord
 
@@ -52,9 +52,9 @@ class Case:
 
 
 def cases(rows: Sequence[Series]) -> list[Case]:
-    """By who does the jobs as it was first measured, then by burst and pause."""
+    """By who does the jobs, the service itself first, then as first measured; then by burst and pause."""
     found = dict.fromkeys(_case(row) for row in rows if row.metric == "failed_jobs")
-    order = list(dict.fromkeys(case.who for case in found))
+    order = list(dict.fromkeys(case.who for case in sorted(found, key=lambda case: case.arrangement != WITHIN)))
     return sorted(found, key=lambda one: (order.index(one.who), int(one.burst), _seconds(one.pause)))
 
 

@@ -17,7 +17,7 @@ from lab.units import MIB
 from scenarios.tandem import Tandem
 
 JOBS = 3
-QUICK = Tandem(bursts=str(JOBS), pause="0.5", ms=10, rate=1000, before=0.2, after=0.6)
+QUICK = Tandem(bursts=str(JOBS), pause="0.5", ms=10, rate=1000, before=0.2, after=0.5)
 
 
 @pytest.fixture
@@ -77,5 +77,5 @@ def test_a_burst_is_done_within_beside_and_by_functions_that_come_for_it(
     (rest,), (peak, _) = (found(record, "held_bytes", "function", "lambda", at=at) for at in ("before", "peak"))
     assert peak > rest + JOBS * MIB, "its workers, with their shims and proxies"
     assert len(found(record, "mean_held_bytes", "function", "lambda", pause="0.5")) == 1
-    questions = {(line[0], line[1], line[2]) for line in table.better(series_of(record))[1:]}
-    assert ("lambda", "last job", "within") in questions and ("socket", "memory held", "beside") in questions
+    questions = {(line[0].split()[0], line[1], line[2]) for line in table.better(series_of(record))[1:]}
+    assert {("lambda", "last job", "within"), ("socket", "memory held", "beside")} <= questions

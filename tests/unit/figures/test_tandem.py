@@ -70,6 +70,8 @@ def test_few_rounds_tell_a_direction_and_say_that_it_proves_nothing() -> None:
     assert not found.proven
     assert [point.verdict for point in found.points] == ["worse", "open", "better"]
     assert "each of at most 3 rounds, which proves nothing" in tandem.too_few([found])
+    assert found.said == "perhaps 1-16 jobs"
+    assert tandem.ratios(found) == "1: 8.00x higher, 4: 2.00x open, 16: 0.500x lower"
     one = last({1: [8.0] * 2, 16: [0.5] * 2})
     assert {point.verdict for point in one.points} == {"open"}, "two rounds are no direction either"
     assert not tandem.too_few([last({1: [8.0] * 10})])
