@@ -118,7 +118,7 @@ def _lessons(record: RunRecord, claims: Claims | None) -> Iterator[str]:
 
 def _totals(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     answers = [row for row in rows if row.metric not in EXPLAINING]
-    shown = [row for row in answers if SEEN not in row.dimensions]
+    shown = [row for row in answers if SEEN not in row.dimensions and row.metric not in tandem_table.TOTALS]
     body = []
     for row in shown:
         base = series.beside(rows, row) if row.metric not in series.COUNTED else None
@@ -265,11 +265,12 @@ def _tandem(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
     told = tandem_table.better(rows)
     if told[1:]:
         yield _table(told[0], told[1:], figures_from=len(told[0]))
-    yield "<h3>Time until the j-th job is done</h3>"
-    yield _chart("jobs", tandem_chart.jobs(rows))
-    if any(row.metric == "steady_p99_s" for row in rows):
-        yield "<h3>The service's own p99 before, during and after</h3>"
-        yield _chart("answers", tandem_chart.answers(rows))
+    for size in tandem_chart.sizes(rows):
+        if int(size) > 1:
+            yield f"<h3>Time until the j-th of {_text(size)} jobs is done</h3>"
+            yield _chart(f"jobs-{size}", tandem_chart.jobs(rows, size))
+        yield f"<h3>The service's own p99 before, during and after a burst of {_text(size)}</h3>"
+        yield _chart(f"answers-{size}", tandem_chart.answers(rows, size))
     for who in dict.fromkeys(case.who for case in cases):
         mine = [case for case in cases if case.who == who]
         done, held = tandem_table.done(rows, mine), tandem_table.memory(rows, mine)
@@ -302,7 +303,7 @@ def _spread(rows: Sequence[Series]) -> Iterator[str]:
     kinds = dict.fromkeys((row.metric, row.dimensions.get("method")) for row in rows if row.metric not in shared)
     for number, (metric, method) in enumerate(kinds):
         shown = [row for row in rows if (row.metric, row.dimensions.get("method")) == (metric, method)]
-        what = "walk" if metric == density.MARGINAL else "launch"
+        what = "walk" if metric == density.MARGINAL else "burst" if metric in tandem_table.TOTALS else "launch"
         yield f"<h2>Every {what}: {_text(metric)}</h2>"
         yield (
             f"<p>Each point is one {what}; the box spans the quartiles, and its line is the median. "

@@ -106,12 +106,16 @@ def test_where_it_is_better_stands_with_who_it_is(record: RunRecord) -> None:
 
 def test_the_curve_has_a_line_for_each_case_by_the_number_of_jobs(record: RunRecord) -> None:
     rows = series_of(record)
-    lines = {line.name: line for line in chart.jobs(rows).data}
-    assert list(lines["docker within, burst 4, long pause"].x) == [1, 2, 3, 4]
-    assert list(lines["docker within, burst 4, long pause"].y) == pytest.approx([0.05, 0.1, 0.15, 0.2])
-    assert len(lines["process, burst 20, long pause"].x) == 16
-    answers = {line.name: line for line in chart.answers(rows).data}
-    assert list(answers["docker within, burst 4, long pause"].x) == ["before", "during"]
+    assert chart.sizes(rows) == ["1", "4", "20"]
+    lines = {line.name: line for line in chart.jobs(rows, "4").data}
+    assert set(lines) == {"docker within, long pause", "process, long pause"}
+    assert list(lines["docker within, long pause"].x) == [1, 2, 3, 4]
+    assert list(lines["docker within, long pause"].y) == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    ((of_20),) = chart.jobs(rows, "20").data
+    assert len(of_20.x) == 16, "of a failed job there is no time"
+    answers = {line.name: line for line in chart.answers(rows, "4").data}
+    assert list(answers["docker within, long pause"].x) == ["before", "during"]
+    assert list(answers["docker within, long pause"].y) == [0.001, 0.040]
 
 
 def test_terminal_and_page_show_all_of_it_and_nothing_twice(record: RunRecord) -> None:
@@ -122,5 +126,5 @@ def test_terminal_and_page_show_all_of_it_and_nothing_twice(record: RunRecord) -
     assert "1-4 jobs" in shown and "last_job_s  " not in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
     html = render(record)
-    assert html.count("Who does a burst") == 1 and "Time until the j-th job is done" in html
+    assert html.count("Who does a burst") == 1 and "Time until the j-th of 4 jobs is done" in html
     assert "1-4 jobs" in html
