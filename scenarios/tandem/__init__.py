@@ -173,15 +173,16 @@ class Tandem:
                 _Turn(self, bench, served, arrangement).run()
 
     def _service(self, bench: Bench) -> Bench:
-        """The bench of the target that is the service. Raises BadInput where it is not to be told, Unsupported where
-        it does not take part."""
+        """The bench of the target that is the service. Raises BadInput where it is not to be told or not there,
+        Unsupported where it has been given up in the course of the run."""
         benches = {one.spec.labels.get("lab.target", ""): one for one in (bench, *bench.others())}
         if self.service:
             if self.service in benches:
                 return benches[self.service]
-            raise Unsupported(
+            raise _absent_service(
+                bench,
                 f"the service is to be {self.service}, which is none of the targets that run",
-                resolution="name one of -t that works here: -p service=TARGET",
+                "name one of -t that works here: -p service=TARGET",
             )
         able = [name for name, one in benches.items() if Feature.FUNCTION not in one.info.features]
         if len(able) > 1:
@@ -189,9 +190,8 @@ class Tandem:
                 f"tandem: which target is the service, {', '.join(able)}?", resolution=f"give -p service={able[0]}"
             )
         if not able:
-            raise Unsupported(
-                "no target that runs can be the service, which is no function", resolution="add one to -t"
-            )
+            why = "no target that runs can be the service, which is no function"
+            raise _absent_service(bench, why, "add one to -t, such as docker")
         return benches[able[0]]
 
     def _arrangements(self, bench: Bench, service: Bench) -> list[Name]:
@@ -353,6 +353,12 @@ class _Turn:
             return
         bench.emit("looks", len(holding.looks), "looks", **about)
         bench.emit("look_share", holding.share(), "", **about)
+
+
+def _absent_service(bench: Bench, why: str, remedy: str) -> BadInput | Unsupported:
+    """What a user is to mend before anything was measured; later the service was given up, and the run goes on."""
+    begun = any(run == bench.spec.labels.get("lab.run", "") for run, _ in _SIZES)
+    return Unsupported(why, resolution=remedy) if begun else BadInput(f"tandem: {why}", resolution=remedy)
 
 
 def _steps(bench: Bench, served: Session, ms: int) -> int:

@@ -118,8 +118,11 @@ def test_a_service_that_is_not_to_be_told_or_not_there_is_said_on_one_line(monke
     with pytest.raises(BadInput, match="which target is the service, docker, libvirt:q35") as caught:
         turn_of(among(docker, guest), monkeypatch)
     assert caught.value.resolution == "give -p service=docker"
-    with pytest.raises(Unsupported, match="podman, which is none of the targets that run"):
+    with pytest.raises(BadInput, match="podman, which is none of the targets that run"):
         turn_of(docker, monkeypatch, service="podman")
+    with pytest.raises(BadInput, match="no target that runs can be the service"):
+        turn_of(among(FakeBench("lambda", FUNCTION)), monkeypatch)
+    monkeypatch.setattr(tandem, "_SIZES", {("r", 50): 1})  # something was measured, and then it was given up
     with pytest.raises(Unsupported, match="no target that runs can be the service"):
         turn_of(among(FakeBench("lambda", FUNCTION)), monkeypatch)
     with pytest.raises(Unsupported, match="neither the service, nor a function"):
