@@ -37,6 +37,7 @@ _INVOCATIONS = "/2015-03-31/functions/function/invocations"  # of the Runtime In
 _AGENT = "stratalab"
 _COLD = "LAB_COLD"
 _GONE_S = 30.0
+_AGAIN_S = 5.0
 _POLL_S = 0.02
 
 
@@ -118,17 +119,17 @@ class Function:
         return [one.id for one in self._workers.find(self._launch) if one.running]
 
     def force_cold(self, *, timeout_s: float) -> None:
-        """Change its environment, upon which the platform ends every worker."""
+        """Change its environment, upon which the platform ends every worker that it knows; again after a while, since
+        one that a call was just having started is known only later, and would stay."""
         before = self._processes()
-        if self._api is not None:
-            self._changes += 1
-            changed = {**self._environment, _COLD: str(self._changes)}
-            self._api.configure(self.id, Environment={"Variables": changed})
-        deadline = time.monotonic() + timeout_s
+        begun = time.monotonic()
+        asked = self._end_workers()
         while left := self._workers.find(self._launch):
-            if time.monotonic() > deadline:
+            if time.monotonic() > begun + timeout_s:
                 ids = ", ".join(one.id[:12] for one in left)
                 raise DriverError(f"the function's workers {ids} are still there after {timeout_s:g} s")
+            if time.monotonic() > asked + _AGAIN_S:
+                asked = self._end_workers()
             time.sleep(_POLL_S)
         self._await_ended(before, _GONE_S)
 
@@ -235,6 +236,14 @@ class Function:
             },
             "isBase64Encoded": False,
         }
+
+    def _end_workers(self) -> float:
+        """When that was asked for, by the monotonic clock."""
+        if self._api is not None:
+            self._changes += 1
+            changed = {**self._environment, _COLD: str(self._changes)}
+            self._api.configure(self.id, Environment={"Variables": changed})
+        return time.monotonic()
 
     def _required(self) -> Api:
         if self._api is None:
