@@ -6,6 +6,9 @@ question corrected together (Holm). Where rounds are too few for any point to be
 direction all of them went, at least three, and that this proves nothing. A cross-over is where lower begins and holds
 for all larger sizes that were tried; it lies between the largest below that is proven to be higher and the first of
 these.
+
+A burst of which a job failed has no end: who does all of it in a round in which the other does not is sooner. How the
+service answered then, and what was held, is of less work than was asked for, and is not compared.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ LONG = "long"
 
 WITHIN, BESIDE = "within", "beside"
 LAST, P99, HELD = "last_job_s", "steady_p99_s", "mean_held_bytes"
+_FAILED = "failed_jobs"
 WORDS = {LAST: "last job", P99: "service's p99", HELD: "memory held"}
 ALPHA = 0.05
 _DIRECTION = 3
@@ -109,7 +113,7 @@ def crossings(rows: Sequence[Series]) -> list[Crossing]:
     sooner than a second instance that is always there, and holds less than that over a pause and its burst."""
     found: list[Crossing] = []
     for metric, base, by in ((LAST, WITHIN, BURST), (P99, WITHIN, BURST), (LAST, BESIDE, BURST), (HELD, BESIDE, PAUSE)):
-        found += _judged(list(_raw(_of_window(rows, metric), metric, base, by)))
+        found += _judged(list(_raw(rows, metric, base, by)))
     return found
 
 
@@ -129,7 +133,7 @@ def ratios(crossing: Crossing) -> str:
     """The points of a crossing: at which size how many times as much, and how sure that is."""
     words: Mapping[Verdict, str] = {} if crossing.proven else _DIRECTIONS
     told = ((point, words.get(point.verdict, point.verdict)) for point in crossing.points)
-    return ", ".join(f"{point.x:g}: {units.digits(point.ratio)}x {word}" for point, word in told)
+    return ", ".join(f"{point.x:g}: {_times(point.ratio)} {word}" for point, word in told)
 
 
 def too_few(found: Sequence[Crossing]) -> str:
@@ -148,21 +152,44 @@ def too_few(found: Sequence[Crossing]) -> str:
 def _raw(rows: Sequence[Series], metric: str, base: str, by: str) -> Iterator[Crossing]:
     """Not judged yet."""
     kept = PAUSE if by == BURST else BURST
-    bases = {(row.dimensions[BURST], row.dimensions[PAUSE]): row for row in rows if row.dimensions[ARRANGEMENT] == base}
-    groups: dict[tuple[str, str], list[tuple[float, Series, Series]]] = {}
-    for row in rows:
-        told = row.dimensions
-        other = bases.get((told[BURST], told[PAUSE]))
-        if told[ARRANGEMENT] in (base, WITHIN) or other is None or told[by] == LONG:
+    lines = _lines(rows, metric)
+    bases = {(case.burst, case.pause): values for case, values in lines.items() if case.arrangement == base}
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for case, values in lines.items():
+        size, at = (case.burst, case.pause) if by == BURST else (case.pause, case.burst)
+        other = bases.get((case.burst, case.pause))
+        if case.arrangement in (base, WITHIN) or other is None or size == LONG:
             continue
-        groups.setdefault((who(row), told[kept]), []).append((float(told[by]), row, other))
-    order = {name: None for name, _ in groups}
-    for name, at in sorted(groups, key=lambda one: ([*order].index(one[0]), one[1] != LONG, _number(one[1]))):
-        members = groups[name, at]
-        points = [point for x, row, other in sorted(members, key=_size) if (point := _point(x, row, other)) is not None]
-        if points:
-            said = f"burst {at}" if kept == BURST else f"pause {at}{'' if at == LONG else ' s'}"
-            yield Crossing(who=name, base=base, metric=metric, by=by, at=said, points=points, proven=False)
+        if (point := _point(float(size), values, other)) is not None:
+            groups.setdefault((case.who, at), []).append(point)
+    order = list(dict.fromkeys(name for name, _ in groups))
+    for name, at in sorted(groups, key=lambda one: (order.index(one[0]), _number(one[1]))):
+        said = f"burst {at}" if kept == BURST else f"pause {at}{'' if at == LONG else ' s'}"
+        points = sorted(groups[name, at], key=lambda point: point.x)
+        yield Crossing(who=name, base=base, metric=metric, by=by, at=said, points=points, proven=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Whose burst, how large, and after which pause."""
+
+    who: str
+    arrangement: str
+    burst: str
+    pause: str
+
+
+def _lines(rows: Sequence[Series], metric: str) -> Mapping[_Case, dict[int, float]]:
+    """The values of each case by round. A burst of which a job failed ends never, and whatever else was measured of it
+    is of less work than was asked for, and left out."""
+    lines = {_case(row): _by_round(row) for row in _of(rows, metric)}
+    for row in _of(rows, _FAILED):
+        failed = [number for number, count in _by_round(row).items() if count]
+        if metric == LAST and failed:
+            lines.setdefault(_case(row), {}).update(dict.fromkeys(failed, math.inf))
+        for number in failed if metric != LAST else ():
+            lines.get(_case(row), {}).pop(number, None)
+    return lines
 
 
 def who(row: Series) -> str:
@@ -171,12 +198,17 @@ def who(row: Series) -> str:
     return f"{row.label} {arrangement}" if arrangement in (WITHIN, BESIDE) else row.label
 
 
-def by_round(row: Series) -> Mapping[int, float]:
-    """The row's value of each round."""
+def _by_round(row: Series) -> dict[int, float]:
     return dict(zip(row.rounds, row.values, strict=True))
 
 
-def _of_window(rows: Sequence[Series], metric: str) -> list[Series]:
+def _case(row: Series) -> _Case:
+    told = row.dimensions
+    return _Case(who(row), told[ARRANGEMENT], told[BURST], told[PAUSE])
+
+
+def _of(rows: Sequence[Series], metric: str) -> list[Series]:
+    """Its rows that are of one burst; of answers, of those meanwhile."""
     return [
         row
         for row in rows
@@ -186,9 +218,10 @@ def _of_window(rows: Sequence[Series], metric: str) -> list[Series]:
     ]
 
 
-def _point(x: float, row: Series, base: Series) -> Point | None:
-    own, others = by_round(row), by_round(base)
-    pairs = [(own[number], others[number]) for number in own if others.get(number, 0.0) > 0]
+def _point(x: float, own: Mapping[int, float], base: Mapping[int, float]) -> Point | None:
+    """Of the rounds in which either was done."""
+    pairs = [(own[number], base[number]) for number in own if base.get(number, 0.0) > 0]
+    pairs = [(one, other) for one, other in pairs if math.isfinite(min(one, other))]
     if not pairs:
         return None
     lower = sum(one < other for one, other in pairs)
@@ -228,9 +261,12 @@ def _sign_test(lower: int, n: int) -> float:
     return float(min(1.0, 2 * math.fsum(math.comb(n, count) for count in range(least + 1)) / 2.0**n))
 
 
+def _times(ratio: float) -> str:
+    """Of a burst that only one of both did, who did."""
+    if ratio in (0, math.inf):
+        return "not done," if ratio else "done alone,"
+    return f"{units.digits(ratio)}x"
+
+
 def _number(size: str) -> float:
     return -1.0 if size == LONG else float(size)
-
-
-def _size(member: tuple[float, Series, Series]) -> float:
-    return member[0]

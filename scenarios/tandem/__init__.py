@@ -52,7 +52,7 @@ at least until as many requests were due as a p99 needs, though not into the nex
 - The steady load's client runs in real time where it may; a window in which it was late for more than 5 % of its requests
   has no p99 (docs/method.md, rule 18). p99s are of one window in one round, and never averaged or pooled.
 - Memory is looked at in turn by a thread of the lab's, which takes at most a fifth of the time while jobs are done and
-  a twentieth else: a peak between two looks is not seen.
+  a twentieth else, and once more at the end of each burst: a peak between two looks is not seen.
 - What is better from which burst and which pause on is computed when shown, by rounds (docs/tandem.md).
 """  # noqa: E501  a table's rows are not broken
 

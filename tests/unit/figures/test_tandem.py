@@ -119,6 +119,27 @@ def test_answers_are_compared_while_jobs_are_done_and_memory_by_the_pause_agains
     )
 
 
+def test_a_burst_that_only_one_does_is_its_and_nothing_else_of_it_is_compared() -> None:
+    ten = [1.0] * 10
+    rows = [
+        row("last_job_s", "within", 1, ten),
+        row("last_job_s", "function", 1, [2.0] * 10),
+        row("last_job_s", "function", 20, [9.0] * 10),
+        row("failed_jobs", "within", 1, [0.0] * 10),
+        row("failed_jobs", "within", 20, [4.0] * 10),
+        row("failed_jobs", "function", 20, [0.0] * 10),
+        row("steady_p99_s", "within", 20, ten, window="during"),
+        row("steady_p99_s", "function", 20, [25.0] * 10, window="during"),
+    ]
+    (found,) = crossings(rows)
+    assert found.metric == "last_job_s", "its answers were of less work"
+    assert found.said == "1-20 jobs"
+    assert tandem.ratios(found) == "1: 2.00x worse, 20: done alone, better"
+    neither = [one for one in rows if one.dimensions["burst"] == "20"]
+    neither = [one for one in neither if one.metric == "failed_jobs" and one.dimensions["arrangement"] == "within"]
+    assert not crossings([*neither, row("failed_jobs", "function", 20, [1.0] * 10)])
+
+
 def test_who_is_told_by_its_arrangement_where_one_target_has_several() -> None:
     assert tandem.who(row("last_job_s", "beside", 1, [1.0])) == "docker beside"
     assert tandem.who(row("last_job_s", "function", 1, [1.0])) == "lambda"
