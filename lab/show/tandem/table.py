@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,7 +154,18 @@ def _one(rows: Sequence[Series], metric: str, **dimensions: str) -> Series | Non
 def _answers(rows: Sequence[Series], case: Case, window: str) -> str:
     mine = [row for row in rows if row.dimensions.get(WINDOW) == window]
     mine = [row for row in mine if (_is_of(row, case) if window == "during" else _is_around(row, case))]
-    return "\n".join(_median(_one(mine, metric)) for metric in ("steady_p99_s", "steady_worst_s"))
+    p99, worst = (_one(mine, metric) for metric in ("steady_p99_s", "steady_worst_s"))
+    return f"{_median(p99)}\n{_longest(p99, worst)}"
+
+
+def _longest(p99: Series | None, worst: Series | None) -> str:
+    """The median of the rounds' longest answers; a round in which one never came has none, and counts as endless."""
+    endless = set(p99.rounds if p99 else ()) - set(worst.rounds if worst else ())
+    values = [*(worst.values if worst else ()), *([math.inf] * len(endless))]
+    if not values:
+        return "-"
+    middle = statistics.median(values)
+    return units.quantity(middle, "s") if math.isfinite(middle) else "endless"
 
 
 def _median(row: Series | None, *, plain: bool = False) -> str:

@@ -75,13 +75,24 @@ def test_each_case_is_a_row_with_its_jobs_and_the_services_answers(record: RunRe
         "100 ms",
         "200 ms\n200-200",
         "0",
-        "1.00 ms\n-",
+        "1.00 ms\nendless",
         "40.0 ms\n80.0 ms",
         "-\n-",
         "10",
     ]
     held = table.memory(rows, cases[:1])
     assert held[1][1:5] == ["0", "15.0 MiB", "40.0 MiB", "-"]
+
+
+def test_an_answer_that_never_came_is_no_short_one(record: RunRecord) -> None:
+    served = [
+        one
+        for one in record.samples
+        if one.metric != "steady_worst_s" or one.dimensions["burst"] != "4" or one.iteration < 4
+    ]
+    rows = series_of(replace(record, samples=served))
+    (case,) = [one for one in table.cases(rows) if (one.who, one.burst) == ("docker within", "4")]
+    assert table.done(rows, [case])[1][6] == "40.0 ms\nendless", "in seven of ten rounds there was one"
 
 
 def test_a_burst_with_a_failed_job_has_no_last_job_and_its_reason(record: RunRecord) -> None:
