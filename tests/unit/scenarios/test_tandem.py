@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from lab.errors import BadInput, MeasurementError, Unsupported
-from lab.features import Feature, SleepState
+from lab.features import Feature, Role, SleepState
 from lab.launch.session import Session
 from lab.registry import make_scenario
 from lab.scenario import Bench
@@ -496,6 +498,25 @@ def test_a_peak_is_the_most_of_a_span_and_a_mean_counts_each_look_until_the_next
     assert holding.peak(0, 30) == 90 and holding.peak(40, 50) is None
     assert holding.mean(0, 40) == pytest.approx((10 * 10 + 90 * 10 + 30 * 20) / 40)
     assert holding.mean(15, 40) is None, "one look is no mean"
+
+
+def test_what_is_held_is_of_all_instances_together() -> None:
+    class Here:
+        def __init__(self, pid: int) -> None:
+            self.pid = pid
+
+        def host_pids(self) -> Mapping[int, Role]:
+            return {self.pid: Role.SERVICE}
+
+    with subprocess.Popen(["sleep", "60"]) as child:
+        own, other = (session_of(instance=Here(pid)) for pid in (os.getpid(), child.pid))
+        alone, both = (Holding(sessions, SystemClock()) for sessions in ([other], [own, other]))
+        looks = [one.look() for one in (alone, both)]
+        child.kill()
+    assert alone.whole and both.whole
+    assert looks[0] is not None and looks[1] is not None
+    assert looks[1].pss_bytes > looks[0].pss_bytes + MIB > MIB, "this process and its child, not one of them"
+    assert [one.at_ns for one in both.looks] == [looks[1].at_ns]
 
 
 def test_instances_whose_processes_are_not_this_hosts_are_not_counted_as_nothing() -> None:
