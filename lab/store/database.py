@@ -188,10 +188,11 @@ class Store:
         last: int | None = None,
         origin: str = "",
         metrics: Collection[str] | None = None,
+        but: Collection[str] = (),
     ) -> list[HistoricRun]:
         """The ended runs of `scenario`, the oldest first: the newest `last`, of the host `host_id`, begun at or after
-        `since` (ISO 8601, UTC), of the lab's own or another `origin`, with only these `metrics`, where that is said.
-        Raises StoreError.
+        `since` (ISO 8601, UTC), of the lab's own or another `origin`, with only these `metrics`, where that is said,
+        and without those that are named by `but`. Raises StoreError.
         """
         with self._reading() as connection:
             return read_history(
@@ -203,6 +204,7 @@ class Store:
                 last=last,
                 origin=origin,
                 metrics=metrics,
+                but=but,
             )
 
     def hosts(self) -> list[Host]:

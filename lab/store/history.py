@@ -51,6 +51,7 @@ def read_history(
     last: int | None,
     origin: str,
     metrics: Collection[str] | None,
+    but: Collection[str],
 ) -> list[HistoricRun]:
     """See `Store.history`; `status` tells what a run's is, by the stored one and its owner. Five queries for each 500
     runs."""
@@ -68,7 +69,7 @@ def read_history(
             found.append(run_id)
     found.reverse()
     told = (found[start : start + _RUNS_AT_A_TIME] for start in range(0, len(found), _RUNS_AT_A_TIME))
-    return [one for ids in told for one in _read(connection, ids, status, metrics)]
+    return [one for ids in told for one in _read(connection, ids, status, metrics, but)]
 
 
 def _read(
@@ -76,6 +77,7 @@ def _read(
     ids: Sequence[str],
     status: Callable[[str, str], RunStatus],
     metrics: Collection[str] | None,
+    but: Collection[str],
 ) -> Iterator[HistoricRun]:
     said = notes_of(connection, ids)
     entered: dict[str, list[TargetRecord]] = {run_id: [] for run_id in ids}
@@ -86,7 +88,7 @@ def _read(
     counted = select(launches.c.run_id, launches.c.target, func.count()).where(bad)
     for run_id, target, count in connection.execute(counted.group_by(launches.c.run_id, launches.c.target)):
         failures.setdefault(run_id, {})[target] = count
-    series = _series(connection, ids, metrics)
+    series = _series(connection, ids, metrics, but)
     about = {
         row.id: row
         for row in connection.execute(select(*RUN_COLUMNS, runs.c.parameters, runs.c.host).where(runs.c.id.in_(ids)))
@@ -108,13 +110,15 @@ def _read(
 
 
 def _series(
-    connection: Connection, ids: Sequence[str], metrics: Collection[str] | None
+    connection: Connection, ids: Sequence[str], metrics: Collection[str] | None, but: Collection[str]
 ) -> dict[str, dict[SeriesKey, array[float]]]:
     table = samples.c
     columns = (table.run_id, table.target, table.metric, table.unit, cast(table.dimensions, Text), table.value)
     query = select(*columns).where(table.run_id.in_(ids) & table.warmup.is_(False))
     if metrics is not None:
         query = query.where(table.metric.in_(metrics))
+    if but:
+        query = query.where(table.metric.not_in(but))
     found: dict[str, dict[SeriesKey, array[float]]] = {}
     dimensions: dict[str, tuple[tuple[str, str], ...]] = {}
     filling: dict[tuple[str, str, str, str, str], array[float]] = {}

@@ -3,7 +3,7 @@
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
 The parts: waiting, readiness, docker, qemu, guest, overhead, memory, neighbour, hostkernel, functions, talk,
-trees, figures, nights, alarms.
+trees, figures, class, nights, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from class_accept import TURNS as CLASS_TURNS
+from class_accept import class_page
 from docker_pairs import docker_pairs
 from figures_accept import figures
 from functions_accept import PAIRS as FUNCTION_PAIRS
@@ -70,6 +72,7 @@ TITLES = {
     "functions": "A function's cold and warm calls against a separate program (plain HTTP, the docker command)",
     "talk": "Calls between instances against wrk and sockperf, over the same paths",
     "figures": "Figures from many values: time and memory against pyperf, and against an earlier lab (--earlier)",
+    "class": "The page of a class of 200, from files and from a store",
     "nights": "The verdict of nights: five made-up years, steps that are sought, this machine's own launches again",
     "trees": "Images made to break out of their tree, and what lies outside of it",
     "alarms": "False and true alarms of `compare` (seeded, made-up runs)",
@@ -105,6 +108,7 @@ def main() -> int:
         "functions": lambda: functions(options.pairs or FUNCTION_PAIRS, chance),
         "talk": lambda: talk(options.pairs or TALK_ROUNDS, chance),
         "figures": lambda: figures(options.earlier),
+        "class": lambda: class_page(options.pairs or CLASS_TURNS, options.seed),
         "nights": lambda: nights(options.pairs or YEARS),
         "trees": lambda: trees(options.pairs or IMAGES),
         "alarms": _alarms,

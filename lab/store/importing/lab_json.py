@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -30,9 +30,10 @@ _FIRST_WRONG = 3
 """So many of a broken file's faults are told."""
 
 
-def read(document: Any) -> RunRecord | None:
-    """The run; None for what is no export of the lab's. Raises BadInput for a broken one, one of a later lab, and one
-    that was made before its run had ended."""
+def read(document: Any, *, only: Callable[[str], bool] | None = None) -> RunRecord | None:
+    """The run; None for what is no export of the lab's. With `only`, as far as figures need it: the samples of those
+    metrics, and of the launches those that failed. Raises BadInput for a broken one, one of a later lab, and one that
+    was made before its run had ended."""
     if not isinstance(document, Mapping) or not {"run", "host", "targets", "samples", "timelines"} <= set(document):
         return None
     if document.get("format", EXPORT_FORMAT) != EXPORT_FORMAT:
@@ -43,8 +44,9 @@ def read(document: Any) -> RunRecord | None:
             f"the export is of version {version!r}, and this lab reads 1 to {EXPORT_VERSION}",
             resolution="import it with the lab that wrote it, or a later one",
         )
+    told = {key: value for key, value in document.items() if key not in _ABOUT}
     try:
-        read_as = _Export.model_validate({key: value for key, value in document.items() if key not in _ABOUT})
+        read_as = _Export.model_validate(told if only is None else _trimmed(told, only))
     except ValidationError as error:
         raise BadInput(
             f"the export is broken: {_told(error)}", resolution="import the file as `lab export` wrote it"
@@ -53,6 +55,20 @@ def read(document: Any) -> RunRecord | None:
 
 
 _ABOUT = frozenset({"format", "version"})
+
+
+def _trimmed(told: dict[str, Any], only: Callable[[str], bool]) -> dict[str, Any]:
+    """What is of another kind than it should be stays, and is refused."""
+    samples, launches = told["samples"], told["timelines"]
+    if isinstance(samples, list):
+        told["samples"] = [one for one in samples if not isinstance(_in(one, "metric"), str) or only(one["metric"])]
+    if isinstance(launches, list):
+        told["timelines"] = [one for one in launches if _in(one, "outcome") != Outcome.OK.value]
+    return told
+
+
+def _in(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, Mapping) else None
 
 
 def _named(value: str) -> str:
