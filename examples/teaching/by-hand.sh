@@ -35,7 +35,7 @@ summary() {
         ways = ways * (NR - i) / (i + 1)
       }
       interval = k ? value[k] " to " value[NR + 1 - k] : "n < 6"
-      printf "%-52s %8g   %-16s %s to %s   n = %d\n", what, middle, interval, value[1], value[NR], NR
+      printf "%-60s %8g   %-16s %s to %s   n = %d\n", what, middle, interval, value[1], value[NR], NR
     }'
 }
 
@@ -70,7 +70,7 @@ for ((round = 0; round <= rounds; round++)); do # round 0 is warm-up, and left o
   done
 done
 
-printf '%-52s %8s   %-16s %s\n' "load $(cut -d' ' -f1-3 /proc/loadavg) on $(nproc) CPUs" median '95 % interval' range
+printf '%-60s %8s   %-16s %s\n' "load $(cut -d' ' -f1-3 /proc/loadavg) on $(nproc) CPUs" median '95 % interval' range
 for name in "${names[@]}"; do
   kind=${name##*-}
   title="nginx"

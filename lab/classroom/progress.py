@@ -122,6 +122,12 @@ def consenting(lessons: Iterable[Lesson]) -> dict[str, str]:
     return {run_id: next(iter(found)) for run_id, found in names.items() if len(found) == 1 and "" not in found}
 
 
+def who(count: int, names: Sequence[str]) -> str:
+    """Those who consented by name, the others counted: `Ada, Mia, 3 more`."""
+    rest = count - len(names)
+    return ", ".join([*names, f"{rest} more" if names else str(rest)] if rest or not names else names)
+
+
 def _steps(mine: Sequence[Progress]) -> list[Step]:
     """One of each id, in the order of the first who has it."""
     found: dict[str, Step] = {}

@@ -13,7 +13,7 @@ from lab import units
 from lab.classroom.chart import points
 from lab.classroom.overview import Overview
 from lab.classroom.points import Chart, told
-from lab.classroom.progress import LessonOf
+from lab.classroom.progress import LessonOf, who
 from lab.figures import notes, series, stats
 from lab.lesson.record import State
 from lab.show.page import chart, details, listed, page, table, text
@@ -101,12 +101,7 @@ def _lessons(lessons: Sequence[LessonOf]) -> Iterator[str]:
 
 
 def _who(count: int, names: Sequence[str]) -> str:
-    """Those who consented by name, the others counted."""
-    rest = count - len(names)
-    parts = list(names)
-    if rest:
-        parts.append(f"{rest} more" if names else str(rest))
-    return ", ".join(parts)
+    return who(count, names) if count else ""
 
 
 def _mistakes(overview: Overview) -> Iterator[str]:

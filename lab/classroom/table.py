@@ -9,6 +9,7 @@ from rich.text import Text
 from lab import units
 from lab.classroom.overview import Overview
 from lab.classroom.points import told
+from lab.classroom.progress import who
 from lab.show.terminal import printable
 
 
@@ -33,8 +34,8 @@ def render_class(overview: Overview) -> RenderableType:
             Text(f"\nLesson {printable(lesson.lesson)}: {lesson.students} students, {lesson.done} through with all")
         )
         for step in lesson.steps:
-            stuck = f", {step.stuck} stuck" if step.stuck else ""
-            parts.append(Text(f"  {printable(step.title or step.step)}: {step.here} here{stuck}"))
+            stuck = f"; stuck: {who(step.stuck, step.stuck_names)}" if step.stuck else ""
+            parts.append(Text(printable(f"  {step.title or step.step}: {who(step.here, step.here_names)}{stuck}")))
     if overview.mistakes:
         parts.append(Text("\nWhat goes wrong often"))
         for mistake in overview.mistakes:

@@ -8,7 +8,6 @@ import typer
 
 from lab.cli.words import JsonOption
 
-
 _EXITS = "Exit codes: 0 done, 1 something that was handed in could not be taken, 2 nothing could be read."
 
 
