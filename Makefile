@@ -34,7 +34,7 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	if command -v shellcheck >/dev/null; then shellcheck -x vagrant/*.sh .ci/run $(filter-out %.py,$(wildcard tests/integration/setup/played/*)); fi
+	if command -v shellcheck >/dev/null; then shellcheck -x vagrant/*.sh examples/*/*.sh .ci/run $(filter-out %.py,$(wildcard tests/integration/setup/played/*)); fi
 
 pytest: # PYTEST_ARGS= goes to both turns
 	@$(ACCESS) $(BIN)/python tests/turns.py $(PYTEST_ARGS)
