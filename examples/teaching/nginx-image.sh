@@ -4,6 +4,7 @@
 #   nginx-image.sh [SUITE]     default bookworm; needs mmdebstrap, docker, and Debian's archive
 #
 # Two images: stratalab-teaching/nginx:1 starts nginx at once, stratalab-teaching/nginx:prepares makes a key first.
+# They stay; `docker image rm` of both names takes them away.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 suite=${1:-bookworm}
@@ -22,6 +23,7 @@ mmdebstrap --quiet --variant=extract --include=nginx-light,openssl,dash,base-fil
   --extract-hook='test -e "$1/bin/sh" || ln -s dash "$1/bin/sh"' \
   "$suite" "$root"
 
+docker image rm "$name:1" "$name:prepares" >/dev/null 2>&1 || true # those of an earlier call
 docker import --change 'CMD ["/usr/sbin/nginx","-g","daemon off; user root;"]' --change 'EXPOSE 80' "$root" "$name:1" >/dev/null
 docker import --change 'CMD ["/bin/sh","/prepare-first.sh"]' --change 'EXPOSE 80' "$root" "$name:prepares" >/dev/null
 docker image ls "$name"
