@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 def class_page(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILES]...", help="What students exported: runs (`lab export`), lessons' exports."),
+        typer.Argument(metavar="FILES", help="What students exported: runs (`lab export`), lessons' exports."),
     ] = None,
     # LAB_STORE is the teacher's own store, and no class's.
     store: Annotated[

@@ -66,6 +66,7 @@ def test_real_runs_of_two_students_stand_beside_each_other(handed_in: Path) -> N
     assert "laptop-of" not in shown and "broken" not in shown
 
 
+@pytest.mark.beyond_engine
 @pytest.mark.engine("process")
 @pytest.mark.engine("socket")
 def test_a_browser_draws_the_page_and_asks_nobody(handed_in: Path, tmp_path: Path) -> None:
