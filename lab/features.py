@@ -26,6 +26,7 @@ skipped row. A capability whose Protocol is `-` is a way to be seen, or a field 
 | - | Copies (instance) | `wake`: what was saved can be woken more than once |
 | FUNCTION | Invoked (instance) | `coldstart`, `tandem`: workers that come and go by call. `Info.facts["keep_alive_s"]` is how long one stays that nobody calls, None where nobody can tell; `calls_per_worker`, where it is there, is how many calls of one worker are to be compared at most; a call is a request to `Instance.endpoint`, as that for `ready` is |
 | PEERS | Peers (instance) - honours `Spec.peers` | `talk`: on which networks one instance reaches another |
+| - | FindsPeers (driver) - honours `Spec.alias` | `app-boot`, `app-memory`, `app-recover`: services are told where the others will be |
 | - | Bypassed (instance) | `coldstart`: functions whose worker answers without its platform as well, so that what that takes is told apart |
 | - | Initializes (instance) | `coldstart`: functions of which a worker can be had before any call |
 | - | Limited (instance) | `limits`: a function whose platform promises limits |
@@ -141,6 +142,16 @@ class Peers(Protocol):
     def reach(self, place: Place) -> Place | str:
         """`place`, of another instance, as it is called from inside this one; or why it is out of reach. Raises
         DriverError."""
+
+
+@runtime_checkable
+class FindsPeers(Protocol):
+    """Of a driver with Feature.PEERS: where peers will find an instance is known before any of them is launched."""
+
+    def peer_address(self, spec: Spec, published: Endpoint) -> tuple[str, int]:
+        """The host and port by which the driver's other instances call the one of `spec`; where it gets a port of this
+        host, that is `published`. They are `spec.alias` and `spec.port` where peers have names for one another. Raises
+        Unsupported where none reaches it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
@@ -58,6 +58,10 @@ class Bench(Protocol):
         """`count` launches asked for in a row, `parallel` at a time, without waiting for `ready` between them; given
         when each became ready or failed. Those that failed are recorded and removed. On an engine that ticks the first
         is asked for at a random instant, and the others as soon as they can be."""
+
+    def unlaunched(self, *, host_port: int | None = None, **changes: Any) -> AbstractContextManager[Session]:
+        """As `session`, not launched yet: the scenario calls `ask` and `await_ready`, from one thread, when it sees
+        fit. `host_port` is the one on loopback; no random part of the engine's tick precedes (`begin_at_random`)."""
 
     def begin_at_random(self) -> None:
         """On an engine that ticks, wait a random part of its tick: just before an instant that the scenario takes
@@ -150,6 +154,21 @@ class Makes(Protocol):
     @property
     def changes(self) -> str:
         """What it is, and how long it stays, in words."""
+
+
+@runtime_checkable
+class Brings(Protocol):
+    """A scenario that launches services which it describes itself, in place of the run's one spec."""
+
+    def services(self, spec: Spec) -> Mapping[str, Spec]:
+        """What is launched, by name, as it was described; labels are those of `spec`."""
+
+    def specs(self, spec: Spec, driver: Driver) -> Mapping[str, Spec]:
+        """The same as they are launched on the target of `driver`, which prepares each before the rounds. Raises
+        Unsupported for what cannot be there, BadInput for what cannot be anywhere."""
+
+    def told(self) -> Sequence[str]:
+        """What a reader of the plan must know of it, a line each."""
 
 
 @runtime_checkable

@@ -110,7 +110,8 @@ class Spec:
     the host's CPUs that it is held to, all where empty (Feature.PINNING). `guest_panic` lets the guest's kernel be made
     to panic, and `guest_clock_offset_s` starts the guest with a clock that is wrong by so many seconds
     (Feature.OWN_KERNEL). Instances of a run with the same `peers` can call one another (Feature.PEERS): by a network of
-    that name where the engine makes such, and by a Unix socket where they share the host's network namespace.
+    that name where the engine makes such, and by a Unix socket where they share the host's network namespace. Where
+    such a network has names, they find one with an `alias` by that too (`lab.features.FindsPeers`).
     On an engine with several machines it goes to the one called `node`, where that is not empty (Feature.NODES).
     With `unit` that is what is launched, and no image.
 
@@ -136,6 +137,7 @@ class Spec:
     guest_clock_offset_s: int = 0
     peers: str = ""
     node: str = ""
+    alias: str = ""
     unit: UserUnit | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""

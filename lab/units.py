@@ -111,3 +111,23 @@ def parse_share(value: Any) -> float:
 def _written(value: float, unit: str) -> str:
     counted = unit not in _SCALES and unit not in (RATIO, "share")
     return f"{value:,.0f}" if counted and value == int(value) else digits(value)
+
+
+def parse_statuses(value: Any) -> tuple[tuple[int, int], ...]:
+    """Ranges of HTTP statuses, both ends counting, from `200-399` or `200,204,301-302`, or a list of such. Raises
+    ValueError."""
+    if isinstance(value, tuple):
+        return value
+    ranges = []
+    items = value if isinstance(value, list) else [value]
+    for text in (part.strip() for item in items for part in str(item).split(",") if part.strip()):
+        low, dash, high = text.partition("-")
+        if not (low.isdigit() and (high.isdigit() or not dash)):
+            raise ValueError(f"'{text}' is neither a status nor a range of them: write 200-399, or 200,204")
+        first, last = int(low), int(high or low)
+        if not 200 <= first <= last <= 599:
+            raise ValueError(f"'{text}' is no range of statuses: they go from 200 to 599, the lower first")
+        ranges.append((first, last))
+    if not ranges:
+        raise ValueError("write 200-399, or 200,204")
+    return tuple(ranges)

@@ -208,6 +208,7 @@ def _measure(
     clock: HostClock | None = None,
     rounds: int = 1,
     beside: Sequence[Driver] = (),
+    timeout_s: float | None = None,
     **spec: Any,
 ) -> RunRecord:
     labels = run_labels()
@@ -235,7 +236,7 @@ def _measure(
             scenario=scenario,
             entrants=entrants,
             spec=Spec(labels=labels, **spec),
-            plan=Plan(rounds=rounds, warmup=0),
+            plan=Plan(rounds=rounds, warmup=0, timeout_s=timeout_s),
             store=store,
             host={},
             progress=_Silent(),

@@ -211,6 +211,10 @@ class DockerDriver:
         """The names of running containers that are no launch of the lab's."""
         return cold.others_running(self._api())
 
+    def peer_address(self, spec: Spec, published: Endpoint) -> tuple[str, int]:
+        """Its name on the run's own bridge; in the host's network its port on loopback."""
+        return (published.host, published.port) if self._network == "host" else (spec.alias, spec.port)
+
     def engine_pids(self) -> Mapping[int, str]:
         """The daemon and containerd."""
         return daemon.engine_pids(self._api())

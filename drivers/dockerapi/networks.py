@@ -5,6 +5,7 @@ A network bears the run's labels from the creating call on, and goes with the ru
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ BRIDGE, PUBLISHED, NAMED, OVERLAY = "bridge", "published port", "named network",
 _PEERS = "lab.peers"
 _TARGET = "lab.target"
 _DEFAULT_BRIDGE = "bridge"
+_MAKING = threading.Lock()
+"""Instances that are launched at the same time have one network."""
 
 
 def provide(api: Any, spec: Spec, *, driver: str, **settings: Any) -> str:
@@ -27,7 +30,7 @@ def provide(api: Any, spec: Spec, *, driver: str, **settings: Any) -> str:
     of_run = {key: value for key, value in spec.labels.items() if key != "lab.launch"}
     labels = {**of_run, _TARGET: target, _PEERS: spec.peers}
     wanted = {"label": [f"{key}={labels[key]}" for key in ("lab.run", _TARGET, _PEERS) if key in labels]}
-    with translated("make the network of an instance's peers", LaunchError):
+    with _MAKING, translated("make the network of an instance's peers", LaunchError):
         if found := api.networks(filters=wanted):
             return str(found[0]["Id"])
         name = f"lab-{labels.get('lab.run', 'unlabelled')}-{target}-{spec.peers}"
@@ -37,7 +40,7 @@ def provide(api: Any, spec: Spec, *, driver: str, **settings: Any) -> str:
 def join(api: Any, container: str, network: str, spec: Spec) -> None:
     """Put a container on `network`, whose DNS knows it by its peers' name for it. Raises LaunchError."""
     with translated("join the network of an instance's peers", LaunchError):
-        api.connect_container_to_network(container, network, aliases=[peer_name(spec.labels)])
+        api.connect_container_to_network(container, network, aliases=names(spec))
 
 
 def places(told: Mapping[str, Any], labels: Mapping[str, str], endpoint: Endpoint | None, named: str) -> list[Place]:
@@ -78,6 +81,12 @@ def _networks(told: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def of_services(network: str) -> Sequence[Mapping[str, str]]:
+def names(spec: Spec) -> list[str]:
+    """What an instance is called on its peers' network."""
+    return [peer_name(spec.labels), *([spec.alias] if spec.alias else [])]
+
+
+def of_services(network: str, spec: Spec) -> Sequence[Mapping[str, Any]]:
     """The networks of a service's tasks: the default bridge, by which this host reaches them, and `network`."""
-    return [{"Target": _DEFAULT_BRIDGE}, {"Target": network}]
+    aliases = {"Aliases": [spec.alias]} if spec.alias else {}
+    return [{"Target": _DEFAULT_BRIDGE}, {"Target": network, **aliases}]

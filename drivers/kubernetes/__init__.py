@@ -256,6 +256,13 @@ class KubernetesDriver:
         """Those that take pods. Raises DriverError."""
         return usable(self._target().nodes or ())
 
+    def peer_address(self, spec: Spec, published: Endpoint) -> tuple[str, int]:  # noqa: ARG002  by the cluster's names
+        """The name of a Service of its own, of which the cluster's DNS tells in the run's namespace. Raises Unsupported
+        for a virtual machine, whose disk is the user's, and into which no variable is brought."""
+        if self._machine:
+            raise Unsupported("a disk of your own is told nothing of its peers", resolution="leave this target out")
+        return spec.alias, spec.port
+
     def engine_pids(self) -> Mapping[int, str]:
         """What runs the lab's own cluster: all in its nodes but the lab's pods and their shims, and the nodes' own
         shims and proxies. Names are the first 15 bytes."""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from drivers.libvirt import cold, kernel
 from drivers.libvirt.console import Console, GuestEnd
-from drivers.libvirt.domain import Plan, command_line, domain_xml
+from drivers.libvirt.domain import GUEST_GATEWAY, Plan, command_line, domain_xml
 from drivers.libvirt.engine import connect, dotted, translated
 from drivers.libvirt.host import Host, ask_host, slow_launch
 from drivers.libvirt.instance import Domains, LibvirtInstance
@@ -91,7 +91,8 @@ class LibvirtDriver:
         self._lock = threading.Lock()
         self._domains: Domains | None = None
         self._host: Host | None = None
-        self._prepared: tuple[Spec, Media] | None = None
+        self._media_lock = threading.Lock()
+        self._prepared: list[tuple[Spec, Media]] = []
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
@@ -266,6 +267,10 @@ class LibvirtDriver:
     def others_running(self) -> Sequence[str]:
         return cold.others_running(self._connected().connection)
 
+    def peer_address(self, spec: Spec, published: Endpoint) -> tuple[str, int]:  # noqa: ARG002  guests have no names
+        """The port that its QEMU forwards from the host's loopback, to which user-mode networking leads by 10.0.2.2."""
+        return GUEST_GATEWAY, published.port
+
     def engine_pids(self) -> Mapping[int, str]:
         """libvirt's daemons: one for all, or several; none with an embedded driver, whose process is the lab's."""
         with translated("ask for the connection's URI"):
@@ -312,26 +317,33 @@ class LibvirtDriver:
         return self._host
 
     def _media(self, spec: Spec) -> Media:
-        if self._prepared is None or self._prepared[0] != _without_launch(spec):
-            try:
-                if self._variant.boots_itself:
-                    self._prepared = (_without_launch(spec), disks.media(spec, self._context))
-                    return self._prepared[1]
-                cache = self._context.cache_dir
-                found = kernel.find(self._wanted, cache)
-                if found is None:
-                    found = kernel.obtain(self._wanted, cache)
-                    self._host = None  # without a kernel KVM could not be proven: it is asked anew
-                with filling("what guests boot from", self._context.run_dir):
-                    media = prepare_media(spec, self._variant, found, self._context)
-            except OSError as error:
-                raise DriverError(
-                    f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",
-                    details=str(error),
-                    resolution=f"see that there is room in {self._context.run_dir} and {self._context.cache_dir}",
-                ) from error
-            self._prepared = (_without_launch(spec), media)
-        return self._prepared[1]
+        """What `spec` boots from, made at the first call. Raises LabError."""
+        wanted = _without_launch(spec)
+        with self._media_lock:
+            for known, media in self._prepared:
+                if known == wanted:
+                    return media
+            media = self._made_media(spec)
+            self._prepared.append((wanted, media))
+            return media
+
+    def _made_media(self, spec: Spec) -> Media:
+        try:
+            if self._variant.boots_itself:
+                return disks.media(spec, self._context)
+            cache = self._context.cache_dir
+            found = kernel.find(self._wanted, cache)
+            if found is None:
+                found = kernel.obtain(self._wanted, cache)
+                self._host = None  # without a kernel KVM could not be proven: it is asked anew
+            with filling("what guests boot from", self._context.run_dir):
+                return prepare_media(spec, self._variant, found, self._context)
+        except OSError as error:
+            raise DriverError(
+                f"the guest's kernel, initramfs or disk could not be written: {error.strerror}",
+                details=str(error),
+                resolution=f"see that there is room in {self._context.run_dir} and {self._context.cache_dir}",
+            ) from error
 
     def _joined(self, spec: Spec, domains: Domains, media: Media) -> Joined:
         """How a guest of `spec` is joined to its peers, and to this host, beside its user-mode network; its run's
@@ -356,4 +368,5 @@ class LibvirtDriver:
 def _without_launch(spec: Spec) -> Spec:
     """What of a spec its media depend on: all but the launch's own labels and nonce, and what only a domain has."""
     peers = spec.peers if may_have_vsock(spec) else ""
-    return replace(spec, labels={}, nonce="", peers=peers, cpuset=(), guest_panic=False, guest_clock_offset_s=0)
+    of_domain = replace(spec, peers=peers, alias="", cpuset=(), guest_panic=False, guest_clock_offset_s=0)
+    return replace(of_domain, labels={}, nonce="")

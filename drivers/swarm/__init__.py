@@ -230,6 +230,10 @@ class SwarmDriver:
         """The names of running containers that are no launch of the lab's."""
         return cold.others_running(self._api())
 
+    def peer_address(self, spec: Spec, published: Endpoint) -> tuple[str, int]:  # noqa: ARG002  by the overlay's names
+        """Its name on the run's overlay, by dnsrr."""
+        return spec.alias, spec.port
+
     def engine_pids(self) -> Mapping[int, str]:
         """The daemon, in which the swarm's manager runs as well, and containerd."""
         return daemon.engine_pids(self._api())
@@ -281,9 +285,9 @@ class SwarmDriver:
             **({"RestartPolicy": restart} if restart else {}),
         }
 
-    def _peers_networks(self, spec: Spec) -> Sequence[Mapping[str, str]]:
+    def _peers_networks(self, spec: Spec) -> Sequence[Mapping[str, Any]]:
         """The default bridge, by which this host reaches the task, and the run's overlay, on which its peers do."""
-        return networks.of_services(networks.provide(self._api(), spec, driver="overlay"))
+        return networks.of_services(networks.provide(self._api(), spec, driver="overlay"), spec)
 
     def _limits(self) -> Rlimits:
         if self._rlimits is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab import __version__
-from lab.cli import classroom, fleet, guests, lesson, store_commands
+from lab.cli import applications, classroom, fleet, guests, lesson, store_commands
 from lab.cli.words import ForwardOption, JsonOption, RunArgument, StoreOption, WholeSummaries, load, open_store
 from lab.cli.words import show as show_result
 from lab.errors import BadInput, IncomparableRuns, LabError
@@ -496,6 +496,7 @@ guests.add_to(app)
 fleet.add_to(app)
 lesson.add_to(app)
 classroom.add_to(app)
+applications.add_to(app)
 
 cluster = typer.Typer(
     cls=WholeSummaries,

@@ -15,7 +15,7 @@ from lab.cli.guests.units import read_unit
 from lab.errors import BadInput
 from lab.run.runner import Plan
 from lab.spec import SERVICE_IMAGE, Ready, Spec, Target
-from lab.units import MIB, parse_bytes, parse_seconds, parse_share
+from lab.units import MIB, parse_bytes, parse_seconds, parse_share, parse_statuses
 
 
 def _split(value: Any) -> Any:
@@ -30,24 +30,6 @@ def _pairs(value: Any) -> Any:
     if any(not key or not equals for key, equals, _ in pairs):
         raise ValueError("write KEY=VALUE")
     return {key: item for key, _, item in pairs}
-
-
-def _statuses(value: Any) -> Any:
-    """`200-399` or `200,204,301-302`, or a list of such."""
-    if isinstance(value, tuple):
-        return value
-    ranges = []
-    for text in _split(value):
-        low, dash, high = text.partition("-")
-        if not (low.isdigit() and (high.isdigit() or not dash)):
-            raise ValueError(f"'{text}' is neither a status nor a range of them: write 200-399, or 200,204")
-        first, last = int(low), int(high or low)
-        if not 200 <= first <= last <= 599:
-            raise ValueError(f"'{text}' is no range of statuses: they go from 200 to 599, the lower first")
-        ranges.append((first, last))
-    if not ranges:
-        raise ValueError("write 200-399, or 200,204")
-    return tuple(ranges)
 
 
 def _headers(value: Any) -> Any:
@@ -72,7 +54,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _FIELD = re.compile(r"[\x20-\x7e\x80-\xff]*")
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "te", "expect", "x-lab-nonce"})
 
-Statuses = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_statuses)]
+Statuses = Annotated[tuple[tuple[int, int], ...], BeforeValidator(parse_statuses)]
 Headers = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_headers)]
 Size = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]

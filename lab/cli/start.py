@@ -26,7 +26,7 @@ from lab.registry import driver_names, make_driver
 from lab.run.company import Company
 from lab.run.estimate import Expected, Span, expected
 from lab.run.runner import Entrant, Progress, Runner, info_json, new_run_id, now_iso
-from lab.scenario import CallsAgain, Makes, Needs, OwnService, Paced, Scenario, Sized, Takes, exceeding_calls
+from lab.scenario import Brings, CallsAgain, Makes, Needs, OwnService, Paced, Scenario, Sized, Takes, exceeding_calls
 from lab.spec import OWN_IMAGE, SERVICE_IMAGE, Ready, Spec, Target, UserUnit
 from lab.store.database import Store
 from lab.store.digest import digests
@@ -35,6 +35,12 @@ from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
 
 _LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 7.0}
 """A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
+
+
+_OF_A_SERVICE = frozenset(
+    {"image", "unit", "copies", "port", "ready", "ready_path", "ready_status", "header", "command", "env", "memory"}
+)
+"""Options that describe the one service which most scenarios launch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,9 @@ class Intent:
         """The declared memory of all the instances that live at the same time, and what the scenario makes beside."""
         made = self.scenario.memory_bytes if isinstance(self.scenario, Makes) else 0
         least = [int(one.info.facts.get("least_memory_bytes", 0)) for one in self.entrants if one.info and one.running]
+        if isinstance(self.scenario, Brings):
+            each = [one.memory_bytes for one in self.scenario.services(self.spec).values()]
+            return sum(max(declared, *least, 0) for declared in each) + made
         return max(self.options.memory, *least, 0) * self.at_once + made
 
     @property
@@ -132,6 +141,8 @@ class Intent:
             found.append(self._image_line())
         if isinstance(self.scenario, Makes):
             found.append(self.scenario.changes)
+        if isinstance(self.scenario, Brings):
+            found += self.scenario.told()
         if self.options.cold:
             found.append("drops this machine's page cache before each launch: everything else gets slower for a while")
         return found
@@ -187,6 +198,8 @@ def intent(
             f"{scenario.name} asks the lab's own service, and '{options.unit or options.image}' is another",
             resolution="leave out --unit" if options.unit else "leave out --image",
         )
+    if isinstance(scenario, Brings):
+        _require_described(scenario, options)
     options = options.paced(*(scenario.rounds, scenario.warmup) if isinstance(scenario, Paced) else (ROUNDS, WARMUP))
     exposed: Sequence[int] = ()
     if options.image != SERVICE_IMAGE:
@@ -223,7 +236,7 @@ def intent(
                 "scenario": asdict(scenario) if is_dataclass(scenario) else {},
                 **({"nodes": "each"} if options.each_node else {}),
                 "seed": seed,
-                "spec": _spec_json(spec),
+                "spec": _specs_json(scenario, spec),
             },
         )
         with beating(run_dir):
@@ -250,6 +263,17 @@ def _require_nodes(options: RunOptions, entrants: Sequence[Entrant]) -> None:
             f"nodes=each: none of {', '.join(options.targets)} has nodes of which one could be chosen",
             resolution="name a target that has, such as kubernetes",
         )
+
+
+def _require_described(scenario: Scenario, options: RunOptions) -> None:
+    """Raises BadInput where the services that `scenario` brings are not described, or not by their file alone."""
+    if given := sorted(_OF_A_SERVICE & options.model_fields_set):
+        raise BadInput(
+            f"{scenario.name} launches what its file describes: --{given[0].replace('_', '-')} is no part of that",
+            resolution="write it into the file",
+        )
+    if isinstance(scenario, Brings):
+        scenario.services(options.spec({}))
 
 
 def _for_own_services(options: RunOptions, scenario: Scenario, entrants: Sequence[Entrant]) -> RunOptions:
@@ -338,6 +362,8 @@ def _enter(target: Target, context: Context, scenario: Scenario, spec: Spec) -> 
             raise BadInput(f"{scenario.name} would make {why}", resolution=f"lower -p {scenario.calls_by}=…")
         if isinstance(scenario, Needs):
             scenario.look()
+        if isinstance(scenario, Brings):
+            scenario.specs(spec, driver)
     except LabError as error:
         record = _skipped(target, info, error)
         return Entrant(target=target, driver=driver, info=info, record=record, bad_input=isinstance(error, BadInput))
@@ -408,6 +434,12 @@ def _unit_json(unit: UserUnit) -> dict[str, Any]:
     """What it was, without its words."""
     digest = hashlib.sha256(unit.text.encode()).hexdigest()
     return {"name": unit.name, "sha256": digest, "copies": [f"{path}:{to}" for path, to in unit.copies]}
+
+
+def _specs_json(scenario: Scenario, spec: Spec) -> dict[str, Any]:
+    if isinstance(scenario, Brings):
+        return {"services": {name: _spec_json(one) for name, one in scenario.services(spec).items()}}
+    return _spec_json(spec)
 
 
 def _spec_json(spec: Spec) -> dict[str, Any]:

@@ -279,7 +279,8 @@ def _censored(rows: Sequence[Series]) -> Iterator[str]:
         if row.metric in series.COUNTED and not all(row.values):
             limit = row.dimensions.get("censored_at")
             within = f" within {limit}" if limit else ""
-            which = " ".join(f"{key}={row.dimensions[key]}" for key in ("restart", "policy") if key in row.dimensions)
+            apart = [key for key in ("killed", "restart", "policy") if key in row.dimensions]
+            which = " ".join(f"{key}={row.dimensions[key]}" for key in apart)
             yield (
                 f"{' '.join(filter(None, [row.label, which]))}: {series.counted(row)} {row.metric.replace('_', ' ')}"
                 f"{within}; medians of the time are of those alone, and say nothing of the others."

@@ -45,6 +45,9 @@ _EXPLAINING_TANDEM = frozenset(
     {"first_job_s", "half_job_s", "jth_job_s", "job_cpu_s", "steady_p99_s", "steady_worst_s", "cold_starts"}
     | {"failed_jobs", "held_bytes", "mean_held_bytes", "saved_bytes", "save_s", "job_steps", "looks", "look_share"}
 )
+_EXPLAINING_APPLICATION = frozenset(
+    {"at_s", "service_pss_bytes", "app_role_pss_bytes", "app_uss_bytes", "app_netns_count"}
+)
 EXPLAINING = (
     frozenset({"replicas_on_node", "phase_s", "lead_s", "stop_s", "delete_s", "wait_cpu_s"})
     | _EXPLAINING_MEMORY
@@ -59,6 +62,7 @@ EXPLAINING = (
     | _EXPLAINING_WAKE
     | _EXPLAINING_TALK
     | _EXPLAINING_TANDEM
+    | _EXPLAINING_APPLICATION
 )
 """Metrics that explain a total or stand beside it; every other is itself an answer to the scenario's question."""
 
@@ -69,7 +73,7 @@ hold values that are independent of each other, which those of one launch are no
 ABSENT = "absent"
 """A metric whose samples say, by their dimensions, `why` the metric `of` could not be measured in that round."""
 
-COUNTED = frozenset({"recovered", "rolled_out"})
+COUNTED = frozenset({"recovered", "rolled_out", "app_recovered"})
 """Metrics that are 1 where a launch came to its end within a limit, and 0 where it did not: shown as `2 of 3`, since a
 time exists only for those that did, and its median says nothing of the others."""
 

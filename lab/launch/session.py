@@ -166,6 +166,23 @@ class Session:
         self._read_service_clock()
         self._keep_reported()
 
+    def await_answer(self) -> None:
+        """The first part of `await_ready`: wait for the first answer, and no longer. Whether it is this launch's, and
+        whether what gave it stands, `await_ready` then says. Raises as that does."""
+        if self._network and self._waiter is not None:
+            with self._explained():
+                self._first_answer(self._waiter)
+
+    def on_phase(self, heard: Callable[[Phase], None]) -> None:
+        """Have `heard` called with each phase at the instant at which the engine or the service shows it, from any
+        thread; it must not take long."""
+        self._marks.listeners.append(heard)
+
+    def give_up(self, error: DriverError) -> None:
+        """Let whoever awaits it get `error`, unless the answer is there. From any thread."""
+        if (waiter := self._waiter) is not None:
+            waiter.fail(error)
+
     def require_alive(self) -> None:
         """Raise how the service ended, where its engine has told that it did: what comes would be no stop of it."""
         if self._marks.failure is not None:
@@ -270,14 +287,7 @@ class Session:
 
     def _await_answer(self, waiter: Waiter) -> Answer:
         """The answer, of this instance and no other. Raises as `await_ready`."""
-        try:
-            answer = waiter.wait(self._timeout_s)
-        except ReadyRefused:
-            raise
-        except ReadyTimeout as error:
-            if why := listeners.inside(self.instance, self.spec.port):
-                raise ReadyTimeout(f"{error.brief}; {why}", details=error.details) from error
-            raise
+        answer = self._first_answer(waiter)
         self._require_steady(answer)
         if not self.spec.builtin and self.asked_at is not None and (other := self._stranger(self.asked_at)):
             raise LaunchError(
@@ -290,6 +300,16 @@ class Session:
                 resolution="see that it listens at --port, on all addresses of its own",
             )
         return answer
+
+    def _first_answer(self, waiter: Waiter) -> Answer:
+        try:
+            return waiter.wait(self._timeout_s)
+        except ReadyRefused:
+            raise
+        except ReadyTimeout as error:
+            if why := listeners.inside(self.instance, self.spec.port):
+                raise ReadyTimeout(f"{error.brief}; {why}", details=error.details) from error
+            raise
 
     def _stranger(self, endpoint: Endpoint) -> str:
         """Who else answers at the lab's own port; a nonce would tell, and a user's image has none."""
@@ -357,6 +377,7 @@ class _Marks:
         self.told: dict[Phase, tuple[int, int]] = {}
         self.listening = threading.Event()
         self.heard: dict[Phase, Callable[[], None]] = {}
+        self.listeners: list[Callable[[Phase], None]] = []
         self.failure: DriverError | None = None
         self.failed_already = threading.Event()
         self.on_failed: Callable[[DriverError], None] = lambda _: None
@@ -400,6 +421,8 @@ class _Marks:
         self._timeline.add(MarkRecord(phase=phase, ns=ns, clock=Clock.HOST, source=source))
         if (waiting := self.heard.get(phase)) is not None:
             waiting()
+        for listener in self.listeners:
+            listener(phase)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from lab.run.clean import QUIET_S, sweep
 from lab.run.company import Company, facts
 from lab.run.estimate import Estimate, Expected, Span
 from lab.run.interrupts import Interrupts
-from lab.scenario import Launches, Scenario
+from lab.scenario import Brings, Launches, Scenario
 from lab.spec import Spec, Target
 from lab.store.database import Store
 from lab.store.digest import concealed
@@ -175,7 +175,8 @@ class Runner:
                 continue
             self.progress.preparing(str(entrant.target))
             try:
-                entrant.driver.prepare(replace(self.spec, labels=self._labels(entrant)))
+                for spec in self._specs(entrant):
+                    entrant.driver.prepare(spec)
                 entrant.learn(entrant.driver.info(), self.image)  # again: what was prepared can be part of what it is
                 self.store.set_target(self.run.id, entrant.record)
             except StoreError:
@@ -275,7 +276,7 @@ class Runner:
         return bool(widths) and all(width is not None and width <= self.plan.until_ci for width in widths)
 
     def _end_target(self, entrant: Entrant, outcome: Outcome, error: LabError) -> None:
-        reason, remedy = (concealed(text, self.spec.environment) for text in (error.brief, error.resolution))
+        reason, remedy = (self._concealed(text) for text in (error.brief, error.resolution))
         entrant.record = replace(entrant.record, outcome=outcome, reason=reason, remedy=remedy)
         self.store.set_target(self.run.id, entrant.record)
         self.progress.target_changed(entrant.record)
@@ -289,13 +290,25 @@ class Runner:
             *swept.problems,
             *(f"{name} could not be looked at: {why}" for name, why in swept.absent.items()),
         ):
-            self.progress.problem(concealed(problem, self.spec.environment))
+            self.progress.problem(self._concealed(problem))
         for entrant in self.entrants:
             if entrant.driver is not None:
                 entrant.driver.close()
 
     def _ending(self, stopped_by: str) -> dict[str, Any]:
         return {"stopped_by": stopped_by, "steal_fraction": self.steal.stop(), **facts(self.company)}
+
+    def _specs(self, entrant: Entrant) -> Sequence[Spec]:
+        """All that is launched on a target. Raises BadInput, Unsupported."""
+        assert entrant.driver is not None  # noqa: S101  only those that have one are prepared
+        spec = replace(self.spec, labels=self._labels(entrant))
+        return list(self.scenario.specs(spec, entrant.driver).values()) if isinstance(self.scenario, Brings) else [spec]
+
+    def _concealed(self, text: str) -> str:
+        """`text` without the values of any service's environment."""
+        for spec in self.scenario.services(self.spec).values() if isinstance(self.scenario, Brings) else [self.spec]:
+            text = concealed(text, spec.environment)
+        return text
 
     def _labels(self, entrant: Entrant) -> dict[str, str]:
         return {**self.spec.labels, "lab.target": str(entrant.target)}
@@ -354,6 +367,9 @@ class _Bench:
         with self._recorded(port, changes, None if at_once else self._chance) as session:
             session.launch()
             yield session
+
+    def unlaunched(self, *, host_port: int | None = None, **changes: Any) -> contextlib.AbstractContextManager[Session]:
+        return self._recorded(host_port, changes, None)
 
     @contextlib.contextmanager
     def sessions(self, count: int, *, parallel: int = 1, **changes: Any) -> Iterator[Launches]:
@@ -437,7 +453,7 @@ class _Bench:
                 outcome=Outcome.FAILED if blamed else Outcome.OK,
                 timeline=session.timeline,
                 facts={**session.facts(), **facts, **({NODE: self.spec.node} if self.spec.node else {})},
-                **(_said(blamed, self.spec, session.logs()) if blamed else {}),
+                **(_said(blamed, session.spec, session.logs()) if blamed else {}),
             )
             self._add(launch, samples)
 

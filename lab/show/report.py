@@ -15,6 +15,7 @@ from lab.figures.evidence import Claims
 from lab.figures.series import EXPLAINING, SEEN, Series
 from lab.registry import make_scenario
 from lab.show import charts_memory, report_evidence, table_memory, table_wake
+from lab.show.application import table as application_table
 from lab.show.calls import chart as calls_chart
 from lab.show.calls import table as calls_table
 from lab.show.charts import awake, distributions, growth, phases
@@ -59,6 +60,7 @@ def render(record: RunRecord) -> str:
         *_sides(record, rows),
         *_lessons(record, claims),
         *_totals(record, rows),
+        *_application(record, rows),
         *_wake(record, rows),
         *_talk(record, rows),
         *_tandem(record, rows),
@@ -77,6 +79,12 @@ def render(record: RunRecord) -> str:
         *_facts("Facts of the host", record.host),
     ]
     return page(title, body)
+
+
+def _application(record: RunRecord, rows: Sequence[Series]) -> Iterator[str]:
+    if found := application_table.grid(record, rows):
+        yield f"<h2>{_text(application_table.TITLE)}</h2>"
+        yield _table(["target", *application_table.headings(), "timeline"], found, figures_from=3)
 
 
 def _lead(record: RunRecord) -> Iterator[str]:

@@ -17,6 +17,7 @@ from lab import units
 from lab.figures import notes, series, stats
 from lab.figures.series import EXPLAINING, SEEN, WAIT_METHOD, Series, Step
 from lab.show import table_evidence, table_memory, table_wake
+from lab.show.application import table as application_table
 from lab.show.calls import table as calls_table
 from lab.show.listing import plain_table
 from lab.show.talk import table as talk_table
@@ -62,6 +63,7 @@ def render_run(record: RunRecord) -> RenderableType:
     if chains:
         parts += [Text(), _line("Where the time goes (each bar is one target's own whole)", "bold")]
         parts += [_phases(rows, target) for target in chains]
+    parts += application_table.parts(record, rows)
     parts += calls_table.parts(record, rows, _call)
     parts += table_wake.parts(record, rows)
     parts += talk_table.parts(record, rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from drivers.kubernetes.objects import labels
 from lab.image.process import TMP
-from lab.spec import Spec
+from lab.spec import Ready, Spec
 from lab.units import MIB
 
 CONTAINER = "service"
@@ -119,6 +119,22 @@ def service(spec: Spec, node_port: int | None, *, ready_only: bool) -> dict[str,
     }
 
 
+def alias(spec: Spec) -> dict[str, Any]:
+    """The Service by whose name peers find the instance, within the cluster; as users have it, it leads to a pod that
+    has passed its readiness probe."""
+    name = name_of(spec)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": labels.metadata(spec.alias, spec.labels, **{INSTANCE: name}),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {INSTANCE: name},
+            "ports": [{"port": spec.port, "targetPort": spec.port, "protocol": "TCP"}],
+        },
+    }
+
+
 def container(spec: Spec, form: Form) -> dict[str, Any]:
     """The pod's one container."""
     listen = "0.0.0.0"  # noqa: S104  the pod's own addresses
@@ -152,8 +168,11 @@ def readiness(spec: Spec) -> dict[str, Any]:
     part of what a deployment costs. `/healthz` needs no nonce and starts nothing.
     """
     path = "/healthz" if spec.builtin else spec.ready_path
+    asked = {"httpGet": {"path": path, "port": spec.port}}
+    if spec.ready is Ready.TCP:
+        asked = {"tcpSocket": {"port": spec.port}}
     return {
-        "httpGet": {"path": path, "port": spec.port},
+        **asked,
         "periodSeconds": 1,
         "timeoutSeconds": 1,
         "successThreshold": 1,
@@ -182,7 +201,8 @@ def _pod_spec(spec: Spec, form: Form) -> dict[str, Any]:
         "terminationGracePeriodSeconds": GRACE_S,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "dnsPolicy": "Default",  # the node's own: the cluster's DNS may not be there
+        # The node's own names, since the cluster's DNS may not be there, unless peers are found by theirs.
+        "dnsPolicy": "ClusterFirst" if spec.alias else "Default",
         "containers": [container(spec, form)],
     }
     if not form.own_tmp:

@@ -35,13 +35,15 @@ _STATES = {SleepState.ZERO: ""}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an instance is, and what goes with it. `local` says that its processes are this host's."""
+    """Where an instance is, and what goes with it. `local` says that its processes are this host's; `alias` is the name
+    of the Service by which peers find it, empty where it has none."""
 
     api: Api
     namespace: str
     name: str
     local: bool
     has_service: bool
+    alias: str = ""
     follower: Follower | None = None
     on_delete: Callable[[], None] = lambda: None
     losing: Losing | None = None
@@ -88,8 +90,7 @@ class Pod:
         place = self._place
         with translated("remove the pod", CleanupError):
             self._remove(1)  # with 0 the API would forget the pod while it still runs
-            if place.has_service:
-                remove(place.api, place.api.core.delete_namespaced_service, place.name, place.namespace)
+            remove_services(place)
         require_ended(self.id, self._processes)
         place.on_delete()
 
@@ -180,6 +181,13 @@ class Remnant:
         """Remove it; returns when the API knows it no more."""
         with translated(f"remove the {self.kind} {self.id}", CleanupError):
             self._take()
+
+
+def remove_services(place: Place) -> None:
+    """Remove the Service that leads to an instance from outside, and that by which its peers find it. Raises the
+    client's exceptions."""
+    for name in [*([place.name] if place.has_service else []), *([place.alias] if place.alias else [])]:
+        remove(place.api, place.api.core.delete_namespaced_service, name, place.namespace)
 
 
 def remove(api: Api, delete: Callable[..., Any], *arguments: Any, **options: Any) -> None:

@@ -61,6 +61,7 @@ class Launch:
         self._key = spec.labels.get("lab.launch", "")
         self._follower = Follower(mark, expects_created=shape is Shape.POD, on_verdict=mark.failed)
         self._port: int | None = None
+        self._alias = ""
         self._forwarder: Forwarder | None = None
         self._freed = threading.Lock()
 
@@ -79,6 +80,10 @@ class Launch:
         self._watcher.follow(self._key, self._follower)
         endpoint, form = self._way_in(reserved)
         core, apps = self._ground.api.core, self._ground.api.apps
+        if self._spec.alias:
+            own = manifests.alias(self._spec)
+            self._create("service", core.create_namespaced_service, core.read_namespaced_service, own)
+            self._alias = self._spec.alias  # not before: one of that name may be somebody else's
         if self._deployed:
             body = manifests.deployment(self._spec, form)
             self._create("deployment", apps.create_namespaced_deployment, apps.read_namespaced_deployment, body)
@@ -149,7 +154,8 @@ class Launch:
                 if status_of(error) == 422 and "provided port is already allocated" in message_of(error):
                     raise _PortTaken from error
                 # An answer that was lost, and the request repeated: the object bears this launch's own label.
-                there = api.found(read, self._name, self._namespace) if status_of(error) == 409 else None
+                name = body["metadata"]["name"]
+                there = api.found(read, name, self._namespace) if status_of(error) == 409 else None
                 if there is None or labels.labels_of(there).get("lab.launch") != self._key:
                     raise
                 return there
@@ -169,6 +175,7 @@ class Launch:
             name=self._name,
             local=self._ground.local,
             has_service=self._ground.route.name == NODE_PORT,
+            alias=self._alias,
             follower=self._follower,
             on_delete=self._free,
             losing=self._ground.losing,

@@ -21,6 +21,7 @@ from drivers.kubernetes.pods.instance import (
     logs_of,
     pause,
     remove,
+    remove_services,
     require_ended,
 )
 from lab.errors import CleanupError, DriverError
@@ -130,8 +131,7 @@ class Owned:
         with translated(f"remove the {owner.kind}", CleanupError):
             self._note_processes()
             remove(api, owner.remove, place.name, place.namespace, propagation_policy="Foreground")
-            if place.has_service:
-                remove(api, api.core.delete_namespaced_service, place.name, place.namespace)
+            remove_services(place)
 
             def there() -> bool:
                 found = api.found(owner.read, place.name, place.namespace) is not None

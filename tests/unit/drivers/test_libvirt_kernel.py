@@ -22,7 +22,7 @@ from drivers.libvirt.kernels.archive import Apt as RealApt
 from drivers.libvirt.variants import VARIANTS
 from lab.driver import Context
 from lab.errors import BadInput, DriverUnavailable, Unsupported
-from lab.spec import Spec
+from lab.spec import Endpoint, Spec
 
 RELEASE = "6.1.0-9-cloud-amd64"
 DRIVERS = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "ext4")
@@ -476,3 +476,21 @@ def test_images_are_not_run_on_another_machine(tmp_path: Path) -> None:
         media.prepare_media(
             Spec(image="nginx"), VARIANTS["arm64"], found, Context(run_dir=tmp_path, cache_dir=tmp_path)
         )
+
+
+def test_what_each_of_several_services_boots_from_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def prepare(spec: Spec, *_: object) -> str:
+        made.append(spec.alias)
+        return f"of {spec.image}"
+
+    monkeypatch.setattr(libvirt_driver, "prepare_media", prepare)
+    monkeypatch.setattr(libvirt_driver.kernel, "find", lambda *_: object())
+    driver = libvirt_driver.LibvirtDriver("q35", Context(run_dir=tmp_path, cache_dir=tmp_path))
+    specs = [Spec(image=name, peers="app", alias=name) for name in ("web", "store")]
+    for spec in specs:
+        driver.prepare(spec)
+    assert [driver._media(spec.for_launch()) for spec in specs * 2] == ["of web", "of store"] * 2
+    assert made == ["web", "store"]
+    assert driver.peer_address(specs[0], Endpoint("127.0.0.1", 20_001)) == ("10.0.2.2", 20_001)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from drivers.kubernetes import KubernetesDriver
+from drivers.kubernetes.objects import manifests
 from drivers.kubernetes.objects.labels import labels_of
 from lab.driver import Context, Driver
 from lab.errors import BadInput, CleanupError, DriverError, DriverUnavailable, LabError, LaunchError, Unsupported
@@ -19,12 +20,14 @@ from lab.host.ownership import Owner
 from lab.launch.peers import on_host
 from lab.launch.session import Session
 from lab.launch.waiter import reserve_port
-from lab.spec import Endpoint, Spec
-from lab.store.record import ASKED_AGAIN
+from lab.spec import Endpoint, Ready, Spec
+from lab.store.record import ASKED_AGAIN, RunRecord
 from lab.timeline import ENGINE_CHAIN, Clock, Phase, Source, SystemClock
+from scenarios.application.boot import AppBoot
 
 LABELS = {"lab.run": "r1", "lab.scenario": "test", "lab.owner": str(Owner.current()), "lab.target": "kubernetes:x"}
 Make = Callable[..., KubernetesDriver]
+_FORM = manifests.Form(image="i", pull_policy="Never", security={})
 
 
 @pytest.fixture
@@ -171,6 +174,61 @@ def test_a_pod_is_called_by_its_address_and_a_deployment_by_its_service_too(make
         namespace, _, name = deployment.id.partition("/")
         assert (service.name, service.port) == (f"{name}.{namespace}.svc.cluster.local", 8080)
         assert deployment.reach(service) is service
+
+
+@pytest.mark.parametrize("variant", ["", "deployment"])
+def test_peers_find_an_instance_by_a_service_of_its_alias(make: Make, stub: Any, variant: str) -> None:
+    driver, of = make(variant), spec(peers="app", alias="store")
+    assert driver.peer_address(of, Endpoint("127.0.0.1", 1)) == ("store", 8080)
+    with launched(driver, of) as session:
+        (service,) = (one for one in stub.listed("services") if one["metadata"]["name"] == "store")
+        (pod,) = stub.listed("pods")
+        selector = service["spec"]["selector"]
+        assert selector.items() <= pod["metadata"]["labels"].items()
+        assert (service["spec"]["type"], service["spec"]["ports"][0]["port"]) == ("ClusterIP", 8080)
+        assert labels_of(service) == dict(session.spec.labels)
+        assert pod["spec"]["dnsPolicy"] == "ClusterFirst"
+        assert "store" in [left.id.rpartition("/")[2] for left in make().leftovers({"lab.run": "r1"})]
+    assert not stub.listed("services")
+
+
+def test_a_service_of_somebody_elses_with_that_name_is_left_alone(make: Make, stub: Any) -> None:
+    with launched(make(), spec(peers="app", alias="store")):
+        namespace = next(one for one in stub.listed("pods"))["metadata"]["namespace"]
+    stub.add("namespaces", {"metadata": {"name": namespace}})
+    stub.add("services", {"metadata": {"name": "store"}, "spec": {"ports": []}}, namespace)
+    with pytest.raises(LaunchError), launched(make(), spec(peers="app", alias="store")):
+        pass
+    assert [one["metadata"]["name"] for one in stub.listed("services")] == ["store"]
+    assert not stub.listed("pods")
+
+
+def test_what_is_ready_by_a_connection_is_probed_by_one(make: Make, stub: Any) -> None:
+    container = manifests.container(spec(image="i", ready=Ready.TCP, port=6379), _FORM)
+    assert container["readinessProbe"]["tcpSocket"] == {"port": 6379}
+    assert "httpGet" not in container["readinessProbe"]
+
+
+def test_a_whole_application_is_launched_each_service_once_the_other_is_there(
+    make: Make, stub: Any, tmp_path: Path, measure: Callable[..., RunRecord]
+) -> None:
+    file = tmp_path / "app.toml"
+    file.write_text(
+        'entry = "web"\n[services.web]\nimage = "stratalab/service"\nport = 8080\ncalls = ["store"]\n'
+        'depends_on = { store = "service_healthy" }\nenvironment = { URL = "http://store:8081/" }\n'
+        '[services.store]\nimage = "stratalab/service"\nport = 8081\n'
+    )
+    record = measure(AppBoot(file=str(file)), make())
+    assert [launch.error for launch in record.launches] == ["", ""]
+    made = [body["metadata"]["name"] for body in stub.asked("POST", "/(pods|services)$") if body]
+    assert (made[0], made[2]) == ("store", "web")
+    environments = [pod["spec"]["containers"][0]["env"] for pod in stub.asked("POST", "/pods$") if pod]
+    assert len(environments) == 2
+    told = {one["name"]: one["value"] for one in environments[1]}
+    assert (told["STORE_HOST"], told["STORE_PORT"], told["URL"]) == ("store", "8081", "http://store:8081/")
+    after = {s.dimensions["service"]: s.dimensions["after"] for s in record.samples if "after" in s.dimensions}
+    assert after == {"web": "store", "store": "nothing"}
+    assert not stub.listed("services") and not stub.listed("pods")
 
 
 def test_a_deployment_sleeps_at_zero_and_wakes_at_the_same_address(make: Make, stub: Any) -> None:
