@@ -80,13 +80,9 @@ def seccomp(told: Mapping[str, Any]) -> str:
     return "no filter"
 
 
-def _look(api: Any, container: str) -> Tmp:
-    import docker.errors
-
-    try:
-        stream, told = api.get_archive(container, process.TMP)
-    except docker.errors.NotFound:
-        return Tmp.NOTHING
+def tmp_in(stream: Any, told: Mapping[str, Any]) -> Tmp:
+    """What an engine's archive of an image's /tmp holds: `stream` are the blocks of a tar, `told` is the path's status.
+    Raises the SDK's errors."""
     with contextlib.closing(_Reader(stream)) as reader:
         if told.get("linkTarget") or told["mode"] & _GO_TYPES != _GO_DIRECTORY:
             return Tmp.OWN
@@ -95,6 +91,16 @@ def _look(api: Any, container: str) -> Tmp:
             if sum(1 for _ in zip(archive, range(2), strict=False)) > 1:
                 return Tmp.OWN
     return Tmp.NOTHING if told["mode"] & _OPEN == _OPEN else Tmp.CLOSED
+
+
+def _look(api: Any, container: str) -> Tmp:
+    import docker.errors
+
+    try:
+        stream, told = api.get_archive(container, process.TMP)
+    except docker.errors.NotFound:
+        return Tmp.NOTHING
+    return tmp_in(stream, told)
 
 
 class _Reader:
