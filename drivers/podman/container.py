@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import signal
 import socket
 import time
@@ -30,6 +31,8 @@ _READ_BYTES = 65_536
 _GONE_TIMEOUT_S = 30.0
 _LOOK_S = 0.02
 _STOP_S = 10
+_NOTHING_RAN = re.compile(rb"Error: .*OCI (?:runtime|permission) ", re.DOTALL)
+"""What Podman says for itself, among what a command writes, of one that its runtime could not run."""
 _KILLED = 128 + signal.SIGKILL
 _HEALTH_INTERVAL_NS = 30_000_000_000  # Podman's own, where the image names none
 _NO_CHECKPOINTS = "the lab has containers saved by runc alone, not by Podman"
@@ -125,8 +128,9 @@ class PodmanContainer:
             finally:
                 connection.close()
             code = self._exit_code(made)
-        if code in (126, 127, -1) and not output[1]:  # the OCI runtime found nothing that it could run
-            raise DriverError(f"the container has no '{argv[0]}' to run", details=output[0].decode(errors="replace"))
+            self._end_monitor(made)
+        if code in (126, 127) and _NOTHING_RAN.match(output[1]):
+            raise DriverError(f"the container has no '{argv[0]}' to run", details=output[1].decode(errors="replace"))
         return ExecResult(code, output[0], output[1])
 
     def host_pids(self) -> Mapping[int, Role]:
@@ -233,9 +237,16 @@ class PodmanContainer:
     def _kill_exec(self, made: str) -> None:
         pid = int(self._api.exec_inspect(made).get("Pid") or 0)
         process = Process.of(pid) if pid else None
-        if process is not None:
-            with contextlib.suppress(PermissionError):
+        with contextlib.suppress(PermissionError):  # deleting the container ends it at the latest
+            if process is not None:
                 process.send(signal.SIGKILL)
+        self._end_monitor(made)
+
+    def _end_monitor(self, made: str) -> None:
+        """End the conmon of a command that has ended: it would stay for five minutes, for whoever asks how that was
+        (podman, ExitCommandDelay), and be counted as the container's."""
+        with contextlib.suppress(PermissionError):
+            sandbox.end_leaked(made)
 
 
 def endpoint_of(told: Mapping[str, Any] | None) -> Endpoint | None:
