@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+from drivers import ociruntimes
 from drivers.oci import bundle as bundles
 from drivers.oci import runtime as runtimes
 from drivers.oci.adopted import adopting
@@ -20,6 +22,7 @@ from drivers.oci.instance import (
     OciContainer,
     Record,
     container_id,
+    give_cpus,
     group_names,
     group_of,
     remove_folders,
@@ -28,6 +31,7 @@ from drivers.oci.overlay import Overlay
 from drivers.oci.relay import ADDRESS, Relay
 from drivers.oci.rootfs import unpack
 from drivers.oci.runtime import Container, Runtime
+from drivers.ociruntimes import gvisor
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError
 from lab.features import Feature
@@ -47,8 +51,7 @@ from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
 """Where bundles and the runtimes' own state lie: known to every later lab of this boot, after which they are void."""
-_SANDBOXES = ("runsc", "kata")
-"""Runtimes whose first process on this host is a kernel or VMM of the container's own."""
+_NAMED = ("crun", "youki", "runsc")
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.SLEEP, Feature.PEERS}
@@ -71,6 +74,8 @@ class OciDriver:
     """
 
     name = "oci"
+    # Hardly another in code.
+    apart: ClassVar[frozenset[str]] = frozenset(_NAMED)
 
     def __init__(self, variant: str, context: Context) -> None:
         self._context = context
@@ -82,8 +87,9 @@ class OciDriver:
 
     @classmethod
     def variants(cls) -> Mapping[str, str]:
-        """The default; any other variant is the name of a runtime, looked up in PATH."""
-        return {"": "a container by runc with no daemon; oci:NAME uses another OCI runtime, such as crun"}
+        """The default, and the runtimes that the lab knows; any other variant is looked up in PATH as well."""
+        named = {name: f"a container with no daemon, by {ociruntimes.KNOWN[name].about}" for name in _NAMED}
+        return {"": "a container by runc with no daemon; oci:NAME uses another OCI runtime, such as crun", **named}
 
     def info(self) -> Info:
         """What the runtime is, after it has made a container here. Raises DriverUnavailable with the reason."""
@@ -98,10 +104,11 @@ class OciDriver:
         return Info(
             engine=runtime.name,
             version=version,
-            isolation=f"namespaces ({runtime.name}, no daemon)",
+            isolation=_isolation(runtime),
             features=_FEATURES | ({Feature.PINNING} if cgroup.offers("cpuset") else set()),
             facts={
                 "program": str(runtime.path),
+                **gvisor.facts(runtime.name, str(runtime.path)),
                 "network": "the host's for the lab's own service; for other images their own, through a relay",
                 "capabilities_missing": missing,
                 "mandatory_access_control": "no profile, where Docker has one by default",
@@ -263,6 +270,8 @@ class OciDriver:
         for directory in (scratch, scratch / "upper", scratch / "work"):
             _directory(directory)
         record.write(bundle)
+        if spec.cpuset:
+            give_cpus()
         own = spec.service_environment(host=endpoint.host, port=endpoint.port)
         process = replace(image.process, environment={**image.process.environment, **own})
         _write_names(bundle, _hostname(spec), own_network=not spec.builtin)
@@ -309,7 +318,7 @@ class OciDriver:
                 output=output,
                 memory_bytes=spec.memory_bytes,
                 killed_for_memory=lambda: killed_in(group),
-                itself=not runtime.name.startswith(_SANDBOXES),
+                itself=not runtime.has_kernel,
                 reap=True,  # what a later process with its number is, the container's cgroup tells
             )
             mark(Phase.CREATED, source=Source.RETURN)
@@ -326,6 +335,12 @@ class OciDriver:
                 error.details = "\n".join(filter(None, [error.details, output.tail().decode(errors="replace")]))
             raise
         return OciContainer(bundle, record, output=output, relay=relay, watch=watch)
+
+
+def _isolation(runtime: Runtime) -> str:
+    if not runtime.has_kernel:
+        return f"namespaces ({runtime.name}, no daemon)"
+    return f"{ociruntimes.isolation_of(runtime.name)}, no daemon, the host's network stack"
 
 
 def _make_bundle(spec: Spec) -> Path:

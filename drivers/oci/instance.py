@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from drivers.oci import sleep as sleeping
 from drivers.oci.overlay import unmount
 from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
+from drivers.ociruntimes import sandbox
 from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Place, Role, SleepState
 from lab.host import cgroup, procs
@@ -88,8 +90,13 @@ class OciContainer:
         return self._output.tail() if self._output else b""
 
     def host_pids(self) -> Mapping[int, Role]:
-        """The container's processes: nothing of the runtime's own stays."""
-        return {process.pid: Role.SERVICE for process in self._members()}
+        """The container's processes: nothing of the runtime's own stays, but for a kernel that is in user space."""
+        members = {process.pid for process in self._members()}
+        runtime = self._runtime()
+        if runtime is None or not runtime.has_kernel:
+            return dict.fromkeys(members, Role.SERVICE)
+        of_sandbox = sandbox.roles(entry for pid, entry in procs.table().items() if pid in members)
+        return {process.pid: role for process, role in of_sandbox.items()}
 
     def places(self) -> Sequence[Place]:
         """The host's loopback and a Unix socket: the lab's own service runs in the host's network."""
@@ -126,7 +133,9 @@ class OciContainer:
         runtime, members = self._required_runtime(), self._group.pids()
         if state is SleepState.PAUSED:
             runtime.pause(self._container)
-            await_asleep(self._group.pids, timeout_s=timeout_s)
+            await_asleep(self._workload, timeout_s=timeout_s)
+            if not runtime.is_paused(self._container):
+                raise DriverError(f"{runtime.name} does not say that container {self.id} is paused")
             return
         main = _process_in(self._container.pid_file, self._group)
         if main is None:
@@ -179,8 +188,10 @@ class OciContainer:
                 runtime.delete(self._container)
             except DriverError as error:  # a launch that died half-way: what follows does without the runtime
                 problems = str(error)
+        members = self._members()
         try:
             self._kill()
+            _reap(members)
             self._group.remove(timeout_s=_GONE_TIMEOUT_S)
             unmount(self._container.rootfs)
         except (OSError, DriverError) as error:
@@ -209,6 +220,11 @@ class OciContainer:
                 with contextlib.suppress(PermissionError):  # another user's, as whose removal is then refused
                     freezer.thaw()
 
+    def _workload(self) -> list[int]:
+        """What of it runs on this host's kernel, which can tell how it sleeps: a kernel in user space holds its
+        processes still itself."""
+        return [pid for pid, role in self.host_pids().items() if role is Role.SERVICE]
+
     def _expect_end(self) -> None:
         if self._watch is not None:
             self._watch.expect()
@@ -227,6 +243,14 @@ class OciContainer:
         return runtime
 
     def _kill_exec(self) -> None:
+        runtime, told = self._runtime(), read_text(self._container.exec_pid_file) or ""
+        if runtime is not None and runtime.has_kernel:
+            if told.strip().isdigit():
+                with contextlib.suppress(
+                    DriverError
+                ):  # it has just ended; deleting the container ends it at the latest
+                    runtime.kill_inside(self._container, int(told))
+            return
         process = _process_in(self._container.exec_pid_file, self._group)
         if process is not None:
             process.send(signal.SIGKILL)
@@ -290,11 +314,30 @@ def remove_folders() -> None:
             folder.rmdir()
 
 
+def give_cpus() -> None:
+    """Let the cgroup around the containers' own have all CPUs: under version 1 a new cpuset has none, from which gVisor
+    then takes some in vain (cpusets.rst of the kernel's documentation). Raises OSError."""
+    for folder, version in _folders():
+        if version == 1 and (folder.parent / "cpuset.cpus").exists():
+            folder.mkdir(mode=0o755, exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if not (folder / name).read_text().strip():
+                    (folder / name).write_text((folder.parent / name).read_text())
+
+
 def _folders() -> list[tuple[Path, int]]:
     mounts = read_mounts(Path("/"))
     versions = {"cgroup": 1, "cgroup2": 2}
     points = {mount.point: versions[mount.type] for mount in mounts if mount.type in versions}
     return [(Path(point) / CGROUPS, version) for point, version in points.items()]
+
+
+def _reap(processes: Iterable[Process]) -> None:
+    """Let go of those that ended as this process's children: beside a container's first one, which `ChildWatch` waits
+    for, a sandbox has others."""
+    for process in processes:
+        with contextlib.suppress(ChildProcessError):  # another's, or reaped already
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
 
 
 def _process_in(pid_file: Path, group: cgroup.Group) -> Process | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from drivers import ociruntimes
 from lab.errors import DriverError, DriverUnavailable
 from lab.host import programs
 from lab.host.programs import Ran
@@ -17,6 +18,9 @@ from lab.host.programs import Ran
 KNOWN = ("runc", "crun")
 """Looked for in this order where the user names none."""
 
+_GLOBAL = {"runsc": ("--network=host",)}
+"""What a runtime is told before each command. gVisor's own network stack takes the interfaces of a network namespace
+of the container's own, of which there is none in the host's network, and by which nobody reaches a loopback."""
 _TIMEOUT_S = 60.0
 _VERSION = re.compile(r"version:? (\S+)")
 
@@ -31,6 +35,11 @@ class Runtime:
     def name(self) -> str:
         """Its program's name."""
         return self.path.name
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether its first process on this host is a kernel or VMM of the container's own."""
+        return ociruntimes.has_kernel(self.name)
 
     def version(self) -> str:
         """What it says of itself. Raises DriverUnavailable for what is no OCI runtime."""
@@ -61,6 +70,16 @@ class Runtime:
         """Signal its first process. Raises DriverError."""
         self._run(container, ["kill", container.id, number])
 
+    def kill_inside(self, container: Container, pid: int) -> None:
+        """End the process that has `pid` in the container's own kernel. Raises DriverError."""
+        self._run(container, ["kill", "--pid", str(pid), container.id, "KILL"])
+
+    def is_paused(self, container: Container) -> bool:
+        """Whether the runtime says that all of it is held still. Raises DriverError."""
+        argv = self._command(container, ["state", container.id])
+        told = programs.run(argv, doing="tell its state", timeout_s=_TIMEOUT_S)
+        return _entry(told.stdout.decode(errors="replace")).get("status") == "paused"
+
     def pause(self, container: Container) -> None:
         """Freeze all its processes. Raises DriverError."""
         self._run(container, ["pause", container.id])
@@ -87,7 +106,9 @@ class Runtime:
     ) -> Ran:
         """Run `argv` in it. Raises DriverError, also where it does not end in time: `on_timeout` is to end it."""
         container.log.unlink(missing_ok=True)
-        command = self._command(container, ["exec", "--pid-file", str(container.exec_pid_file), container.id, *argv])
+        # Of a kernel of its own, by the pid that it has there.
+        option = "--internal-pid-file" if self.has_kernel else "--pid-file"
+        command = self._command(container, ["exec", option, str(container.exec_pid_file), container.id, *argv])
         doing = f"run '{argv[0]}' in the container"
         ran = programs.run(command, doing=doing, timeout_s=timeout_s, check=False, on_timeout=on_timeout)
         if problem := container.problem():
@@ -111,7 +132,8 @@ class Runtime:
 
     def _command(self, container: Container, arguments: Sequence[str]) -> list[str]:
         log = ["--log", str(container.log), "--log-format", "json"]
-        return [str(self.path), "--root", str(container.state), *log, *arguments]
+        more = _GLOBAL.get(ociruntimes.family(self.name), ())
+        return [str(self.path), "--root", str(container.state), *log, *more, *arguments]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +190,14 @@ def find(name: str) -> Runtime:
     wanted = name or "runc"
     raise DriverUnavailable(
         f"there is no OCI runtime '{name}' on this host" if name else "there is no OCI runtime on this host",
-        resolution=f"sudo apt-get install {wanted}" if wanted in KNOWN else f"oci or oci:NAME, of {', '.join(KNOWN)}",
+        resolution=_remedy(wanted),
     )
+
+
+def _remedy(name: str) -> str:
+    if name in ociruntimes.KNOWN:
+        return f"put it on the PATH: {ociruntimes.install_of(name)}"
+    return f"oci or oci:NAME, of {', '.join(ociruntimes.KNOWN)}"
 
 
 def _entry(line: str) -> dict[str, object]:

@@ -8,7 +8,8 @@ A start that failed leaves them, with the shim, when the engine knows the contai
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 
 from lab.features import Role
@@ -20,6 +21,8 @@ _SHIMS = ("containerd-shim", "conmon")
 _KILL_TIMEOUT_S = 10.0
 _SHORT = 12
 """Of an id, so many digits at least make it one container's (Docker shows as many)."""
+
+Arguments = Callable[[int], Sequence[str]]
 
 
 def role_of(argv: Sequence[str]) -> Role:
@@ -34,13 +37,28 @@ def role_of(argv: Sequence[str]) -> Role:
     return Role.SHIM if name.startswith(_SHIMS) else Role.SERVICE
 
 
+def roles(entries: Iterable[Entry], arguments: Arguments = procs.arguments) -> dict[Process, Role]:
+    """What each of a container's processes does. The sentry has the service's code run in processes without any command
+    line of their own, below it (systrap's stubs): they are of that kernel, as a VMM's virtual CPUs are."""
+    table = {entry.process.pid: entry for entry in entries}
+    argv = {pid: arguments(pid) for pid in table}
+    found = {pid: role_of(argv[pid]) for pid in table}
+    while stubs := [
+        pid
+        for pid, entry in table.items()
+        if not argv[pid] and found[pid] is Role.SERVICE and found.get(entry.parent) is Role.VMM
+    ]:
+        found |= dict.fromkeys(stubs, Role.VMM)
+    return {table[pid].process: role for pid, role in found.items()}
+
+
 def is_sandbox(argv: Sequence[str]) -> bool:
     """Whether a command line is that of a sandbox's part, or of a shim."""
     return role_of(argv) is not Role.SERVICE
 
 
 def bearing(
-    container: str, entries: Mapping[int, Entry], arguments: Callable[[int], Sequence[str]] = procs.arguments
+    container: str, entries: Mapping[int, Entry], arguments: Arguments = procs.arguments
 ) -> dict[Process, Role]:
     """The processes of sandboxes and shims whose arguments bear the id `container`: as a word, or in a path."""
     if len(container) < _SHORT:
@@ -56,8 +74,13 @@ def bearing(
 def end_leaked(container: str, known: Collection[Process] = ()) -> list[Process]:
     """End what still bears the id `container` once the engine knows it no more, and what of `known` is a sandbox's: of
     a failed start that is a shim, a gofer and a sandbox. Returns those that do not end. Raises PermissionError."""
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
     left = {one for one in known if one.alive() and is_sandbox(procs.arguments(one.pid))}
-    left |= set(bearing(container, procs.table()))
-    for process in left:
-        process.send(signal.SIGKILL)
-    return procs.all_ended(left, _KILL_TIMEOUT_S)
+    # Again and again, since what is killed may just have forked.
+    while left := left | set(bearing(container, procs.table())):
+        for process in left:
+            process.send(signal.SIGKILL)
+        if alive := procs.all_ended(left, deadline - time.monotonic()):
+            return alive
+        left = set()
+    return [one for one in known if one.alive()]

@@ -65,14 +65,10 @@ def find(
     if known.pid not in entries:
         return {}
     table = dict(entries)
-    found = {entries[known.pid].process: sandbox.role_of(arguments(known.pid))}
-    roots = [known.pid]
-    if known.monitor in entries:
-        found[entries[known.monitor].process] = Role.SHIM
-        roots.append(known.monitor)
-    for root in roots:
-        for entry in procs.descendants(table, root):
-            found[entry.process] = sandbox.role_of(arguments(entry.process.pid))
+    own = {pid: table[pid] for pid in (known.pid, known.monitor) if pid in table}
+    for root in list(own):
+        own |= {entry.process.pid: entry for entry in procs.descendants(table, root)}
+    found = sandbox.roles(own.values(), arguments)
     found |= {one: role for one, role in sandbox.bearing(known.id, entries, arguments).items() if one not in found}
     for pid, entry in entries.items():
         if entry.process not in found and (role := _network_or_files(known, arguments(pid))) is not None:
