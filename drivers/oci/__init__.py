@@ -334,7 +334,10 @@ class OciDriver:
             if isinstance(error, DriverError):
                 error.details = "\n".join(filter(None, [error.details, output.tail().decode(errors="replace")]))
             raise
-        return OciContainer(bundle, record, output=output, relay=relay, watch=watch)
+        instance = OciContainer(bundle, record, output=output, relay=relay, watch=watch)
+        if runtime.has_kernel:
+            instance.note_children()
+        return instance
 
 
 def _isolation(runtime: Runtime) -> str:

@@ -82,8 +82,13 @@ class OciContainer:
         self._watch = watch
         self._group = group_of(bundle.name)
         self._killed = False
+        self._children: set[Process] = set()
         self._saved = sleeping.Saved(Path(record.scratch) / "saved")
         self._offered: Mapping[SleepState, str] | None = None
+
+    def note_children(self) -> None:
+        """Remember what of a sandbox this process is to reap, whenever it ends."""
+        self._children = self._members()
 
     def logs(self) -> bytes:
         """What the service wrote; empty where another lab launched it, whose pipe it was."""
@@ -161,6 +166,7 @@ class OciContainer:
         self._expect_end()
         self._thaw()  # what is frozen hears no signal
         main, runtime = _process_in(self._container.pid_file, self._group), self._runtime()
+        members = self._members()
         if main is not None and main.alive():
             if runtime is not None:
                 try:
@@ -170,6 +176,7 @@ class OciContainer:
                         raise
             self._killed = not main.wait(timeout_s)
         self._kill()
+        _reap(members | self._children)
         if self._output is not None:
             self._output.await_end()
 
@@ -182,16 +189,20 @@ class OciContainer:
         self._expect_end()
         self._thaw()
         problems = ""
-        runtime = self._runtime()
+        runtime, members = self._runtime(), self._members()
+        if runtime is not None and runtime.has_kernel:
+            # gVisor's waits five seconds for its gofer to be gone, which stays a zombie until its parent looks.
+            with contextlib.suppress(DriverError, PermissionError):  # told below
+                self._kill()
+            _reap(members | self._children)
         if runtime is not None and self._container.state.exists():
             try:
                 runtime.delete(self._container)
             except DriverError as error:  # a launch that died half-way: what follows does without the runtime
                 problems = str(error)
-        members = self._members()
         try:
             self._kill()
-            _reap(members)
+            _reap(members | self._children)
             self._group.remove(timeout_s=_GONE_TIMEOUT_S)
             unmount(self._container.rootfs)
         except (OSError, DriverError) as error:
