@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from drivers import ociruntimes
 from drivers.docker.variants import VARIANTS, require_consent, require_runtime
 from drivers.dockerapi import cold, daemon, images, networks, ports, surroundings
 from drivers.dockerapi.client import is_local, is_podman, is_remote, label_filter, reached
@@ -16,6 +17,7 @@ from drivers.dockerapi.errors import translated
 from drivers.dockerapi.ports import Ports
 from drivers.dockerapi.streams import Output
 from drivers.dockerapi.surroundings import Tmp
+from drivers.ociruntimes import gvisor
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
 from lab.features import Feature
@@ -28,11 +30,6 @@ from lab.spec import Endpoint, Restart, Spec
 from lab.timeline import Phase, Source
 
 _PHASES = {"create": Phase.CREATED, "start": Phase.STARTED}
-_ISOLATION = {
-    "runsc": "user-space kernel (gVisor)",
-    "kata": "virtual machine (Kata Containers)",
-    "kata-runtime": "virtual machine (Kata Containers)",
-}
 _SET = "set by the engine"
 _NOT_SET = "not set: the engine's kernel has no such cgroup limit"
 _RESTART = {Restart.DEFAULT: "no", Restart.BEST: "always"}
@@ -52,11 +49,14 @@ class DockerDriver:
     # Of the variants, those that an option of their own has to allow: no list of all targets may launch them.
     by_flag_only: ClassVar[frozenset[str]] = frozenset(name for name, one in VARIANTS.items() if one.privileged)
 
+    # Hardly another in code, and seldom registered.
+    apart: ClassVar[frozenset[str]] = frozenset(name for name, one in VARIANTS.items() if one.runtime)
+
     def __init__(self, variant: str, context: Context) -> None:
         self._context = context
         self._variant = VARIANTS.get(variant, VARIANTS[""])
         self._network = self._variant.network
-        self._runtime = None if variant in VARIANTS else variant
+        self._runtime = self._variant.runtime if variant in VARIANTS else variant
         self._connection = Connection(context)
         self._api = self._connection.api
         self._local: bool | None = None
@@ -96,7 +96,7 @@ class DockerDriver:
         podman = is_podman(self._api())
         # Podman's default network has another name and no bridge that `drivers.dockerapi.networks` knows.
         features |= {Feature.PEERS} if self._network != "none" and self._local and not podman else set()
-        isolation = _ISOLATION.get(runtime, f"namespaces ({runtime})")
+        isolation = ociruntimes.isolation_of(runtime)
         return Info(
             engine="Podman, by Docker's API" if podman else "Docker",
             version=told["ServerVersion"],
@@ -104,6 +104,7 @@ class DockerDriver:
             features=frozenset(features),
             facts={
                 "runtime": runtime,
+                **self._sandbox(runtime, told),
                 **self._variant.facts,
                 "storage_driver": told.get("Driver"),
                 "cgroup_version": told.get("CgroupVersion", "1"),
@@ -116,7 +117,7 @@ class DockerDriver:
                 "restart": {str(restart): policy for restart, policy in _RESTART.items()},
                 "surroundings": describe(
                     rlimits=self._limits(),
-                    seccomp="no filter" if self._variant.privileged else surroundings.seccomp(told),
+                    seccomp=self._seccomp(runtime, told),
                     names=NO_NAMES if self._network == "none" else "the host's",
                 ),
                 "images": {image: images.layers(self._api(), ref) for image, ref in self._images.items()},
@@ -222,6 +223,18 @@ class DockerDriver:
     def close(self) -> None:
         """Close the event stream and the connections."""
         self._connection.close()
+
+    def _sandbox(self, runtime: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        """What gVisor is, where its program is this host's."""
+        entry = (told.get("Runtimes") or {}).get(runtime) or {}
+        if not self._local:
+            return {}
+        return gvisor.facts(runtime, entry.get("path") or "", entry.get("runtimeArgs") or ())
+
+    def _seccomp(self, runtime: str, told: Mapping[str, Any]) -> str:
+        if ociruntimes.has_kernel(runtime):
+            return ociruntimes.OWN_KERNEL
+        return "no filter" if self._variant.privileged else surroundings.seccomp(told)
 
     def _limits(self) -> Rlimits:
         if self._rlimits is None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from drivers import ociruntimes
 from lab.errors import BadInput, DriverUnavailable, Unsupported
 
 ALLOW_PRIVILEGED = "allow-privileged"
@@ -19,7 +18,8 @@ class Variant:
     """How containers of one variant differ from plain ones.
 
     `shown` is what its isolation says beside the runtime's; `capabilities` says in words which ones a process of
-    root has; `settings` are fields of the API's HostConfig, as the SDK's `create_host_config` names them.
+    root has; `runtime` names an OCI runtime that is not the engine's default; `settings` are fields of the API's
+    HostConfig, as the SDK's `create_host_config` names them.
     """
 
     about: str
@@ -27,6 +27,7 @@ class Variant:
     shown: str = ""
     capabilities: str = "the engine's default set"
     privileged: bool = False
+    runtime: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,6 +55,10 @@ VARIANTS: Mapping[str, Variant] = {
         privileged=True,
         settings={"privileged": True},
     ),
+    **{
+        name: Variant(about=f"a container by {ociruntimes.KNOWN[name].about}", runtime=name)
+        for name in ("crun", "youki", "runsc", "kata")
+    },
 }
 
 
@@ -76,9 +81,8 @@ def require_runtime(runtime: str, told: Mapping[str, Any]) -> None:
     """Raises DriverUnavailable where the engine that `told` this of itself lists no such OCI runtime."""
     listed = sorted(told.get("Runtimes") or {})
     if listed and runtime not in listed:
-        path = shutil.which(runtime) or f"/usr/bin/{runtime}"
-        entry = json.dumps({"runtimes": {runtime: {"path": path}}})
         raise DriverUnavailable(
             f"Docker has no OCI runtime '{runtime}'; it lists {', '.join(listed)}",
-            resolution=f"install it, put {entry} in /etc/docker/daemon.json, then: sudo kill -HUP $(pidof dockerd)",
+            resolution=f"install it ({ociruntimes.install_of(runtime)}), put {ociruntimes.docker_entry(runtime)} in "
+            "/etc/docker/daemon.json, then: sudo kill -HUP $(pidof dockerd)",
         )

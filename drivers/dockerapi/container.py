@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drivers import ociruntimes
 from drivers.dockerapi import networks
 from drivers.dockerapi import sleep as sleeping
 from drivers.dockerapi.errors import translated
 from drivers.dockerapi.streams import Connection, Frames
+from drivers.ociruntimes import sandbox
 from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Place, Role, SleepState
 from lab.host import procs
@@ -89,6 +90,7 @@ class Container:
 
         self._before_end()
         with translated("remove the container", CleanupError):
+            sandboxed = self._local and _is_sandboxed(self._inspect())
             self.note_processes()
             try:
                 self._api.remove_container(self.id, v=True, force=True)
@@ -97,8 +99,20 @@ class Container:
             except docker.errors.APIError as error:
                 if error.status_code != 409:  # its removal is already in progress
                     raise
+        if sandboxed:
+            self._end_sandbox()
         self.await_gone()
         self._on_delete()
+
+    def _end_sandbox(self) -> None:
+        """End what a failed start of gVisor's leaves: shim, gofer and sandbox, of which the engine knows nothing."""
+        try:
+            left = sandbox.end_leaked(self.id)
+        except PermissionError as error:
+            raise CleanupError(f"processes of container {self.id[:12]} are another user's") from error
+        if left:
+            pids = ", ".join(str(one.pid) for one in left)
+            raise CleanupError(f"container {self.id[:12]} leaves processes {pids}", resolution=f"sudo kill -9 {pids}")
 
     def note_processes(self) -> None:
         """Remember the processes that it has now: those whose end `await_gone` waits for. Raises the SDK's errors."""
@@ -210,15 +224,12 @@ class Container:
         if pid not in entries:
             return {}
         shim = entries.get(entries[pid].parent)
-        found: dict[Process, Role] = {}
-        root = pid
-        if shim is not None and shim.name.startswith(_SHIMS):
-            found[shim.process] = Role.SHIM
-            root = shim.process.pid
-        else:
-            found[entries[pid].process] = Role.SERVICE
-        for entry in procs.descendants(entries, root):
-            found[entry.process] = _role(entry.process.pid)
+        root = shim if shim is not None and shim.name.startswith(_SHIMS) else entries[pid]
+        found = sandbox.roles([root, *procs.descendants(entries, root.process.pid)])
+        if root is shim:
+            found[root.process] = Role.SHIM
+        if _is_sandboxed(state):
+            found = sandbox.bearing(self.id, entries) | found
         if self.endpoint is not None:
             for entry in entries.values():
                 if entry.name == "docker-proxy" and _serves(entry.process.pid, self.endpoint):
@@ -275,12 +286,9 @@ class Remnant:
             self._remove(self.id)
 
 
-def _role(pid: int) -> Role:
-    """What a process below a shim does: gVisor's sentry is the kernel of its container, its gofer serves files."""
-    argv = procs.arguments(pid)
-    if argv and os.path.basename(argv[0]).startswith("runsc"):  # noqa: PTH119  a text, not a path of this host's
-        return Role.HELPER if "gofer" in argv else Role.VMM
-    return Role.SERVICE
+def _is_sandboxed(told: Mapping[str, Any] | None) -> bool:
+    """Whether a container that an inspection `told` of has a kernel of its own, by its runtime."""
+    return ociruntimes.has_kernel(str(((told or {}).get("HostConfig") or {}).get("Runtime") or ""))
 
 
 def _serves(pid: int, endpoint: Endpoint) -> bool:

@@ -42,6 +42,8 @@ KNOWN: Mapping[str, Known] = {
         entry={"runtimeType": "io.containerd.kata.v2"},
     ),
 }
+OWN_KERNEL = "no filter of the host's kernel on the service's calls: a kernel of its own answers them"
+"""Of seccomp, in the facts of a target whose containers have such."""
 _ALSO = {"kata-runtime": "kata", "io.containerd.kata.v2": "kata", "io.containerd.runsc.v1": "runsc"}
 
 

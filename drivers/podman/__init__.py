@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from drivers.dockerapi.surroundings import Tmp
 from drivers.ociruntimes import gvisor
 from drivers.podman import images, processes, request
 from drivers.podman.api import Api
-from drivers.podman.container import PodmanContainer, endpoint_of
+from drivers.podman.container import Engine, PodmanContainer, endpoint_of
 from drivers.podman.ends import EndWatch
 from drivers.podman.errors import translated
 from drivers.podman.service import left_services
@@ -37,16 +36,6 @@ _PROGRAMS = ("podman", "conmon", "netavark", "aardvark-dns", "slirp4netns", "pas
 _VERSION = re.compile(r"version:? (?:release-)?(\S+)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What Podman told of itself that every launch needs."""
-
-    rootless: bool
-    controllers: frozenset[str]
-    freezes: bool
-    rlimits: Rlimits
-
-
 class PodmanDriver:
     """The Podman of this user: root's, or a user's own in a user namespace.
 
@@ -63,7 +52,7 @@ class PodmanDriver:
         self._api = Api(context.run_dir, variant)
         self._images: dict[str, str] = {}
         self._tmp: dict[str, Tmp] = {}
-        self._engine: _Known | None = None
+        self._engine: Engine | None = None
         self._watches: set[EndWatch] = set()
 
     @classmethod
@@ -205,7 +194,7 @@ class PodmanDriver:
             watch.close()
         self._api.close()
 
-    def _known(self, told: Mapping[str, Any] | None = None) -> _Known:
+    def _known(self, told: Mapping[str, Any] | None = None) -> Engine:
         if self._engine is None or told is not None:
             with translated("ask Podman what it is"):
                 told = told or self._api.info()
@@ -213,7 +202,7 @@ class PodmanDriver:
                 self._engine = _known(told, granted(*self.engine_pids()))
         return self._engine
 
-    def _body(self, spec: Spec, endpoint: Endpoint, known: _Known) -> dict[str, Any]:
+    def _body(self, spec: Spec, endpoint: Endpoint, known: Engine) -> dict[str, Any]:
         tmp = self._tmp.get(spec.image, Tmp.NOTHING)
         scratch: dict[str, Any] | None = request.scratch_mount(spec) if tmp is Tmp.NOTHING else None
         if tmp is Tmp.CLOSED:
@@ -282,7 +271,7 @@ class PodmanDriver:
             container,
             labels=labels,
             endpoint=endpoint,
-            freezes=self._known().freezes,
+            engine=self._known(),
             before_end=watch.expect if watch is not None else lambda: None,
             on_delete=forget,
         )
@@ -305,14 +294,14 @@ class OwnVolume:
                 self._api.remove_volume(self.id)
 
 
-def _known(told: Mapping[str, Any], rlimits: Rlimits) -> _Known:
+def _known(told: Mapping[str, Any], rlimits: Rlimits) -> Engine:
     host = told["host"]
     rootless = bool((host.get("security") or {}).get("rootless"))
     # Under version 1 Podman ignores the limits of other users than root (podman, specgen/generate/validate.go).
     powerless = rootless and host.get("cgroupVersion") == "v1"
     controllers = frozenset(host.get("cgroupControllers") or ())
     without = host.get("cgroupManager") == "disabled"
-    return _Known(
+    return Engine(
         rootless=rootless,
         controllers=frozenset() if powerless or without else controllers,
         freezes=not powerless and not without,
@@ -320,7 +309,7 @@ def _known(told: Mapping[str, Any], rlimits: Rlimits) -> _Known:
     )
 
 
-def _limits(told: Mapping[str, Any], known: _Known) -> dict[str, str]:
+def _limits(told: Mapping[str, Any], known: Engine) -> dict[str, str]:
     host = told["host"]
     if known.rootless and host.get("cgroupVersion") == "v1":
         why = "not set: Podman sets no limits for other users than root under version 1 of cgroups"
@@ -342,7 +331,7 @@ def _network(host: Mapping[str, Any], *, rootless: bool) -> str:
 
 def _seccomp(security: Mapping[str, Any], runtime: str) -> str:
     if ociruntimes.has_kernel(runtime):
-        return "no filter of this host's kernel: another kernel answers"
+        return ociruntimes.OWN_KERNEL
     return f"Podman's profile '{security.get('seccompProfilePath')}'" if security.get("seccompEnabled") else "no filter"
 
 

@@ -9,9 +9,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drivers import ociruntimes
 from drivers.dockerapi.streams import Frames
 from drivers.ociruntimes import sandbox
 from drivers.podman import processes, request
@@ -21,6 +23,7 @@ from lab.errors import CleanupError, DriverError
 from lab.features import ExecResult, Role, SleepState
 from lab.host import procs
 from lab.host.procs import Process
+from lab.host.rlimits import Rlimits
 from lab.launch.asleep import GONE, await_asleep, how_asleep, require_offered
 from lab.spec import Endpoint
 
@@ -39,8 +42,19 @@ _NO_CHECKPOINTS = "the lab has containers saved by runc alone, not by Podman"
 _NO_FREEZER = "Podman pauses by the cgroups' freezer, which this user has no part in"
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What Podman told of itself that every launch needs: whether it is another user's than root, by which controllers
+    of cgroups it sets limits, whether it can pause a container, and what it can hand on of the kernel's limits."""
+
+    rootless: bool
+    controllers: frozenset[str]
+    freezes: bool
+    rlimits: Rlimits
+
+
 class PodmanContainer:
-    """A container of the lab's; `freezes` says whether Podman can pause it."""
+    """A container of the lab's."""
 
     def __init__(
         self,
@@ -49,7 +63,7 @@ class PodmanContainer:
         *,
         labels: Mapping[str, str],
         endpoint: Endpoint | None,
-        freezes: bool,
+        engine: Engine,
         before_end: Callable[[], None] = lambda: None,
         on_delete: Callable[[], None] = lambda: None,
     ) -> None:
@@ -57,8 +71,9 @@ class PodmanContainer:
         self.labels = labels
         self.endpoint = endpoint
         self._api = api
+        self._engine = engine
         self._states = {
-            SleepState.PAUSED: "" if freezes else _NO_FREEZER,
+            SleepState.PAUSED: "" if engine.freezes else _NO_FREEZER,
             SleepState.STOPPED: "",
             SleepState.SAVED: _NO_CHECKPOINTS,
         }
@@ -100,12 +115,12 @@ class PodmanContainer:
                 self._thaw(told)
                 self._api.remove(self.id)
             self._await_forgotten()
-            name = request.volume_name(self.labels)
-            if any(one.get("Name") == name for one in self._api.volumes([f"lab.launch={self.labels['lab.launch']}"])):
+            if told is not None and (name := request.volume_name(self.labels)) in _volumes(told):
                 self._api.remove_volume(name)
         left = procs.all_ended(self._processes, _GONE_TIMEOUT_S)
         try:
-            left = sandbox.end_leaked(self.id, left)
+            if told is not None and self._beside(told):
+                left = sandbox.end_leaked(self.id, left)
         except PermissionError as error:
             raise CleanupError(f"container {self.id[:12]} is gone, and its processes are another user's") from error
         if left:
@@ -137,7 +152,12 @@ class PodmanContainer:
         """Its processes, its conmon, and what makes its network; empty when it does not run."""
         with translated("inspect the container"):
             told = self._api.inspect(self.id)
-        return {process.pid: role for process, role in self._find(told).items()}
+        if told is None:
+            return {}
+        found = processes.find(
+            processes.Known.of(told), procs.table(), endpoint=self.endpoint, beside=self._beside(told)
+        )
+        return {process.pid: role for process, role in found.items()}
 
     def reported(self) -> Mapping[str, str]:
         """What the image's health check has said so far, and how often it is asked; empty without one."""
@@ -203,18 +223,16 @@ class PodmanContainer:
         return [pid for pid, role in self.host_pids().items() if role is Role.SERVICE]
 
     def _note(self, told: Mapping[str, Any]) -> None:
-        self._processes.update(self._find(told))
+        self._processes.update(processes.below(processes.Known.of(told), procs.table()))
 
     def _thaw(self, told: Mapping[str, Any]) -> None:
         """What is frozen hears no signal, and under version 1 of cgroups not even SIGKILL."""
         if (told.get("State") or {}).get("Paused"):
             self._api.unpause(self.id)
 
-    def _find(self, told: Mapping[str, Any] | None) -> dict[Process, Role]:
-        if told is None:
-            return {}
-        known = processes.Known.of(told)
-        return processes.find(known, procs.table(), endpoint=self.endpoint, listeners=processes.listeners_at)
+    def _beside(self, told: Mapping[str, Any]) -> bool:
+        """Whether it can have processes that are not conmon's: those of a user's network and files, or a sandbox's."""
+        return self._engine.rootless or ociruntimes.has_kernel(str(told.get("OCIRuntime") or ""))
 
     def _await_forgotten(self) -> None:
         deadline = time.monotonic() + _GONE_TIMEOUT_S
@@ -255,6 +273,10 @@ def endpoint_of(told: Mapping[str, Any] | None) -> Endpoint | None:
         for one in bindings or ():
             return Endpoint(one["HostIp"], int(one["HostPort"]))
     return None
+
+
+def _volumes(told: Mapping[str, Any]) -> set[str]:
+    return {str(one.get("Name")) for one in told.get("Mounts") or () if one.get("Type") == "volume"}
 
 
 def _read_all(connection: socket.socket, timeout_s: float) -> tuple[bytes, bytes]:

@@ -52,29 +52,38 @@ class Known:
         )
 
 
-def find(
-    known: Known,
-    entries: Mapping[int, Entry],
-    *,
-    endpoint: Endpoint | None,
-    arguments: Arguments = procs.arguments,
-    listeners: Callable[[Endpoint], frozenset[int]] = lambda _: frozenset(),
-) -> dict[Process, Role]:
-    """Of `entries` those of the container, by role; empty where it does not run. `listeners` says who listens at an
-    endpoint."""
+def below(known: Known, entries: Mapping[int, Entry], arguments: Arguments = procs.arguments) -> dict[Process, Role]:
+    """Of `entries` its conmon and all that came of that, by role; empty where it does not run."""
     if known.pid not in entries:
         return {}
     table = dict(entries)
     own = {pid: table[pid] for pid in (known.pid, known.monitor) if pid in table}
     for root in list(own):
         own |= {entry.process.pid: entry for entry in procs.descendants(table, root)}
-    found = sandbox.roles(own.values(), arguments)
-    found |= {one: role for one, role in sandbox.bearing(known.id, entries, arguments).items() if one not in found}
+    return sandbox.roles(own.values(), arguments)
+
+
+def find(
+    known: Known,
+    entries: Mapping[int, Entry],
+    *,
+    endpoint: Endpoint | None,
+    beside: bool,
+    arguments: Arguments = procs.arguments,
+    listeners: Callable[[Endpoint], frozenset[int]] | None = None,
+) -> dict[Process, Role]:
+    """Of `entries` those of the container, by role; empty where it does not run. With `beside` also those that are not
+    conmon's: a user's network and file system, and a sandbox. `listeners` says who listens at an endpoint."""
+    found = below(known, entries, arguments)
+    if not found or not beside:
+        return found
+    found = sandbox.bearing(known.id, entries, arguments) | found
+    table = dict(entries)
     for pid, entry in entries.items():
         if entry.process not in found and (role := _network_or_files(known, arguments(pid))) is not None:
             found[entry.process] = role
     if endpoint is not None:
-        for pid in listeners(endpoint):
+        for pid in (listeners or listeners_at)(endpoint):
             if pid in entries and entries[pid].process not in found and _is_ports(arguments(pid)):
                 found[entries[pid].process] = Role.PROXY
                 for one in (*procs.descendants(table, pid), *_parent(table, pid)):
