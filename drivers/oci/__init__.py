@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -51,6 +53,7 @@ from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
 """Where bundles and the runtimes' own state lie: known to every later lab of this boot, after which they are void."""
+_PIPE_BYTES = 1024 * 1024  # the kernel's default for pipe-max-size (pipe(7))
 _NAMED = ("crun", "youki", "runsc")
 _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
@@ -305,6 +308,10 @@ class OciDriver:
         container = Container(container_id(spec.labels), bundle)
         endpoint = Endpoint(record.host, record.port)
         reading, writing = os.pipe()
+        if runtime.has_kernel:
+            # gVisor hands a full pipe's EAGAIN on to the service, however that has opened its output.
+            with contextlib.suppress(OSError):  # more than this user may have
+                fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         output = Output(reading, mark, name="a container")
         relay: Relay | None = None
         watch: ChildWatch | None = None

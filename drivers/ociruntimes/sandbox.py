@@ -66,7 +66,8 @@ def bearing(
     found = {}
     for pid, entry in entries.items():
         argv = arguments(pid)
-        if any(container in word for word in argv[1:]) and is_sandbox(argv):
+        # What containerd starts to clean up after a shim that died, `containerd-shim-… delete`, is about to end.
+        if any(container in word for word in argv[1:]) and is_sandbox(argv) and argv[-1] != "delete":
             found[entry.process] = role_of(argv)
     return found
 
