@@ -185,7 +185,11 @@ class PodmanDriver:
         """The service that the lab runs, without which the containers run on."""
         pid = self._api.service.pid
         entries = procs.table()
-        below = [one.process.pid for one in procs.descendants(entries, pid) if one.name == "podman"]
+        below = [
+            one.process.pid
+            for one in procs.descendants(entries, pid)
+            if "service" in procs.arguments(one.process.pid)  # a user's Podman runs itself anew in its user namespace
+        ]
         return dict.fromkeys([pid, *below], "podman system service")
 
     def close(self) -> None:
@@ -199,7 +203,7 @@ class PodmanDriver:
             with translated("ask Podman what it is"):
                 told = told or self._api.info()
                 # The program lowers its own limits at its start (podman, cmd/podman/early_init_linux.go).
-                self._engine = _known(told, granted(*self.engine_pids()))
+                self._engine = _known(told, granted(*self.engine_pids(), user_namespace=_is_rootless(told)))
         return self._engine
 
     def _body(self, spec: Spec, endpoint: Endpoint, known: Engine) -> dict[str, Any]:
@@ -296,7 +300,7 @@ class OwnVolume:
 
 def _known(told: Mapping[str, Any], rlimits: Rlimits) -> Engine:
     host = told["host"]
-    rootless = bool((host.get("security") or {}).get("rootless"))
+    rootless = _is_rootless(told)
     # Under version 1 Podman ignores the limits of other users than root (podman, specgen/generate/validate.go).
     powerless = rootless and host.get("cgroupVersion") == "v1"
     controllers = frozenset(host.get("cgroupControllers") or ())
@@ -307,6 +311,10 @@ def _known(told: Mapping[str, Any], rlimits: Rlimits) -> Engine:
         freezes=not powerless and not without,
         rlimits=rlimits,
     )
+
+
+def _is_rootless(told: Mapping[str, Any]) -> bool:
+    return bool((told["host"].get("security") or {}).get("rootless"))
 
 
 def _limits(told: Mapping[str, Any], known: Engine) -> dict[str, str]:

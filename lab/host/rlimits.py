@@ -48,12 +48,15 @@ Rlimits = Mapping[str, tuple[int, int]]
 """Soft and hard of each, by setrlimit's name without RLIMIT_, in lower case."""
 
 
-def granted(*pids: int, proc: Path = Path("/proc"), nr_open: Path = _NR_OPEN) -> dict[str, tuple[int, int]]:
+def granted(
+    *pids: int, user_namespace: bool = False, proc: Path = Path("/proc"), nr_open: Path = _NR_OPEN
+) -> dict[str, tuple[int, int]]:
     """`WANTED`, as far as this process can give it, and the processes `pids`, an engine's daemons, can hand it on.
 
-    Who has no CAP_SYS_RESOURCE raises no hard limit. A daemon that cannot be looked at is taken to be able to.
+    Who has no CAP_SYS_RESOURCE raises no hard limit, nor who has it in a `user_namespace` of the engine's alone
+    (user_namespaces(7)). A daemon that cannot be looked at is taken to be able to.
     """
-    ceilings = [_ceiling(proc / name) for name in ("self", *map(str, pids))]
+    ceilings = [_ceiling(proc / name, raises=not user_namespace) for name in ("self", *map(str, pids))]
     found = dict(WANTED)
     if (most := read_int(nr_open)) is not None:
         ceilings.append({"nofile": most})
@@ -76,14 +79,14 @@ def numbered(limits: Rlimits) -> list[str]:
     return [f"{_NUMBERS[name]}:{soft % 2**64}:{hard % 2**64}" for name, (soft, hard) in limits.items()]
 
 
-def _ceiling(process: Path) -> dict[str, int]:
+def _ceiling(process: Path, *, raises: bool) -> dict[str, int]:
     """The hard limits that a process cannot raise; none where it may, or where it is not to be seen."""
     try:
         lines = (process / "limits").read_text().splitlines()
         effective = int(read_fields(process / "status").get("CapEff", "0"), 16)
     except (OSError, ValueError):
         return {}
-    if effective >> _CAP_SYS_RESOURCE & 1:
+    if raises and effective >> _CAP_SYS_RESOURCE & 1:
         return {}
     found = {}
     for name, title in _TITLES.items():
