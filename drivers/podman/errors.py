@@ -29,6 +29,7 @@ def is_podmans(error: BaseException) -> bool:
         error,
         podman.errors.PodmanError
         | podman.errors.DockerException
+        | podman.errors.StreamParseError
         | requests.exceptions.RequestException
         | urllib3.exceptions.HTTPError
         | OSError,
