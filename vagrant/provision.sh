@@ -136,6 +136,8 @@ choose_tools() { # what the tests compare the lab's findings with, whatever the 
   have umoci || need tests umoci
   have skopeo || need tests skopeo
   have buildah || need tests buildah
+  # An engine without a daemon, and what makes its bridge.
+  have podman || need tests podman netavark
   if wants libvirt; then
     # Guests of other machines, always emulated, and the keys of the archive that their kernels come from.
     have qemu-system-aarch64 || need tests qemu-system-arm

@@ -10,6 +10,7 @@ import podman.errors
 import pytest
 import requests
 
+from drivers.dockerapi.client import is_podman
 from drivers.podman import PodmanDriver, processes, request, service
 from drivers.podman.container import Engine
 from drivers.podman.errors import refusal, translated
@@ -219,3 +220,15 @@ def test_containers_of_other_drivers_on_the_same_podman_are_not_its_own() -> Non
 
     assert driver._is_ours({"lab.target": "podman:crun"}) and not driver._is_ours({"lab.target": "docker"})
     assert {"", "crun", "runc"} <= set(PodmanDriver.variants()) and "" not in PodmanDriver.apart
+
+
+@pytest.mark.parametrize(
+    ("components", "found"),
+    [([{"Name": "Podman Engine"}], True), ([{"Name": "Engine"}, {"Name": "containerd"}], False), ([], False)],
+)
+def test_podman_behind_dockers_api_is_told_by_its_components(components: list[dict[str, str]], found: bool) -> None:
+    class Answers:
+        def version(self, *, api_version: bool) -> dict[str, Any]:
+            return {"Version": "4.3.1", "Components": components}
+
+    assert is_podman(Answers()) is found  # type: ignore[arg-type]

@@ -50,3 +50,10 @@ def test_limits_in_words() -> None:
     words = told({"nofile": (1024, 2048), "core": (0, UNLIMITED), "nproc": (UNLIMITED, UNLIMITED)})
     assert words == {"nofile": "1024:2048", "core": "0:unlimited", "nproc": "unlimited"}
     assert numbered({"nofile": (1024, UNLIMITED)}) == [f"7:1024:{2**64 - 1}"]
+
+
+def test_who_may_raise_limits_in_a_user_namespace_of_its_own_alone_raises_none(tmp_path: Path) -> None:
+    process(tmp_path, "self", capabilities=WITHOUT, nofile="20000")
+    process(tmp_path, "7", capabilities=WITH, nofile="256")
+    assert granted(7, proc=tmp_path, nr_open=tmp_path / "none")["nofile"] == (1024, 20_000)
+    assert granted(7, user_namespace=True, proc=tmp_path, nr_open=tmp_path / "none")["nofile"] == (256, 256)
