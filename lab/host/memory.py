@@ -10,7 +10,9 @@ Sources: Documentation/filesystems/proc.rst of Linux (smaps_rollup, smaps, statu
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ from lab.host.procs import Process
 TB_CACHE = "vmm-tb-cache"
 """The part of an emulator's memory that holds translated code: beside the roles, because no VM with KVM has it."""
 
+_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}  # asm/unistd_64.h; asm-generic/unistd.h
+_KCMP_VM = 1  # linux/kcmp.h
+_libc = ctypes.CDLL(None, use_errno=True)
 _PROC = Path("/proc")
 _KSM = Path("/sys/kernel/mm/ksm")
 _REFRESH = Path("/proc/sys/vm/stat_refresh")
@@ -122,13 +127,24 @@ def account(pids: Callable[[], Mapping[int, Role]], *, emulated: bool = False) -
         listed = pids()
         if not listed:
             raise MeasurementError("the instance has no process on this host to look at")
-        roles = procs.present(listed)
+        roles = each_memory_once(procs.present(listed))
         emulators = {one for one, role in roles.items() if emulated and role is Role.VMM}
         held = standing(roles, emulators=emulators)
         found = {one.pid: (roles[one], holding) for one, holding in held.items()}
         if found and _works(listed.values()) == _works(role for role, _ in found.values()):
             return Account(by_pid=found, netns=_network_namespaces(found))
     raise MeasurementError("the instance's processes end faster than they can be looked at")
+
+
+def each_memory_once(roles: Mapping[Process, Role]) -> dict[Process, Role]:
+    """`roles` without processes whose address space is that of another of the same role, as gVisor's are in which a
+    service's threads run: each of them shows all of it as its own share. Where the kernel does not tell, all stay."""
+    found: dict[Process, Role] = {}
+    for process in sorted(roles):
+        role = roles[process]
+        if not any(has is role and _one_memory(process.pid, other.pid) for other, has in found.items()):
+            found[process] = role
+    return found
 
 
 def standing(processes: Iterable[Process], *, emulators: Collection[Process] = ()) -> dict[Process, Holding]:
@@ -254,6 +270,12 @@ def _below(path: Path) -> Iterator[os.stat_result]:
 def _refuse(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):  # gone or another thing by now
         raise error
+
+
+def _one_memory(one: int, other: int) -> bool:
+    """Whether two processes have one address space (kcmp(2)); False where this user or this kernel does not tell."""
+    number = _KCMP.get(platform.machine())
+    return number is not None and _libc.syscall(number, one, other, _KCMP_VM, 0, 0) == 0
 
 
 def _translated(one: Region) -> bool:

@@ -389,3 +389,19 @@ def test_what_a_service_swaps_for_a_link_meanwhile_leads_nowhere_else(
 
     monkeypatch.setattr(os, "scandir", swapped)
     assert held_on_disk([tmp_path / "own"]) < 1024 * 1024
+
+
+def test_an_address_space_that_two_processes_are_in_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        own, sleeping = Process.of(os.getpid()), Process.of(other.pid)
+        assert own is not None and sleeping is not None
+        roles = {own: Role.VMM, sleeping: Role.VMM}
+        try:
+            assert memory.each_memory_once(roles) == roles, "two of their own"
+            assert memory._one_memory(os.getpid(), os.getpid()), "this kernel tells it"
+            monkeypatch.setattr(memory, "_one_memory", lambda *_: True)
+            assert list(memory.each_memory_once(roles)) == [min(own, sleeping)]
+            mixed = {own: Role.VMM, sleeping: Role.SHIM}
+            assert memory.each_memory_once(mixed) == mixed, "what has another role is told apart"
+        finally:
+            other.kill()
