@@ -32,6 +32,10 @@ VARIANTS: Mapping[str, str] = {
     "": "a container by Podman, with no daemon, its port on 127.0.0.1; podman:NAME uses an OCI runtime",
     **{name: f"a container by Podman and {ociruntimes.KNOWN[name].about}" for name in ("crun", "runc", "runsc")},
 }
+_RESTARTS = "`podman container cleanup`, which conmon starts when the container ends; nobody after the host's boot"
+_SANDBOX_RESTARTS = (
+    "not claimed: gVisor takes the addresses out of a network namespace, which Podman keeps on a restart"
+)
 _PROGRAMS = ("podman", "conmon", "netavark", "aardvark-dns", "slirp4netns", "pasta")
 _VERSION = re.compile(r"version:? (?:release-)?(\S+)")
 
@@ -73,7 +77,9 @@ class PodmanDriver:
                 resolution=ociruntimes.install_of(self._runtime),
             )
         overlay = store.get("graphDriverName") == "overlay"
-        features = {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.RESTART, Feature.SLEEP}
+        sandboxed = ociruntimes.has_kernel(runtime)
+        features = {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.SLEEP}
+        features |= set() if sandboxed else {Feature.RESTART}
         features |= {Feature.HOST_PIDS, Feature.ENGINE_PIDS}
         features |= {Feature.PINNING} if "cpuset" in known.controllers else set()
         features |= {Feature.COLD, Feature.STORAGE} if overlay else set()
@@ -100,8 +106,7 @@ class PodmanDriver:
                 "log_driver": "k8s-file",
                 "limits": _limits(told, known),
                 "restart": {str(restart): policy for restart, policy in request.RESTART.items()},
-                "restarted_by": "`podman container cleanup`, which conmon starts when the container ends; nobody after "
-                "the host's boot",
+                "restarted_by": _SANDBOX_RESTARTS if sandboxed else _RESTARTS,
                 "surroundings": describe(
                     rlimits=known.rlimits,
                     seccomp=_seccomp(host.get("security") or {}, runtime),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from drivers.ociruntimes import gvisor, sandbox
 from lab.errors import DriverUnavailable
 from lab.features import Role
 from lab.host.procs import Entry, Process
+from lab.host.programs import Ran
 
 ID = "3e691d610ef4833446e0430dec4e86469dcae0e64b3d74966cf96aa8cd19504d"
 BUNDLE = f"--bundle=/run/containerd/io.containerd.runtime.v2.task/moby/{ID}"
@@ -135,3 +137,23 @@ def test_gvisors_platform_is_the_one_that_it_was_given_or_else_its_default() -> 
 def test_another_runtime_has_no_facts_of_gvisors() -> None:
     assert gvisor.facts("runc", "/usr/sbin/runc") == {}
     assert gvisor.facts("runsc", "/nonexistent/runsc")["platform"] == "unknown"
+
+
+def test_gvisor_without_a_daemon_has_the_hosts_network_and_is_asked_for_its_own_pids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str], **_: object) -> Ran:
+        asked.append(argv)
+        return Ran(0)
+
+    monkeypatch.setattr(bare.programs, "run", run)
+    container = bare.Container("lab-1", tmp_path)
+    for name in ("runsc", "runc"):
+        runtime = bare.Runtime(Path("/opt") / name)
+        runtime.exec(container, ["/service"], timeout_s=1, on_timeout=lambda: None)
+        runtime.start(container)
+    of_gvisor, of_runc = asked[:2], asked[2:]
+    assert all("--network=host" in argv for argv in of_gvisor) and "--internal-pid-file" in of_gvisor[0]
+    assert not any("--network=host" in argv for argv in of_runc) and "--pid-file" in of_runc[0]
