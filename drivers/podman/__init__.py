@@ -101,7 +101,6 @@ class PodmanDriver:
                 "cgroup_version": str(host.get("cgroupVersion", "")).removeprefix("v"),
                 "cgroup_driver": host.get("cgroupManager"),
                 "rootless": known.rootless,
-                "capabilities": (host.get("security") or {}).get("capabilities", ""),
                 "kernel": host.get("kernel"),
                 "log_driver": "k8s-file",
                 "limits": _limits(told, known),
