@@ -84,7 +84,8 @@ def tmp_in(stream: Any, told: Mapping[str, Any]) -> Tmp:
     """What an engine's archive of an image's /tmp holds: `stream` are the blocks of a tar, `told` is the path's status.
     Raises the SDK's errors."""
     with contextlib.closing(_Reader(stream)) as reader:
-        if told.get("linkTarget") or told["mode"] & _GO_TYPES != _GO_DIRECTORY:
+        # Podman tells the path itself of what is no link.
+        if told.get("linkTarget") not in (None, "", process.TMP) or told["mode"] & _GO_TYPES != _GO_DIRECTORY:
             return Tmp.OWN
         # The directory itself comes first; what comes next is in it.
         with tarfile.open(fileobj=cast("Any", reader), mode="r|") as archive:

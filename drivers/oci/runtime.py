@@ -196,7 +196,8 @@ def find(name: str) -> Runtime:
 
 def _remedy(name: str) -> str:
     if name in ociruntimes.KNOWN:
-        return f"put it on the PATH: {ociruntimes.install_of(name)}"
+        install = ociruntimes.install_of(name)
+        return install if install.startswith("sudo ") else f"put it on the PATH: {install}"
     return f"oci or oci:NAME, of {', '.join(ociruntimes.KNOWN)}"
 
 

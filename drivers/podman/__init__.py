@@ -20,7 +20,7 @@ from drivers.podman.ends import EndWatch
 from drivers.podman.errors import translated
 from drivers.podman.service import left_services
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
-from lab.errors import CleanupError, DriverError, DriverUnavailable, LaunchError
+from lab.errors import DriverError, DriverUnavailable, LaunchError
 from lab.features import Feature
 from lab.host import procs
 from lab.host.rlimits import Rlimits, granted
@@ -158,16 +158,9 @@ class PodmanDriver:
         return found
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
-        """Images and volumes of the lab's, and services of labs that are dead."""
+        """Images of the lab's, and services of labs that are dead."""
         services = [one for one in left_services() if bears(one.labels, labels)]
-        with translated("list volumes"):
-            listed = self._api.volumes(label_filter(labels))
-        volumes = [
-            OwnVolume(self._api, one["Name"], own)
-            for one in listed
-            if bears(own := one.get("Labels") or {}, labels) and _is_ours(own)
-        ]
-        return [*images.remnants(self._api, labels), *volumes, *services]
+        return [*images.remnants(self._api, labels), *services]
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
         """The layers' directories, and the programs that a launch starts. Raises DriverError."""
@@ -211,12 +204,7 @@ class PodmanDriver:
         return self._engine
 
     def _body(self, spec: Spec, endpoint: Endpoint, known: Engine) -> dict[str, Any]:
-        tmp = self._tmp.get(spec.image, Tmp.NOTHING)
-        scratch: dict[str, Any] | None = request.scratch_mount(spec) if tmp is Tmp.NOTHING else None
-        if tmp is Tmp.CLOSED:
-            volume = request.scratch_volume(spec)
-            self._api.create_volume(volume)
-            scratch = {"Name": volume["Name"], "Dest": "/tmp", "Options": ["exec"]}  # noqa: S108  the container's
+        own = self._tmp.get(spec.image) is Tmp.OWN
         return request.body(
             spec,
             self._images[spec.image],
@@ -224,7 +212,7 @@ class PodmanDriver:
             controllers=known.controllers,
             rlimits=known.rlimits,
             rootless=known.rootless,
-            scratch=scratch,
+            scratch=None if own else request.scratch_mount(spec),
         )
 
     def _watch(self, container: str, spec: Spec, mark: Mark) -> EndWatch | None:
@@ -283,23 +271,6 @@ class PodmanDriver:
             before_end=watch.expect if watch is not None else lambda: None,
             on_delete=forget,
         )
-
-
-class OwnVolume:
-    """A volume of a launch of the lab's."""
-
-    kind = "volume"
-
-    def __init__(self, api: Api, name: str, labels: Mapping[str, str]) -> None:
-        self.id = name
-        self.labels = labels
-        self._api = api
-
-    def delete(self) -> None:
-        """Remove it. Raises CleanupError."""
-        with translated(f"remove the volume {self.id}", CleanupError):
-            if any(one.get("Name") == self.id for one in self._api.volumes(["lab.run"])):
-                self._api.remove_volume(self.id)
 
 
 def _known(told: Mapping[str, Any], rlimits: Rlimits) -> Engine:

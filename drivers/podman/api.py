@@ -145,18 +145,6 @@ class Api:
         """Take the name from an image, and remove the image with the last."""
         self._ask("DELETE", f"/images/{name}")
 
-    def volumes(self, labels: Iterable[str]) -> list[dict[str, Any]]:
-        """Those that bear all `labels`."""
-        return self._json("GET", "/volumes/json", params={"filters": json.dumps({"label": list(labels)})}) or []
-
-    def create_volume(self, body: Mapping[str, Any]) -> None:
-        """Make one."""
-        self._json("POST", "/volumes/create", body=body)
-
-    def remove_volume(self, name: str) -> None:
-        """Remove it."""
-        self._ask("DELETE", f"/volumes/{name}", params={"force": True})
-
     def _connected(self) -> PodmanClient:
         with self._lock:
             if self._client is None or self._service is None or not self._service.alive():

@@ -16,7 +16,7 @@ from typing import Any
 from drivers import ociruntimes
 from drivers.dockerapi.streams import Frames
 from drivers.ociruntimes import sandbox
-from drivers.podman import processes, request
+from drivers.podman import processes
 from drivers.podman.api import Api
 from drivers.podman.errors import translated
 from lab.errors import CleanupError, DriverError
@@ -106,7 +106,7 @@ class PodmanContainer:
         return state.get("ExitCode") == _KILLED and not state.get("OOMKilled")
 
     def delete(self) -> None:
-        """Remove it with its volumes; returns when Podman knows it no more and its processes ended."""
+        """Remove it with its anonymous volumes; returns when Podman knows it no more and its processes ended."""
         self._before_end()
         with translated("remove the container", CleanupError):
             told = self._api.inspect(self.id)
@@ -115,8 +115,6 @@ class PodmanContainer:
                 self._thaw(told)
                 self._api.remove(self.id)
             self._await_forgotten()
-            if told is not None and (name := request.volume_name(self.labels)) in _volumes(told):
-                self._api.remove_volume(name)
         left = procs.all_ended(self._processes, _GONE_TIMEOUT_S)
         try:
             if told is not None and self._beside(told):
@@ -273,10 +271,6 @@ def endpoint_of(told: Mapping[str, Any] | None) -> Endpoint | None:
         for one in bindings or ():
             return Endpoint(one["HostIp"], int(one["HostPort"]))
     return None
-
-
-def _volumes(told: Mapping[str, Any]) -> set[str]:
-    return {str(one.get("Name")) for one in told.get("Mounts") or () if one.get("Type") == "volume"}
 
 
 def _read_all(connection: socket.socket, timeout_s: float) -> tuple[bytes, bytes]:

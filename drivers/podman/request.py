@@ -27,9 +27,8 @@ def body(
     scratch: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The SpecGenerator of one launch. `controllers` are those of cgroups that this Podman sets limits by; `scratch` is
-    a tmpfs or a volume for /tmp, if there is to be one."""
+    the mount of /tmp, if there is to be one."""
     listen = "0.0.0.0"  # noqa: S104  the container's own addresses, published on 127.0.0.1
-    volume = scratch is not None and "Name" in scratch
     published = {"container_port": spec.port, "host_port": endpoint.port, "host_ip": endpoint.host, "protocol": "tcp"}
     return {
         "image": image,
@@ -40,7 +39,7 @@ def body(
         # What a user's network is made by (pasta, slirp4netns) is left to Podman; root's could be the host's by its
         # containers.conf, where the service would listen on every address.
         **({} if rootless else {"netns": {"nsmode": "bridge"}}),
-        **({"volumes": [scratch]} if volume else {"mounts": [scratch] if scratch else []}),
+        "mounts": [scratch] if scratch else [],
         "image_volume_mode": "anonymous",
         "resource_limits": _resources(spec, controllers),
         "r_limits": [
@@ -52,25 +51,10 @@ def body(
 
 
 def scratch_mount(spec: Spec) -> dict[str, Any]:
-    """The tmpfs on /tmp; `exec` takes back what Podman sets by itself, and a size of 0 would be no limit."""
-    options = ["exec", "nosuid", "nodev", "mode=1777", f"size={_scratch_bytes(spec)}", "notmpcopyup"]
+    """The tmpfs on /tmp; `exec` takes back what Podman sets by itself, and a size of 0 would be no limit. Where
+    the image has a directory there, runc gives it that mode (libcontainer, rootfs_linux.go), and crun ours."""
+    options = ["exec", "nosuid", "nodev", "mode=1777", f"size={max(spec.scratch_bytes, 4096)}", "notmpcopyup"]
     return {"destination": TMP, "type": "tmpfs", "source": "tmpfs", "options": options}
-
-
-def scratch_volume(spec: Spec) -> dict[str, Any]:
-    """The same as a volume, for an image whose own /tmp is not for all: runc gives a tmpfs the mode of the directory
-    below it (libcontainer, rootfs_linux.go)."""
-    options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={_scratch_bytes(spec)},mode=1777,nosuid,nodev"}
-    return {"Name": volume_name(spec.labels), "Driver": "local", "Options": options, "Labels": dict(spec.labels)}
-
-
-def volume_name(labels: Mapping[str, str]) -> str:
-    """What a launch's volume is called."""
-    return f"lab-{labels.get('lab.launch', 'unlabelled')}"
-
-
-def _scratch_bytes(spec: Spec) -> int:
-    return max(spec.scratch_bytes, 4096)
 
 
 def _resources(spec: Spec, controllers: Collection[str]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Engine:
         (Engine(None), Tmp.NOTHING),
         (Engine([]), Tmp.NOTHING),
         (Engine([], mode=DIRECTORY | 0o755), Tmp.CLOSED),
+        (Engine([], link="/tmp", mode=DIRECTORY | 0o755), Tmp.CLOSED),  # as Podman tells of what is no link
         (Engine(["app"]), Tmp.OWN),
         (Engine(["d/"]), Tmp.OWN),
         (Engine([], link="/var/tmp", mode=LINK | 0o777), Tmp.OWN),
