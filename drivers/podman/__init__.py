@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drivers import ociruntimes
-from drivers.dockerapi.client import label_filter
 from drivers.dockerapi.streams import Output
 from drivers.dockerapi.surroundings import Tmp
 from drivers.ociruntimes import gvisor
 from drivers.podman import images, processes, request
-from drivers.podman.api import Api
+from drivers.podman.api import Api, run_label
 from drivers.podman.container import Engine, PodmanContainer, endpoint_of
 from drivers.podman.ends import EndWatch
 from drivers.podman.errors import translated
@@ -150,7 +149,7 @@ class PodmanDriver:
         """Every container of the lab's targets by Podman, in whatever state."""
         found: list[Instance] = []
         with translated("list containers"):
-            for told in self._api.containers(label_filter(labels)):
+            for told in self._api.containers(run_label(labels)):
                 own = told.get("Labels") or {}
                 # One that somebody else made of the lab's image has inherited its labels, but not a launch's own.
                 if bears(own, labels) and _is_ours(own) and "lab.launch" in own:

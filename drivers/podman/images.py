@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drivers.dockerapi.client import label_filter
 from drivers.dockerapi.surroundings import Tmp, tmp_in
-from drivers.podman.api import Api
+from drivers.podman.api import Api, run_label
 from drivers.podman.errors import translated
 from lab.driver import Context, bears
 from lab.errors import CleanupError, DriverUnavailable, Unsupported
@@ -77,7 +76,7 @@ def remnants(api: Api, labels: Mapping[str, str]) -> list[OwnImage]:
     """The names that the lab gave to images which bear `labels`; what a user has named, or built on one, stays. Raises
     DriverError."""
     with translated("list images"):
-        listed = api.images(label_filter(labels))
+        listed = api.images(run_label(labels))
     found: list[OwnImage] = []
     for one in listed:
         own = one.get("Labels") or {}

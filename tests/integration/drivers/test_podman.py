@@ -53,7 +53,9 @@ def driver(make_context: Callable[..., Context], labels: dict[str, str]) -> Iter
     finally:
         for one in [*made.list_instances(labels), *made.leftovers(labels)]:
             one.delete()
+        left = made.leftovers({"lab.run": labels["lab.run"]})
         made.close()
+        assert not left, "found by every label that it bears"
 
 
 def test_what_a_killed_lab_leaves_is_found_by_label_with_the_service_that_it_ran(
