@@ -15,7 +15,6 @@ fi
 extras=${1:+$1,}
 if wants docker; then extras+=docker,; fi
 if wants kubernetes; then extras+=kubernetes,; fi
-if have podman; then extras+=podman,; fi
 if wants libvirt; then
   if have pkg-config && pkg-config --exists libvirt; then
     extras+=libvirt,
