@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from drivers.barehost.child import Child
 from drivers.barehost.labelled import LABELS, instances
 from drivers.barehost.limited import empty_groups, make_group
 from drivers.barehost.members import Members
@@ -26,8 +26,6 @@ from lab.host.rlimits import granted, numbered
 from lab.image.process import surroundings
 from lab.launch import peers
 from lab.launch.asleep import await_asleep, require_offered
-from lab.launch.ends import ChildWatch
-from lab.launch.output import Output
 from lab.service.build import build_enter, build_service
 from lab.spec import Endpoint, Spec
 from lab.store.place import require_exec
@@ -37,7 +35,6 @@ _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.HOST_PIDS, Feature.COLD, Feature.ENGINE_PIDS, Feature.STORAGE}
     | {Feature.PINNING, Feature.SLEEP, Feature.PEERS}
 )
-_KILL_TIMEOUT_S = 10.0
 
 
 class ProcessDriver:
@@ -102,7 +99,7 @@ class ProcessDriver:
         if spec.builtin and spec.peers:
             environment |= peers.vsock_environment()
         try:
-            child = subprocess.Popen(
+            started = subprocess.Popen(
                 [str(enter), *held, *entrances, "--", str(service), *(spec.command or ())],
                 env={**environment, LABELS: json.dumps(dict(spec.labels))},
                 cwd="/",
@@ -119,9 +116,8 @@ class ProcessDriver:
                 raise LaunchError(f"the service cannot be started: {error.strerror}", details=str(error)) from error
             raise
         mark(Phase.STARTED, source=Source.RETURN)
-        return ProcessInstance(
-            labels=spec.labels, endpoint=endpoint, group=group, child=_Child(child, mark, group, spec)
-        )
+        child = Child(started, mark, memory_bytes=spec.memory_bytes, killed_for_memory=lambda: killed_in(group))
+        return ProcessInstance(labels=spec.labels, endpoint=endpoint, group=group, child=child)
 
     def list_instances(self, labels: Mapping[str, str]) -> Sequence[Instance]:
         """Those whose processes say so in their environment, where this user may read it, or by their cgroup."""
@@ -172,7 +168,7 @@ class ProcessInstance:
         labels: Mapping[str, str],
         endpoint: Endpoint | None,
         group: cgroup.Group,
-        child: _Child | None = None,
+        child: Child | None = None,
     ) -> None:
         self.labels = labels
         self.endpoint = endpoint
@@ -290,43 +286,6 @@ class ProcessInstance:
         self._members.kill()
         if self._child:
             self._child.reap()
-
-
-class _Child:
-    """A child of this lab: its lines are handed on as they come, and its end is told."""
-
-    def __init__(self, child: subprocess.Popen[bytes], mark: Mark, group: cgroup.Group, spec: Spec) -> None:
-        # One that has ended already is a zombie, which no signal is sent to.
-        self.process = Process.of(child.pid) or Process(0, child.pid)
-        self._child = child
-        assert child.stdout is not None  # noqa: S101  it was asked for
-        descriptor = os.dup(child.stdout.fileno())
-        child.stdout.close()
-        self._output = Output(descriptor, mark, name=str(child.pid))
-        self._watch = ChildWatch(
-            child.pid,
-            mark,
-            output=self._output,
-            memory_bytes=spec.memory_bytes,
-            killed_for_memory=lambda: killed_in(group),
-            reap=False,  # until `reap` its number is its own (see `ProcessInstance._kill`)
-        )
-
-    def tail(self) -> bytes:
-        return self._output.tail()
-
-    def expect_end(self) -> None:
-        """From here on its end is no failure of the launch."""
-        self._watch.expect()
-
-    def reap(self) -> None:
-        self._child.wait(timeout=_KILL_TIMEOUT_S)
-
-    def await_output(self) -> None:
-        self._output.await_end()
-
-    def close(self) -> None:
-        self._output.close()  # the writers are dead, so that the pipe has an end, and the thread with it
 
 
 def _require_own_service(spec: Spec) -> None:

@@ -56,9 +56,9 @@ from lab.features import EngineOnThisHost, Feature, OnThisHost, Role
 from lab.figures.evidence import Meaning, Seen, tell
 from lab.figures.series import ABSENT
 from lab.host import procs
-from lab.host.facts import boot_id
 from lab.host.tracing.instance import Method, Tracing, require_tracing, tracing
 from lab.host.tracing.traces import KTHREADD, Part, Symbols, Trace, pack
+from lab.launch.kernels import is_this_hosts
 from lab.launch.session import Session
 from lab.scenario import Bench
 from lab.service import ask
@@ -262,7 +262,7 @@ def _check_mix(bench: Bench, session: Session, told: Mapping[str, Any], part: Pa
         raise MeasurementError(f"calls of the mix failed: {failed}")
     session.beside["hostkernel"]["mix_made"] = dict(calls.values())
     clock = session.answer.clock() if session.answer else None
-    if clock is not None and clock.get("boot_id") == boot_id():
+    if clock is not None and is_this_hosts(clock, session.instance):
         check_mix(calls, part.calls)
         said = f"each of the {sum(count for _, count in calls.values())} seen by this host's kernel, as it was made"
     else:

@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from drivers import ociruntimes
+from drivers.barehost.groups import EngineGroup
+from drivers.barehost.overlay import Overlay
+from drivers.barehost.relay import ADDRESS, Relay
+from drivers.barehost.unpacked import Images, Unpacked, open_directory
 from drivers.oci import bundle as bundles
 from drivers.oci import runtime as runtimes
 from drivers.oci.adopted import adopting
-from drivers.oci.instance import (
-    CGROUPS,
-    EmptyGroup,
-    OciContainer,
-    Record,
-    container_id,
-    give_cpus,
-    group_names,
-    group_of,
-    remove_folders,
-)
-from drivers.oci.overlay import Overlay
-from drivers.oci.relay import ADDRESS, Relay
-from drivers.oci.rootfs import unpack
+from drivers.oci.instance import CGROUPS, OciContainer, Record, container_id
 from drivers.oci.runtime import Container, Runtime
 from drivers.ociruntimes import gvisor
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
-from lab.errors import BadInput, DriverError, DriverUnavailable, LabError, LaunchError
+from lab.errors import DriverError, DriverUnavailable, LabError, LaunchError
 from lab.features import Feature
 from lab.host import cgroup
 from lab.host.cgroup_memory import killed_in
 from lab.host.ownership import Owner
 from lab.host.rlimits import granted
-from lab.image import ImageArchive, open_image, service_archive, source
-from lab.image.process import NO_NAMES, RESOLV_CONF, TMP, Process, hosts_file, process_of, surroundings
-from lab.image.tree import Tree
+from lab.image.process import NO_NAMES, RESOLV_CONF, Process, hosts_file, surroundings
 from lab.launch.ends import ChildWatch
 from lab.launch.output import Output
-from lab.service.build import build_enter, build_service
-from lab.spec import SERVICE_IMAGE, Endpoint, Spec, new_nonce
-from lab.store.place import filling, require_exec
+from lab.service.build import build_enter
+from lab.spec import Endpoint, Spec, new_nonce
+from lab.store.place import require_exec
 from lab.timeline import Phase, Source
 
 BUNDLES = Path("/run/stratalab-oci")
@@ -59,14 +46,6 @@ _FEATURES = frozenset(
     {Feature.NETWORK, Feature.MARKER, Feature.EXEC, Feature.HOST_PIDS, Feature.COLD}
     | {Feature.ENGINE_PIDS, Feature.STORAGE, Feature.SLEEP, Feature.PEERS}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
-    """An unpacked image, and how to run it; `process` lacks what only a launch knows."""
-
-    files: Path
-    process: Process
 
 
 class OciDriver:
@@ -83,7 +62,7 @@ class OciDriver:
     def __init__(self, variant: str, context: Context) -> None:
         self._context = context
         self._variant = variant
-        self._images: dict[tuple[object, ...], _Image] = {}
+        self._images = Images(context, "oci")
         self._kernel: bundles.Kernel | None = None
         self._rlimits = granted()
         self._enter: Path | None = None
@@ -139,7 +118,7 @@ class OciDriver:
         record = Record(
             labels=dict(spec.labels),
             runtime=str(runtime.path),
-            scratch=str(self._folder() / container_id(spec.labels)),
+            scratch=str(self._images.folder() / container_id(spec.labels)),
             host=endpoint.host,
             port=endpoint.port,
             stop_signal=image.process.stop_signal,
@@ -171,8 +150,8 @@ class OciDriver:
 
     def leftovers(self, labels: Mapping[str, str]) -> Sequence[Leftover]:
         """Cgroups that no bundle tells of."""
-        known = {bundle.name for bundle in _bundles()}
-        return [EmptyGroup(name) for name in sorted(group_names() - known) if bears(cgroup.labels_of(name), labels)]
+        gone = sorted(CGROUPS.names() - {bundle.name for bundle in _bundles()})
+        return [EngineGroup(CGROUPS, name) for name in gone if bears(cgroup.labels_of(name), labels)]
 
     def launch_files(self, spec: Spec) -> Sequence[Path]:
         """The image's files and the runtime. Raises DriverError."""
@@ -195,13 +174,13 @@ class OciDriver:
         whether it can on this kernel, with these cgroups. Raises DriverUnavailable."""
         spec = Spec(labels={"lab.run": "probe", "lab.scenario": "probe", "lab.owner": str(Owner.current())})
         spec = spec.for_launch()
-        files = self._folder() / f"probe-{new_nonce()}"
+        files = self._images.folder() / f"probe-{new_nonce()}"
         record = Record(labels=dict(spec.labels), runtime=str(runtime.path), scratch=str(files), host="", port=0)
         bundle = _make_bundle(spec)
         instance = OciContainer(bundle, record)
         try:
             for directory in (files, files / "rootfs", files / "upper", files / "work"):
-                _directory(directory)
+                open_directory(directory)
             (files / "rootfs" / "probe").touch(mode=0o755)
             record.write(bundle)
             process = Process(argv=("/probe",), environment={}, cwd="/", uid=0, gid=0, groups=(0,))
@@ -224,57 +203,18 @@ class OciDriver:
         finally:
             instance.delete()
 
-    def _image(self, spec: Spec) -> _Image:
+    def _image(self, spec: Spec) -> Unpacked:
         if self._enter is None:
             self._enter = build_enter(self._context.cache_dir)
-        asked = (spec.image, spec.command, tuple(spec.environment.items()))  # all that its process is made of
-        if asked not in self._images:
-            self._images[asked] = self._provide(spec)
-        return self._images[asked]
+        return self._images.of(spec)
 
-    def _provide(self, spec: Spec) -> _Image:
-        name = "service" if spec.builtin else hashlib.sha256(spec.image.encode()).hexdigest()[:12]
-        files = self._folder() / f"image-{name}"
-        with self._opened(spec) as image:
-            process = process_of(image, command=spec.command, environment=spec.environment)
-            if not files.exists():
-                unpacked = files.with_name(f".{files.name}-{new_nonce()}")
-                try:
-                    with filling(f"the image '{spec.image}', unpacked,", self._context.run_dir):
-                        _directory(unpacked)
-                        unpack(image, unpacked)
-                        _make_places(process, unpacked)
-                        unpacked.rename(files)
-                except OSError as error:
-                    raise DriverError(f"the image '{spec.image}' cannot be unpacked: {error}") from error
-                finally:
-                    shutil.rmtree(unpacked, ignore_errors=True)
-            return _Image(files=files, process=process)
-
-    def _opened(self, spec: Spec) -> ImageArchive:
-        if not spec.builtin:
-            return source.open_source(source.find(spec.image, self._context, command=spec.command), self._context)
-        archive = self._folder() / "service.tar"
-        if not archive.exists():
-            with filling("the service's image", self._context.run_dir):
-                made = service_archive(build_service(self._context.cache_dir), tag=SERVICE_IMAGE, labels={})
-                archive.write_bytes(made)
-        return open_image(archive)
-
-    def _folder(self) -> Path:
-        """This driver's directory in the run's own, with which it goes. None but root gets into it: an image may hold
-        set-user-id programs and device nodes, which another user of this host must not find there."""
-        folder = self._context.run_dir / "oci"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
-
-    def _write(self, spec: Spec, endpoint: Endpoint, image: _Image, bundle: Path, record: Record) -> None:
+    def _write(self, spec: Spec, endpoint: Endpoint, image: Unpacked, bundle: Path, record: Record) -> None:
         scratch = Path(record.scratch)
         for directory in (scratch, scratch / "upper", scratch / "work"):
-            _directory(directory)
+            open_directory(directory)
         record.write(bundle)
         if spec.cpuset:
-            give_cpus()
+            CGROUPS.give_cpus()
         own = spec.service_environment(host=endpoint.host, port=endpoint.port)
         process = replace(image.process, environment={**image.process.environment, **own})
         _write_names(bundle, _hostname(spec), own_network=not spec.builtin)
@@ -297,7 +237,7 @@ class OciDriver:
             bundle=bundle,
             hostname=_hostname(spec),
             rlimits=self._rlimits,
-            cgroups_path=f"/{CGROUPS}/{bundle.name}",
+            cgroups_path=f"/{CGROUPS.name}/{bundle.name}",
             own_network=own_network,
         )
         file = bundle / "config.json"
@@ -318,7 +258,7 @@ class OciDriver:
         try:
             with os.fdopen(writing, "wb") as pipe, adopting():
                 runtime.create(container, pipe, enter=self._enter)
-            pid, group = int(container.pid_file.read_text()), group_of(bundle.name)
+            pid, group = int(container.pid_file.read_text()), CGROUPS.of(bundle.name)
             watch = ChildWatch(
                 pid,
                 mark,
@@ -369,30 +309,6 @@ def _hostname(spec: Spec) -> str:
     return spec.labels["lab.launch"][:12]
 
 
-def _directory(path: Path) -> None:
-    """A new directory that everybody may pass through, whatever the umask says: a service need not be root's."""
-    path.mkdir()
-    path.chmod(0o755)
-
-
-def _make_places(process: Process, root: Path) -> None:
-    """The image's VOLUMEs and working directory, where they are missing, as Docker makes them. Raises BadInput."""
-    with Tree(root) as tree:
-        for what, path in (*(("volume", path) for path in process.volumes), ("working directory", process.cwd)):
-            try:
-                tree.make_directory(path)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise BadInput(f"the image's {what} '{path}' is no directory in it") from error
-        if not process.own_tmp:
-            # The runtime gives the tmpfs the mode of the directory that it lies on.
-            tree.make_directory(TMP)
-            there = tree.open(TMP, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fchmod(there, 0o1777)
-            finally:
-                os.close(there)
-
-
 def _write_names(bundle: Path, hostname: str, *, own_network: bool) -> None:
     """The container's own /etc/hosts and the like, to be mounted over the image's. Raises OSError."""
     files = {"hosts": hosts_file(hostname, ADDRESS if own_network else "127.0.0.1"), "hostname": f"{hostname}\n"}
@@ -417,5 +333,5 @@ def _undo(instance: OciContainer) -> list[str]:
         instance.delete()
     except LabError as error:
         return [f"not cleaned up: {error}"]
-    remove_folders()
+    CGROUPS.remove_folders()
     return []

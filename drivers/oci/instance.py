@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from drivers.barehost.groups import Groups
+from drivers.barehost.overlay import unmount
+from drivers.barehost.relay import Relay
 from drivers.oci import sleep as sleeping
-from drivers.oci.overlay import unmount
-from drivers.oci.relay import Relay
 from drivers.oci.runtime import Container, Runtime
 from drivers.ociruntimes import sandbox
 from lab.errors import CleanupError, DriverError
@@ -28,7 +29,7 @@ from lab.launch.output import Output
 from lab.spec import Endpoint
 from lab.store.place import remove_tree
 
-CGROUPS = "stratalab-oci"
+CGROUPS = Groups("stratalab-oci")
 """The cgroup of each hierarchy in which the containers' own lie: not that of bare processes."""
 
 _RECORD = "lab.json"
@@ -80,7 +81,7 @@ class OciContainer:
         self._output = output
         self._relay = relay
         self._watch = watch
-        self._group = group_of(bundle.name)
+        self._group = CGROUPS.of(bundle.name)
         self._killed = False
         self._children: set[Process] = set()
         self._saved = sleeping.Saved(Path(record.scratch) / "saved")
@@ -217,7 +218,7 @@ class OciContainer:
             self._saved.forget()
         if self._output is not None:
             self._output.close()
-        remove_folders()
+        CGROUPS.remove_folders()
         for directory in filter(None, [self._record.scratch, str(self._container.bundle)]):
             remove_tree(Path(directory))
             if Path(directory).exists():
@@ -279,68 +280,9 @@ class OciContainer:
         return {process for pid in self._group.pids() if (process := Process.of(pid)) is not None}
 
 
-class EmptyGroup:
-    """A cgroup whose bundle is gone; `id` is its path in the first of its hierarchies."""
-
-    kind = "cgroup"
-
-    def __init__(self, name: str) -> None:
-        self.labels: Mapping[str, str] = cgroup.labels_of(name)
-        self._group = group_of(name)
-        self.id = str(self._group.directories[0].path)
-
-    def delete(self) -> None:
-        """Remove it. Raises CleanupError."""
-        self._group.remove()
-        remove_folders()
-
-
 def container_id(labels: Mapping[str, str]) -> str:
     """The runtime's name for the launch that `labels` tell."""
     return f"lab-{labels.get('lab.launch', 'unlabelled')}"
-
-
-def group_of(name: str) -> cgroup.Group:
-    """The cgroups called `name`, in every hierarchy: runtimes make theirs in all of them."""
-    return cgroup.Group(
-        name,
-        tuple(cgroup.Directory(folder / name, version, frozenset()) for folder, version in _folders()),
-        cgroup.labels_of(name),
-    )
-
-
-def group_names() -> set[str]:
-    """The names of the cgroups that are there and hold the lab's labels."""
-    found: set[str] = set()
-    for folder, _ in _folders():
-        with contextlib.suppress(FileNotFoundError):
-            found.update(path.name for path in folder.iterdir() if path.is_dir())
-    return {name for name in found if "lab.run" in cgroup.labels_of(name)}
-
-
-def remove_folders() -> None:
-    """Remove the directories around the containers' cgroups where they are empty."""
-    for folder, _ in _folders():
-        with contextlib.suppress(OSError):  # another container's is in it, or it is gone
-            folder.rmdir()
-
-
-def give_cpus() -> None:
-    """Let the cgroup around the containers' own have all CPUs: under version 1 a new cpuset has none, from which gVisor
-    then takes some in vain (cpusets.rst of the kernel's documentation). Raises OSError."""
-    for folder, version in _folders():
-        if version == 1 and (folder.parent / "cpuset.cpus").exists():
-            folder.mkdir(mode=0o755, exist_ok=True)
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                if not (folder / name).read_text().strip():
-                    (folder / name).write_text((folder.parent / name).read_text())
-
-
-def _folders() -> list[tuple[Path, int]]:
-    mounts = read_mounts(Path("/"))
-    versions = {"cgroup": 1, "cgroup2": 2}
-    points = {mount.point: versions[mount.type] for mount in mounts if mount.type in versions}
-    return [(Path(point) / CGROUPS, version) for point, version in points.items()]
 
 
 def _reap(processes: Iterable[Process]) -> None:

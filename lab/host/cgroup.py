@@ -81,7 +81,8 @@ class Group:
         """The processes in it and in cgroups below it."""
         found: set[int] = set()
         for directory in self.directories:
-            for procs in directory.path.rglob("cgroup.procs"):
+            for path in _tree(directory.path):
+                procs = path / "cgroup.procs"
                 with contextlib.suppress(FileNotFoundError, OSError):  # removed since it was listed (ENODEV or ENOENT)
                     found.update(int(pid) for pid in procs.read_text().split())
         return found
@@ -108,8 +109,7 @@ class Group:
         the kernel refuses for a moment after its last process has ended, so this tries until `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         for directory in self.directories:
-            below = sorted((path for path in directory.path.rglob("*") if path.is_dir()), reverse=True)
-            for path in [*below, directory.path]:
+            for path in sorted(_tree(directory.path), reverse=True):
                 _remove(path, deadline)
             with contextlib.suppress(OSError):  # another cgroup of the lab's is in it, or it is gone
                 if directory.path.parent.name == FOLDER:
@@ -379,6 +379,11 @@ def _read_number(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return None if text == "max" or int(text) >= _NO_LIMIT_BYTES else int(text)
+
+
+def _tree(top: Path) -> list[Path]:
+    """`top` and the cgroups below it, of which any may go meanwhile: an engine removes its own as it ends."""
+    return [Path(path) for path, _, _ in os.walk(top)]
 
 
 def _remove(path: Path, deadline: float) -> None:

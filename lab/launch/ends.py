@@ -82,7 +82,7 @@ class ChildWatch:
 
     `output` is what it writes; `killed_for_memory` says whether the kernel killed for its limit of `memory_bytes`. With
     `reap` the child is reaped once it has ended; else that stays with the caller. Where it is not the service `itself`,
-    but the sandbox around it, its status says nothing.
+    but the sandbox around it, its status says nothing, or by `told_by` how the service ended.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class ChildWatch:
         killed_for_memory: Callable[[], bool],
         reap: bool,
         itself: bool = True,
+        told_by: Callable[[Ending], Ending] | None = None,
     ) -> None:
         self._pid = pid
         self._process = Process.of(pid)
@@ -104,6 +105,7 @@ class ChildWatch:
         self._killed_for_memory = killed_for_memory
         self._reap = reap
         self._itself = itself
+        self._told_by = told_by
         self._expected = False
         self._thread = threading.Thread(target=self._run, name=f"end of {pid}", daemon=True)
         self._thread.start()
@@ -131,7 +133,8 @@ class ChildWatch:
         assert told is not None  # noqa: S101  it waited
         if not self._itself:
             return Ending()
-        return Ending(status=told.si_status) if told.si_code == os.CLD_EXITED else Ending(signal=told.si_status)
+        ending = Ending(status=told.si_status) if told.si_code == os.CLD_EXITED else Ending(signal=told.si_status)
+        return ending if self._told_by is None else self._told_by(ending)
 
 
 def _name(number: int) -> str:

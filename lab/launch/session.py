@@ -24,9 +24,10 @@ from lab.errors import (
     Unsupported,
 )
 from lab.features import EngineOnThisHost, Feature, OnThisHost, Reports, Role, Settles, TellsKill
-from lab.host.facts import boot_id, time_namespace
+from lab.host.facts import time_namespace
 from lab.launch import listeners
 from lab.launch.ends import last_lines
+from lab.launch.kernels import is_this_hosts
 from lab.launch.ticks import begin_at_random, tick_s
 from lab.launch.waiter import Answer, Waiter, reserve_port
 from lab.spec import Endpoint, Ready, Spec
@@ -343,7 +344,8 @@ class Session:
         """Add the service's own marks, on the shared clock where this launch proves it and on a guest's elsewhere."""
         told = self.answer.clock() if self.answer else None
         if told is not None and self.answer is not None:
-            shared = proves_shared(told, sent_ns=self.answer.sent_ns, received_ns=self.answer.received_ns)
+            instants = {"sent_ns": self.answer.sent_ns, "received_ns": self.answer.received_ns}
+            shared = proves_shared(told, **instants, instance=self.instance)
             for phase, key in ((Phase.MAIN, "main_ns"), (Phase.LISTENING, "listening_ns")):
                 self._add_service_mark(phase, int(told[key]), shared=shared)
         elif not self._network:
@@ -458,11 +460,11 @@ def _refused(spec: Spec, info: Info) -> str:
     return ""
 
 
-def proves_shared(told: Mapping[str, Any], *, sent_ns: int, received_ns: int) -> bool:
+def proves_shared(told: Mapping[str, Any], *, sent_ns: int, received_ns: int, instance: Instance | None = None) -> bool:
     """Whether the clock of the service that answered `told` is the lab's own (docs/method.md, rule 2): its `now` lies
     between the request's leaving and the answer's arrival, and it runs in this kernel and this time namespace."""
     return (
         sent_ns <= int(told["now_ns"]) <= received_ns
-        and told.get("boot_id") == boot_id()
+        and is_this_hosts(told, instance)
         and told.get("time_namespace") == time_namespace() != ""
     )

@@ -39,6 +39,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
     ),
     "guest-init": ("guest", "pid1"),
     "enter": ("cgroup",),
+    "inside": ("sandbox",),
     "activator": ("common", "activation"),
 }
 """Each program's folders of sources, from the lowest: a folder may use those before it, and none behind it."""
@@ -71,6 +72,12 @@ def build_guest_init(cache_dir: Path, *, machine: str = "") -> Path:
 def build_enter(cache_dir: Path) -> Path:
     """The static launcher into cgroups, built unless `cache_dir` has it. Raises LabError when no compiler can."""
     return build("enter", cache_dir)
+
+
+def build_inside(cache_dir: Path) -> Path:
+    """The static program by which tools of namespaces start what is described to it, built unless `cache_dir` has it.
+    Raises LabError when no compiler can."""
+    return build("inside", cache_dir)
 
 
 def build_activator(cache_dir: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from lab.host import capabilities
 from lab.host.facts import boot_id
 from lab.host.procfs import read_link
+from lab.launch.kernels import is_this_hosts
 from lab.launch.session import Session
 from lab.service import ask
 from scenarios.surface.names import collapsed, listed
@@ -50,16 +51,20 @@ class Host:
 class Inside:
     """What the probes found, by their names: an object each, or a word for why there is none (`timed out`).
 
-    `dropped` says that they looked without privileges, since the workload shares every namespace of `host`.
+    `dropped` says that they looked without privileges, since the workload shares every namespace of `host`; `seen` that
+    the host sees the very process that told, which so has no kernel of its own, whatever boot id it is shown.
     """
 
     found: Mapping[str, Mapping[str, Any] | str]
     host: Host
     dropped: bool
+    seen: bool = False
 
     @property
     def own_kernel(self) -> bool:
         """Whether the kernel inside is another than the host's: another boot, or where it does not tell, release."""
+        if self.seen:
+            return False
         kernel = self.found.get("kernel", {})
         told = kernel if isinstance(kernel, Mapping) else {}
         if told.get("boot_id"):
@@ -79,15 +84,19 @@ class Inside:
 def look(session: Session, host: Host) -> Inside:
     """Ask the service of `session` for all that it can see; without privileges where it shares every namespace of the
     host, whose whole surface root would have. Raises Unsupported, DriverError."""
-    first = Inside(found=_asked(session, "self", ""), host=host, dropped=False)
+    first = look_at_itself(session, host)
     dropped = first.shared() == list(host.namespaces)
     groups = [_asked(session, group, "&drop=1" if dropped else "") for group in _GROUPS]
-    return Inside(found={name: told for group in groups for name, told in group.items()}, host=host, dropped=dropped)
+    found = {name: told for group in groups for name, told in group.items()}
+    return Inside(found=found, host=host, dropped=dropped, seen=first.seen)
 
 
 def look_at_itself(session: Session, host: Host) -> Inside:
     """Ask the service of `session` for what it is alone: its kernel and its namespaces among it. Raises as `look`."""
-    return Inside(found=_asked(session, "self", ""), host=host, dropped=False)
+    found = _asked(session, "self", "")
+    spaces = found.get("namespaces", {})
+    told = {"pid_namespace": spaces.get("pid", "") if isinstance(spaces, Mapping) else ""}
+    return Inside(found=found, host=host, dropped=False, seen=is_this_hosts(told, session.instance))
 
 
 def facts(inside: Inside) -> Mapping[str, str]:

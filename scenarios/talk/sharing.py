@@ -23,7 +23,7 @@ def shared(one: Inside, other: Inside) -> str:
     kernels = [_told(side, "kernel").get("boot_id") for side in (one, other)]
     if not all(kernels):
         return "not told"
-    if kernels[0] != kernels[1]:
+    if kernels[0] != kernels[1] and (one.own_kernel or other.own_kernel):
         return "no kernel: what is between them is the host's"
     links = [_told(side, "namespaces") for side in (one, other)]
     known = [kind for kind in NAMESPACES if all(link.get(kind) for link in links)]

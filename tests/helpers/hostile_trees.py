@@ -20,8 +20,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from drivers.barehost.rootfs import unpack
 from drivers.libvirt.rootfs import lay_out
-from drivers.oci.rootfs import unpack
 from lab.errors import BadInput
 from lab.image import ImageArchive, open_image
 from lab.image.archive import machine_architecture

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from drivers.oci import BUNDLES, OciDriver
-from drivers.oci.instance import OciContainer, group_names, group_of
+from drivers.oci.instance import CGROUPS, OciContainer
 from lab.driver import Context, Mark
 from lab.errors import BadInput, DriverError, DriverUnavailable, LaunchError
 from lab.features import SleepState
@@ -120,11 +120,11 @@ def test_nothing_is_left_on_the_host_after_delete(make_driver: MakeDriver, label
         session.launch()
         (bundle,) = [path for path in BUNDLES.iterdir() if session.spec.labels["lab.launch"] in path.name]
         assert str(bundle) in Path("/proc/self/mountinfo").read_text()
-        assert group_of(bundle.name).exists()
+        assert CGROUPS.of(bundle.name).exists()
     assert not bundle.exists()
     assert str(bundle) not in Path("/proc/self/mountinfo").read_text()
-    assert not group_of(bundle.name).exists()
-    assert not list((session._driver._folder()).glob("lab-*"))  # type: ignore[attr-defined]
+    assert not CGROUPS.of(bundle.name).exists()
+    assert not list((session._driver._images.folder()).glob("lab-*"))  # type: ignore[attr-defined]
 
 
 def test_a_container_of_a_dead_lab_is_found_by_another_and_removed(
@@ -165,11 +165,11 @@ def test_a_launch_that_died_half_way_is_found_and_removed(
     assert found.labels["lab.owner"] == labels["lab.owner"]
     found.delete()
     assert not make_driver().list_instances({"lab.run": labels["lab.run"]})
-    assert not [name for name in group_names() if labels["lab.run"] in name]
+    assert not [name for name in CGROUPS.names() if labels["lab.run"] in name]
 
 
 def test_a_cgroup_without_a_bundle_is_a_leftover(make_driver: MakeDriver, labels: dict[str, str]) -> None:
-    group = group_of(cgroup.name_of({**labels, "lab.launch": "half"}))
+    group = CGROUPS.of(cgroup.name_of({**labels, "lab.launch": "half"}))
     for directory in group.directories:
         directory.path.mkdir(parents=True)
     (left,) = make_driver().leftovers({"lab.run": labels["lab.run"]})

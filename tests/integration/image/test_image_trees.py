@@ -16,9 +16,9 @@ import pytest
 from made_image import docker_archive
 from made_trees import MadeTree, tree_of
 
+from drivers.barehost.rootfs import unpack
 from drivers.dockerapi.images import layer_directories, load
 from drivers.libvirt.rootfs import write_disk
-from drivers.oci.rootfs import unpack
 from lab.image import open_image
 
 pytestmark = [

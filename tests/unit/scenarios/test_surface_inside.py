@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -374,12 +375,13 @@ def test_privileges_are_dropped_where_all_namespaces_are_the_host_s_and_nowhere_
         return own
 
     monkeypatch.setattr("scenarios.surface.inside.ask.get", get)
-    assert inside.look(cast("Any", None), HOST).dropped
+    session = cast("Any", SimpleNamespace(instance=None))
+    assert inside.look(session, HOST).dropped
     assert paths[0] == "group=self"
     assert all(path.endswith("&drop=1") for path in paths[1:])
     paths.clear()
     own["namespaces"] = FOUND["namespaces"]
-    assert not inside.look(cast("Any", None), HOST).dropped
+    assert not inside.look(session, HOST).dropped
     own.update(namespaces=LINKS, kernel={**FOUND["kernel"], "boot_id": "there"})
-    assert not inside.look(cast("Any", None), HOST).dropped
+    assert not inside.look(session, HOST).dropped
     assert not [path for path in paths if "drop" in path]

@@ -42,6 +42,7 @@ void answer_clock(const struct launch *launch, int slot, const struct request *r
     json_string(&json, "kernel", kernel.release);
     json_number(&json, "pid", (uint64_t)getpid());
     field_link(&json, "time_namespace", "/proc/self/ns/time");
+    field_link(&json, "pid_namespace", "/proc/self/ns/pid");
     json_string(&json, "version", launch->version);
     json_string(&json, "token", launch->token);
     json_number(&json, "served", served());
