@@ -20,7 +20,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from lab.host.cgroup_memory import killed_in
 from lab.host.pinning import cpu_list
 from lab.host.rlimits import granted
 from lab.image.process import NO_NAMES, RESOLV_CONF, TMP, hosts_file, surroundings
+from lab.launch.ends import Ending
 from lab.service.build import build_enter, build_inside
 from lab.spec import Endpoint, Spec
 from lab.store.place import remove_tree, require_exec
@@ -63,6 +63,8 @@ _COMMON = Path("/usr/share/lxc/config/common.conf")
 _DROPPED = 1 << 33 | 1 << 32 | 1 << 25 | 1 << 16 | 1 << 17
 """mac_admin, mac_override, sys_time, sys_module and sys_rawio: what `_COMMON` has dropped, of all that there are."""
 _STARTED = re.compile(rb'post_start:\d+ - Started .* with pid "(\d+)"')
+_ENDED = re.compile(rb"Child <\d+> ended on (error|signal) \((\d+)\)")
+_LOG_BYTES = 262_144
 _SAID = re.compile(r" (?:ERROR|WARN) +\S+ - \S+ - (.*)$")
 
 
@@ -151,35 +153,37 @@ class LxcDriver:
         environment = {**image.process.environment_on(name), **own}
         try:
             self._configure(spec, image, room)
-            with _log(room.folder / "log") as log:
-                started = boxed.started(
-                    [
-                        *boxed.command(enter, spec, self._rlimits, None),
-                        *(*map(str, _there()), "--foreground", "-P", str(room.folder), "-n", name),
-                        *("-o", str(room.folder / "log"), "-l", "NOTICE", "--", INSIDE),
-                    ],
-                    spec,
-                    endpoint,
-                    boxed.described(image.process, environment, self._rlimits),
-                )
-                group = CGROUPS.of(room.folder.name)
-                child = Child(
-                    started,
-                    mark,
-                    memory_bytes=spec.memory_bytes,
-                    killed_for_memory=lambda: killed_in(_payload(group)),
-                    told_by=boxed.by_code,
-                )
-                instance = self._instance(room, child=child)
-                try:
-                    pid = _await_started(log, child, mark)
-                except BaseException:
-                    child.expect_end()
-                    child.await_output()
-                    output = child.tail()
-                    raise
+            log = _Log(room.folder / "log")
+            instance = self._instance(room, log=log)
+            started = boxed.started(
+                [
+                    *boxed.command(enter, spec, self._rlimits, None),
+                    *(*map(str, _there()), "--foreground", "-P", str(room.folder), "-n", name),
+                    *("-o", str(room.folder / "log"), "-l", "INFO", "--", INSIDE),
+                ],
+                spec,
+                endpoint,
+                boxed.described(image.process, environment, self._rlimits),
+            )
+            group = CGROUPS.of(room.folder.name)
+            child = Child(
+                started,
+                mark,
+                memory_bytes=spec.memory_bytes,
+                killed_for_memory=lambda: killed_in(_payload(group)),
+                told_by=log.ending,
+            )
+            instance = self._instance(room, child=child, log=log)
+            try:
+                pid = _await_started(log, child, mark)
+            except BaseException:
+                child.expect_end()
+                child.await_output()
+                output = child.tail()
+                raise
             if not self._host:
-                instance = self._instance(room, child=child, relay=Relay(endpoint, pid, port))
+                relay = boxed.relay_to(endpoint, pid, port)
+                instance = self._instance(room, child=child, relay=relay, log=log)
         except BaseException as error:
             boxed.undo(instance, error, output)
             if isinstance(error, OSError):
@@ -252,8 +256,16 @@ class LxcDriver:
         folder.mkdir(mode=0o700)
         (folder / "config").write_text("\n".join(lines) + "\n")
 
-    def _instance(self, room: Room, *, child: Child | None = None, relay: Relay | None = None) -> Boxed:
+    def _instance(
+        self, room: Room, *, child: Child | None = None, relay: Relay | None = None, log: _Log | None = None
+    ) -> Boxed:
         name = _name(room.record.labels)
+
+        def forget() -> None:
+            CGROUPS.remove_folders()
+            if log is not None:
+                log.close()
+
         return Boxed(
             instance_id=name,
             what=f"container {name}",
@@ -265,7 +277,7 @@ class LxcDriver:
             room=room,
             child=child,
             relay=relay,
-            on_deleted=CGROUPS.remove_folders,
+            on_deleted=forget,
         )
 
     def _prove(self) -> None:
@@ -351,30 +363,37 @@ def _payload(group: cgroup.Group) -> cgroup.Group:
     return cgroup.Group(group.name, tuple(inner), group.labels)
 
 
-@dataclass(slots=True)
 class _Log:
-    """What LXC writes to its log, a FIFO, as it comes."""
+    """What LXC writes to its log, a FIFO at `path`, as it comes."""
 
-    descriptor: int
-    text: bytes = b""
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path, 0o600)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.text = b""
 
     def more(self, within_s: float) -> bool:
         """Whether there was any."""
-        if not select.select([self.descriptor], [], [], within_s)[0]:
+        if self._descriptor < 0 or not select.select([self._descriptor], [], [], within_s)[0]:
             return False
-        data = os.read(self.descriptor, 65536)
-        self.text += data
+        data = os.read(self._descriptor, 65536)
+        self.text = (self.text + data)[-_LOG_BYTES:]
         return bool(data)
 
+    def ending(self, ending: Ending) -> Ending:
+        """How the service ended, which lxc-start tells in its log and by no status of its own."""
+        with contextlib.suppress(OSError):  # it was deleted meanwhile
+            while self.more(0):
+                pass
+        if found := _ENDED.search(self.text):
+            number = int(found[2])
+            return Ending(signal=number) if found[1] == b"signal" else Ending(status=number)
+        return ending
 
-@contextlib.contextmanager
-def _log(path: Path) -> Iterator[_Log]:
-    os.mkfifo(path, 0o600)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        yield _Log(descriptor)
-    finally:
-        os.close(descriptor)
+    def close(self) -> None:
+        """Idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _await_started(log: _Log, child: Child, mark: Mark) -> int:

@@ -38,6 +38,7 @@ from lab.host import cgroup, programs
 from lab.host.cgroup_memory import killed_in
 from lab.host.rlimits import granted
 from lab.image.process import NO_NAMES, RESOLV_CONF, hosts_file, surroundings
+from lab.launch.ends import Ending
 from lab.service.build import build_enter, build_inside
 from lab.spec import Endpoint, Spec
 from lab.store.place import remove_tree, require_exec
@@ -229,7 +230,7 @@ class NspawnDriver:
                     mark,
                     memory_bytes=spec.memory_bytes,
                     killed_for_memory=lambda: killed_in(group),
-                    told_by=boxed.by_code,
+                    told_by=_ending,
                 )
                 instance = self._instance(room, group, child=child)
                 try:
@@ -240,7 +241,7 @@ class NspawnDriver:
                     output = child.tail()
                     raise
             if own_network:
-                instance = self._instance(room, group, child=child, relay=Relay(endpoint, leader, port))
+                instance = self._instance(room, group, child=child, relay=boxed.relay_to(endpoint, leader, port))
         except BaseException as error:
             boxed.undo(instance, error, output)
             raise
@@ -350,6 +351,11 @@ def _there() -> list[Path]:
     """The tool's program; none where it is not installed."""
     found = shutil.which(PROGRAM)
     return [Path(found)] if found else []
+
+
+def _ending(ending: Ending) -> Ending:
+    """How the service ended: its status is the tool's, but for 1, which the tool also ends with for any signal."""
+    return Ending() if ending.status == 1 else ending
 
 
 def _machine(labels: Mapping[str, str]) -> str:

@@ -138,6 +138,10 @@ choose_tools() { # what the tests compare the lab's findings with, whatever the 
   have buildah || need tests buildah
   # An engine without a daemon, and what makes its bridge.
   have podman || need tests podman netavark
+  # Engines that need no daemon: their targets are tested where they are.
+  have systemd-nspawn || need tests systemd-container
+  have lxc-start || has_systemd || need tests lxc # where systemd is, the package starts a bridge of its own
+  have bwrap || need tests bubblewrap
   if wants libvirt; then
     # Guests of other machines, always emulated, and the keys of the archive that their kernels come from.
     have qemu-system-aarch64 || need tests qemu-system-arm

@@ -397,6 +397,15 @@ def more_capabilities(left: int) -> list[str]:
     return capabilities.names(f"{left & bounding & ~USUAL_CAPABILITIES:016x}")
 
 
+def relay_to(endpoint: Endpoint, pid: int, port: int) -> Relay | None:
+    """A relay to `port` in the network of `pid`; None where that has ended meanwhile, of which its tool tells. Raises
+    LaunchError."""
+    try:
+        return Relay(endpoint, pid, port)
+    except FileNotFoundError:
+        return None
+
+
 def by_code(ending: Ending) -> Ending:
     """How the service ended, of a tool that ends with its status, or with 128 and the signal's number."""
     return ending if ending.status is None else Ending.by_code(ending.status)

@@ -33,7 +33,17 @@ from lab.store.digest import digests
 from lab.store.place import RunDir, beating, cache_dir, make_run_dir
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
 
-_LIKELY_S = {"process": 0.1, "oci": 0.3, "docker": 1.0, "swarm": 2.0, "libvirt": 6.0, "kubernetes": 7.0}
+_LIKELY_S = {
+    "process": 0.1,
+    "oci": 0.3,
+    "nspawn": 0.3,
+    "lxc": 0.3,
+    "bwrap": 0.1,
+    "docker": 1.0,
+    "swarm": 2.0,
+    "libvirt": 6.0,
+    "kubernetes": 7.0,
+}
 """A launch with its removal, roughly, on the slow machines of this project's tests; the plan says 'likely'."""
 
 

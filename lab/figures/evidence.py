@@ -28,6 +28,13 @@ class Seen(StrEnum):
     OUTSIDE = "outside"
 
 
+class Shown(StrEnum):
+    """Of facts that are shown with a column for each target: those on which targets differ, or all of them."""
+
+    DIFFERING = "differing"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What a probe looks at, why a difference in it matters, and the page of the kernel's (or engine's) documentation
@@ -53,11 +60,18 @@ class Claims(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one probe found on every target that was looked at, by its label; in the run's order of targets."""
+    """What one probe found on every target that was looked at, by its label; in the run's order of targets.
+    `shown` says that it is a row with a column for each."""
 
     seen: Seen
     probe: str
     said: Mapping[str, str]
+    shown: Shown | None = None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is shown only where targets differ, and they do not. Of one target alone nothing is hidden."""
+        return self.shown is Shown.DIFFERING and len(self.said) > 1 and len(set(self.said.values())) == 1
 
     def groups(self) -> Mapping[str, Sequence[str]]:
         """What was found, each with the targets that agree in it."""
@@ -76,26 +90,33 @@ class Finding:
         return {label: names for label, names in found.items() if names}
 
 
-def tell(bench: Bench, seen: Seen, probe: str, said: str) -> None:
-    """Keep a fact of this target and round."""
-    bench.emit(FACT, 1, "", probe=probe, said=said, **{SEEN: seen})
+def tell(bench: Bench, seen: Seen, probe: str, said: str, *, shown: Shown | None = None) -> None:
+    """Keep a fact of this target and round; `shown` has it shown as a row with a column for each target."""
+    if shown is None:
+        bench.emit(FACT, 1, "", probe=probe, said=said, **{SEEN: seen})
+    else:
+        bench.emit(FACT, 1, "", probe=probe, said=said, shown=shown, **{SEEN: seen})
 
 
 def findings(record: RunRecord) -> list[Finding]:
     """All facts, warm-up left out: those from inside first, else as they were first told. Where rounds differ, each
     finding is told with the number of rounds that had it."""
     told: dict[tuple[Seen, str], dict[str, Counter[str]]] = {}
+    shown: dict[tuple[Seen, str], Shown] = {}
     for sample in record.samples:
         if sample.metric == FACT and not sample.warmup:
             key = Seen(sample.dimensions[SEEN]), sample.dimensions["probe"]
             each = told.setdefault(key, {}).setdefault(sample.target, Counter())
             each[sample.dimensions["said"]] += 1
+            if "shown" in sample.dimensions:
+                shown[key] = Shown(sample.dimensions["shown"])
     labels = {target.target: series.label(target) for target in record.targets}
     return [
         Finding(
             seen=seen,
             probe=probe,
             said={labels[name]: _joined(each[name]) for name in labels if name in each},
+            shown=shown.get((seen, probe)),
         )
         for (seen, probe), each in sorted(told.items(), key=lambda item: item[0][0])
     ]

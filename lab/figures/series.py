@@ -30,6 +30,7 @@ _EXPLAINING_CONTAINMENT = frozenset(
 )
 _EXPLAINING_LIMITS = frozenset({"limit_met_s", "limit_met_bytes"})
 _EXPLAINING_SURFACE = frozenset({"calls_tried", "calls_not_tried", "calls_absent", "devices_seen", "mounts_seen"})
+_EXPLAINING_COMPAT = frozenset({"features_tried"})
 _EXPLAINING_COLDSTART = frozenset(
     {"shown_s", "kth_answer_s", "burst_workers", "gap_call_s", "cold_after_gap", "failed_calls"}
 )
@@ -58,6 +59,7 @@ EXPLAINING = (
     | _EXPLAINING_CONTAINMENT
     | _EXPLAINING_LIMITS
     | _EXPLAINING_SURFACE
+    | _EXPLAINING_COMPAT
     | _EXPLAINING_COLDSTART
     | _EXPLAINING_WAKE
     | _EXPLAINING_TALK

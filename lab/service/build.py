@@ -30,6 +30,7 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
         "machine",
         "measure",
         "surface",
+        "compat",
         "tasks",
         "endpoints",
         "client",

@@ -71,7 +71,7 @@ def sides(record: RunRecord, rows: Sequence[Series]) -> Iterator[Side]:
     """Inside, then outside; a side from which nothing was seen is left out."""
     found = evidence.findings(record)
     for seen in Seen:
-        mine = [finding for finding in found if finding.seen is seen]
+        mine = [finding for finding in found if finding.seen is seen and not finding.hidden]
         labels = list(dict.fromkeys(label for finding in mine for label in finding.said))
         facts = [[finding.probe, *(finding.said.get(label, "") for label in labels)] for finding in mine]
         marked = {

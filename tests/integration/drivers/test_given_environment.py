@@ -17,7 +17,7 @@ from lab.registry import make_driver
 from lab.spec import Spec, Target
 from lab.timeline import SystemClock
 
-TARGETS = ("process", "oci", "docker", "swarm", "libvirt:microvm")
+TARGETS = ("process", "oci", "nspawn", "lxc", "bwrap", "docker", "swarm", "libvirt:microvm")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.engine(name)) for name in TARGETS])
@@ -35,7 +35,8 @@ def test_it_is_in_no_argument_no_label_and_no_file_that_others_can_read(
                 assert secret not in f"{session.instance.labels} {session.spec!r} {session.instance.logs()!r}"
                 lines = [_bytes(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
                 assert not [line for line in lines if secret.encode() in line]
-                for folder in (context.run_dir, Path("/run/stratalab-oci"), Path("/etc/libvirt"), Path("/run/libvirt")):
+                own = [Path(f"/run/stratalab-{engine}") for engine in ("oci", "nspawn", "lxc")]
+                for folder in (context.run_dir, *own, Path("/etc/libvirt"), Path("/run/libvirt")):
                     _closed(folder, secret.encode())
         finally:
             for left in driver.leftovers({"lab.run": labels["lab.run"]}):

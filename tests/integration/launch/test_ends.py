@@ -27,6 +27,7 @@ SEEN_WITHIN_S = 20.0
 TOLD_WITHIN_S = 1.0
 
 CONTAINERS = ("docker", "oci", "swarm")
+BOXES = ("nspawn", "lxc")
 GUEST = "libvirt:microvm"
 
 
@@ -43,9 +44,11 @@ class Case:
 
 
 CASES = (
-    Case("status", {"EXIT": "3"}, "the service ended with exit status 3"),
+    Case("status", {"EXIT": "3"}, "the service ended with exit status 3", on=(*CONTAINERS, *BOXES, GUEST)),
     Case("well", {"EXIT": "0"}, "the service ended with exit status 0", on=("oci", "docker")),
-    Case("fault", {"FAULT": "1"}, "the service was ended by signal SIGSEGV (11)", on=CONTAINERS),
+    Case("fault", {"FAULT": "1"}, "the service was ended by signal SIGSEGV (11)", on=(*CONTAINERS, "lxc")),
+    # Its tool ends with 1 for any signal.
+    Case("untold fault", {"FAULT": "1"}, "the service ended by itself", on=("nspawn",)),
     Case(
         "memory",
         {"EAT_MIB": "400"},

@@ -1,6 +1,7 @@
 /* What the service answers. Every endpoint but /healthz asks for the launch's nonce. */
 #include "service/routes.h"
 
+#include "compat/compat.h"
 #include "endpoints/allocation.h"
 #include "endpoints/facts.h"
 #include "endpoints/job.h"
@@ -56,6 +57,7 @@ static void answer(const struct launch *launch, int slot, const struct request *
                      {"/measure/fsync", "GET", "Allow: GET\r\n", answer_measure_fsync, false},
                      {"/surface/facts", "GET", "Allow: GET\r\n", answer_surface_facts, false},
                      {"/surface/calls", "GET", "Allow: GET\r\n", answer_surface_calls, false},
+                     {"/compat", "GET", "Allow: GET\r\n", answer_compat, false},
                      {"/call", "GET", "Allow: GET\r\n", answer_call, false},
                      {"/payload", "POST", "Allow: POST\r\n", answer_payload, false},
                      {"/chain", "GET", "Allow: GET\r\n", answer_chain, false},
