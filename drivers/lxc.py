@@ -63,7 +63,7 @@ _COMMON = Path("/usr/share/lxc/config/common.conf")
 _DROPPED = 1 << 33 | 1 << 32 | 1 << 25 | 1 << 16 | 1 << 17
 """mac_admin, mac_override, sys_time, sys_module and sys_rawio: what `_COMMON` has dropped, of all that there are."""
 _STARTED = re.compile(rb'post_start:\d+ - Started .* with pid "(\d+)"')
-_ENDED = re.compile(rb"Child <\d+> ended on (error|signal) \((\d+)\)")
+_ENDED = re.compile(rb"Child <\d+> ended on (error|signal)[^(\n]*\((\d+)\)")
 _LOG_BYTES = 262_144
 _SAID = re.compile(r" (?:ERROR|WARN) +\S+ - \S+ - (.*)$")
 

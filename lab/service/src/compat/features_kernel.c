@@ -17,6 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef PRESSURE_PATH
+#define PRESSURE_PATH "/proc/pressure/cpu"
+#endif
 #define BPF_MAP_CREATE 0
 #define BPF_MAP_TYPE_ARRAY 2
 #define SYSLOG_ACTION_SIZE_BUFFER 10
@@ -184,7 +187,7 @@ static int mounts(struct text *given)
 static int pressure(struct text *given)
 {
     (void)given;
-    return shown("/proc/pressure/cpu");
+    return shown(PRESSURE_PATH);
 }
 
 static int own_symbols(struct text *given)
