@@ -1,7 +1,7 @@
 /* What the service answers. Every endpoint but /healthz asks for the launch's nonce. */
 #include "service/routes.h"
 
-#include "compat/compat.h"
+#include "compat/tries.h"
 #include "endpoints/allocation.h"
 #include "endpoints/facts.h"
 #include "endpoints/job.h"

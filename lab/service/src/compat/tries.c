@@ -2,7 +2,7 @@
  *
  * Each probe runs in a process of its own, in a group of its own, and has PROBE_NS: one that hangs is told as such, and one
  * that a signal ends, by its number; the others go on, and so does the service. */
-#include "compat/compat.h"
+#include "compat/tries.h"
 
 #include "common/clock.h"
 #include "common/files.h"

@@ -1,6 +1,6 @@
 /* GET /compat. */
-#ifndef LAB_COMPAT_H
-#define LAB_COMPAT_H
+#ifndef LAB_COMPAT_TRIES_H
+#define LAB_COMPAT_TRIES_H
 
 #include "common/launch.h"
 #include "http/request.h"
