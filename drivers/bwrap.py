@@ -29,7 +29,7 @@ from lab.host import cgroup, programs
 from lab.host.cgroup_memory import killed_in
 from lab.host.procfs import read_fields
 from lab.host.rlimits import granted
-from lab.image.process import ONE_PROCESS, SCRATCH, TMP, Process, surroundings
+from lab.image.process import SCRATCH, TMP, Process, surroundings
 from lab.launch.ends import Ending
 from lab.service.build import build_enter, build_inside, build_service
 from lab.spec import Endpoint, Spec
@@ -92,7 +92,7 @@ class BwrapDriver:
                     rlimits=self._rlimits,
                     seccomp="no filter",
                     names="the host's",
-                    init=f"bubblewrap's own, as process 1; in other engines {ONE_PROCESS}",
+                    init="bubblewrap's own, as process 1",
                     tmp=SCRATCH,
                 ),
             },

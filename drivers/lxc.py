@@ -208,7 +208,8 @@ class LxcDriver:
 
     def others_running(self) -> Sequence[str]:
         """The containers in LXC's usual place that run, by their monitors' cgroups."""
-        found = Path("/sys/fs/cgroup").glob("*/lxc.monitor.*")
+        top = Path("/sys/fs/cgroup")
+        found = [*top.glob("lxc.monitor.*"), *top.glob("*/lxc.monitor.*")]  # of version 2, and of version 1
         return sorted({path.name.removeprefix("lxc.monitor.") for path in found})
 
     def engine_pids(self) -> Mapping[int, str]:
