@@ -61,7 +61,7 @@ _PROVE_S = 30.0
 _OWN = Path("/run/systemd/nspawn")
 _VERSION = re.compile(r"systemd (\S+)")
 _LEADER = re.compile(rb"^X_NSPAWN_LEADER_PID=(\d+)$", re.MULTILINE)
-_LEAVES = 0xFCECAFFF
+_LEAVES = 0xFDECAFFF
 """The capabilities that it leaves by default (nspawn.c of systemd 252, arg_caps_retain)."""
 _NET_ADMIN = 1 << 12
 """Another, with a network of its own."""
