@@ -371,13 +371,18 @@ class _Log:
         os.mkfifo(path, 0o600)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.text = b""
+        self._reading = threading.Lock()  # who waits for the start, and who is told of the end
 
     def more(self, within_s: float) -> bool:
         """Whether there was any."""
         if self._descriptor < 0 or not select.select([self._descriptor], [], [], within_s)[0]:
             return False
-        data = os.read(self._descriptor, 65536)
-        self.text = (self.text + data)[-_LOG_BYTES:]
+        with self._reading:
+            try:
+                data = os.read(self._descriptor, 65536)
+            except BlockingIOError:  # the other has just read it
+                return True
+            self.text = (self.text + data)[-_LOG_BYTES:]
         return bool(data)
 
     def ending(self, ending: Ending) -> Ending:
@@ -385,7 +390,9 @@ class _Log:
         with contextlib.suppress(OSError):  # it was deleted meanwhile
             while self.more(0):
                 pass
-        if found := _ENDED.search(self.text):
+        with self._reading:
+            text = self.text
+        if found := _ENDED.search(text):
             number = int(found[2])
             return Ending(signal=number) if found[1] == b"signal" else Ending(status=number)
         return ending
