@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -120,12 +120,20 @@ class Timeline:
     def __init__(self, marks: Iterable[MarkRecord] = ()) -> None:
         self._marks: dict[tuple[Phase, Source], MarkRecord] = {}
         self._unread: Iterable[MarkRecord] = ()
+        self._tell: Callable[[MarkRecord], object] | None = None
         for mark in marks:
             self.add(mark)
 
     def add(self, mark: MarkRecord) -> None:
         """Keep `mark`; the first of a phase and source stands (an instant happens once)."""
-        self._read().setdefault((mark.phase, mark.source), mark)
+        kept = self._read().setdefault((mark.phase, mark.source), mark)
+        if self._tell is not None and kept is mark:
+            self._tell(mark)
+
+    def watch(self, tell: Callable[[MarkRecord], object]) -> None:
+        """Have `tell` called with each mark from now on, in the thread and at the instant that it is made: it must
+        take no time."""
+        self._tell = tell
 
     def __iter__(self) -> Iterator[MarkRecord]:
         return iter(list(self._read().values()))

@@ -12,7 +12,7 @@ if ! python=$(find_python); then
   say "no Python of 3.11 or later is here: 'make provision' installs one where the distribution has it" >&2
   exit 1
 fi
-extras=${1:+$1,}
+extras=${1:+$1,}serve, # the live page: two small packages, beside which the lab has what they need
 if wants docker; then extras+=docker,; fi
 if wants kubernetes; then extras+=kubernetes,; fi
 if wants libvirt; then

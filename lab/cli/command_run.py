@@ -22,10 +22,12 @@ from lab.cli.required import shortfalls, skipped
 from lab.cli.start import Intent, company_of, execute, intent
 from lab.errors import with_remedy
 from lab.figures.notes import slow_launch
+from lab.figures.series import label
 from lab.launch.ends import last_lines
 from lab.registry import make_scenario
 from lab.run.company import Company, Other
 from lab.run.estimate import Span
+from lab.run.events import Events, Several, telling
 from lab.run.lock import host_lock
 from lab.run.runner import now_iso
 from lab.scenario import Scenario
@@ -54,6 +56,7 @@ class Request:
     wait: bool
     as_json: bool
     forward: str | None = None
+    events: str | None = None
 
 
 def run_scenario(request: Request) -> int:
@@ -61,7 +64,11 @@ def run_scenario(request: Request) -> int:
 
     Raises LabError.
     """
-    errors = Console(stderr=True)
+    with telling(request.events) as events:
+        return _run(request, Console(stderr=True), events)
+
+
+def _run(request: Request, errors: Console, events: Events | None) -> int:
     given = dict(request.given)
     if request.config is None and given["targets"] is None:
         given["targets"] = DEFAULT_TARGETS
@@ -70,17 +77,21 @@ def run_scenario(request: Request) -> int:
     destination = Destination(request.forward) if request.forward else None
     with (
         Store.open(request.store) as store,
-        planned(errors, scenario, options, store, wait=request.wait) as (plan, company),
+        planned(errors, scenario, options, store, wait=request.wait, events=events) as (plan, company),
     ):
         if destination is not None:
             destination.require_other(store)
         others = company.look()
         _show_plan(errors, plan, others)
+        if events is not None:
+            events.say("plan", **_plan_json(plan, others))
         if request.dry_run:
             if request.as_json:
                 sys.stdout.write(json.dumps(_plan_json(plan, others), indent=2) + "\n")
             return 1 if _complained(errors, skipped([one.record for one in plan.entrants], options.require)) else 0
-        status, problems = carry_out(errors, plan, store, company, wait=request.wait)
+        status, problems = carry_out(errors, plan, store, company, wait=request.wait, events=events)
+        if events is not None:
+            events.say("ended", run=plan.run.id, status=status.value)
         record = store.load(plan.run.id)
         lacking = shortfalls_of(record, options, store)
     _show_result(errors, record, request)
@@ -96,19 +107,23 @@ def run_scenario(request: Request) -> int:
 
 @contextlib.contextmanager
 def planned(
-    errors: Console, scenario: Scenario, options: RunOptions, store: Store, *, wait: bool
+    errors: Console, scenario: Scenario, options: RunOptions, store: Store, *, wait: bool, events: Events | None = None
 ) -> Iterator[tuple[Intent, Company]]:
     """A run about to start, and the others on its engines. Raises BadInput."""
     with _intent(errors, scenario, options) as intended:
         plan = intended.learn(store)
-        yield plan, company_of(plan, wait=wait, on_wait=partial(_tell_waiting, errors))
+        yield plan, company_of(plan, wait=wait, on_wait=partial(_tell_waiting, errors, events))
 
 
-def carry_out(errors: Console, plan: Intent, store: Store, company: Company, *, wait: bool) -> tuple[RunStatus, int]:
+def carry_out(
+    errors: Console, plan: Intent, store: Store, company: Company, *, wait: bool, events: Events | None = None
+) -> tuple[RunStatus, int]:
     """Do it, once this host is free. How it ended, and how many things it could not clean up. Raises LabError."""
-    with _alone(plan, company, wait=wait, tell=partial(_tell_waiting, errors)):
+    with _alone(plan, company, wait=wait, tell=partial(_tell_waiting, errors, events)):
         begun = replace(plan, run=replace(plan.run, started_at=now_iso()))  # it may have waited for long
-        return _execute(errors, begun, store, company)
+        if events is not None:
+            events.say("begun", run=begun.run.id, started_at=begun.run.started_at)
+        return _execute(errors, begun, store, company, events)
 
 
 def shortfalls_of(record: RunRecord, options: RunOptions, store: Store) -> dict[str, str]:
@@ -120,7 +135,9 @@ def shortfalls_of(record: RunRecord, options: RunOptions, store: Store) -> dict[
     )
 
 
-def _tell_waiting(errors: Console, holder: str) -> None:
+def _tell_waiting(errors: Console, events: Events | None, holder: str) -> None:
+    if events is not None:
+        events.say("waiting", text=holder)
     errors.print(f"waiting: {holder}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -148,10 +165,15 @@ def _intent(errors: Console, scenario: Scenario, options: RunOptions) -> Abstrac
     return intent(scenario, options, options.driver_options, say)
 
 
-def _execute(errors: Console, plan: Intent, store: Store, company: Company) -> tuple[RunStatus, int]:
+def _execute(
+    errors: Console, plan: Intent, store: Store, company: Company, events: Events | None
+) -> tuple[RunStatus, int]:
     """How the run ended, and how many things it could not clean up."""
     with _watcher(errors, plan) as watcher:
-        return execute(plan, store, watcher, company), watcher.problems
+        if events is None:
+            return execute(plan, store, watcher, company), watcher.problems
+        both = Several((watcher, events))
+        return execute(plan, store, both, company, on_launch=events.on_launch), watcher.problems
 
 
 def _show_plan(console: Console, plan: Intent, others: Sequence[Other]) -> None:
@@ -185,14 +207,20 @@ def _told(time: Span) -> str:
 
 
 def _plan_json(plan: Intent, others: Sequence[Other]) -> dict[str, Any]:
+    options = plan.options
     return {
+        "run": plan.run.id,
         "scenario": plan.scenario.name,
+        "headline": plan.scenario.headline,
+        "rounds": options.most_rounds,
+        "warmup": options.warmup_rounds,
         "targets": [str(entrant.target) for entrant in plan.entrants if entrant.running],
         "skipped": [
             {"target": entrant.record.target, "reason": entrant.record.reason, "remedy": entrant.record.remedy}
             for entrant in plan.entrants
             if not entrant.running
         ],
+        "labels": {str(one.target): label(one.record) for one in plan.entrants if one.running},
         "launches": plan.launches,
         "memory_bytes": plan.peak_memory_bytes,
         "likely": {

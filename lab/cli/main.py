@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lab import __version__
-from lab.cli import applications, classroom, fleet, guests, lesson, store_commands
+from lab.cli import applications, classroom, fleet, guests, lesson, serve, store_commands
 from lab.cli.words import ForwardOption, JsonOption, RunArgument, StoreOption, WholeSummaries, load, open_store
 from lab.cli.words import show as show_result
 from lab.errors import BadInput, IncomparableRuns, LabError
@@ -243,6 +243,9 @@ def run(
     html: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait while another run holds this machine.")] = True,
+    events: Annotated[
+        str | None, typer.Option(metavar="FILE|FD", help="Tell plan, launches, marks and samples there, as JSON lines.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a scenario on real engines: `lab run boot -t process,docker,libvirt:microvm --rounds 20`."""
@@ -292,6 +295,7 @@ def run(
         dry_run=dry_run,
         wait=wait,
         as_json=as_json,
+        events=events,
     )
     raise typer.Exit(run_scenario(request))
 
@@ -497,6 +501,7 @@ fleet.add_to(app)
 lesson.add_to(app)
 classroom.add_to(app)
 applications.add_to(app)
+serve.add_to(app)
 
 cluster = typer.Typer(
     cls=WholeSummaries,

@@ -32,6 +32,7 @@ from lab.store.database import Store
 from lab.store.digest import digests
 from lab.store.place import RunDir, beating, cache_dir, make_run_dir
 from lab.store.record import Outcome, Run, RunStatus, TargetRecord, TimedRun
+from lab.timeline import Timeline
 
 _LIKELY_S = {
     "process": 0.1,
@@ -318,8 +319,16 @@ def company_of(intent: Intent, *, wait: bool, on_wait: Callable[[str], None]) ->
     return Company(drivers, intent.run.id, wait=wait, on_wait=on_wait)
 
 
-def execute(intent: Intent, store: Store, progress: Progress, company: Company | None = None) -> RunStatus:
-    """Run `intent`, one launch at a time. Raises StoreError, and BadInput where `--cold` cannot be had."""
+def execute(
+    intent: Intent,
+    store: Store,
+    progress: Progress,
+    company: Company | None = None,
+    *,
+    on_launch: Callable[[str, int, bool, Timeline], None] | None = None,
+) -> RunStatus:
+    """Run `intent`, one launch at a time; `on_launch` as of a `Runner`. Raises StoreError, and BadInput where `--cold`
+    cannot be had."""
     steal = Steal()
     steal.start()
     facts = host_facts(paths={"store": Path(str(store)).parent} if str(store).startswith("/") else {})
@@ -344,6 +353,7 @@ def execute(intent: Intent, store: Store, progress: Progress, company: Company |
         steal=steal,
         company=company,
         expected=intent.turns,
+        on_launch=on_launch,
     )
     return runner.execute()
 

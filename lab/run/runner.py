@@ -124,7 +124,8 @@ class Entrant:
 class Runner:
     """One run. `run` must carry the id; `spec` the run's labels, which every object made gets; `image` is
     where a user's image was found, `expected` tells of each target how long its turns are thought to take, and
-    `company` are the other runs that the engines may have."""
+    `company` are the other runs that the engines may have. `on_launch` is given each launch's target, round, whether it
+    warms up, and its timeline, before anything is asked for."""
 
     run: Run
     scenario: Scenario
@@ -139,6 +140,7 @@ class Runner:
     clock: HostClock = field(default_factory=SystemClock)
     company: Company | None = None
     expected: Mapping[str, Expected] = field(default_factory=dict)
+    on_launch: Callable[[str, int, bool, Timeline], None] | None = None
     _values: dict[str, list[float]] = field(default_factory=dict)
 
     def execute(self) -> RunStatus:
@@ -427,6 +429,8 @@ class _Bench:
             port=port or runner.plan.host_port,
             chance=chance,
         )
+        if runner.on_launch is not None:
+            runner.on_launch(str(self._entrant.target), self._iteration, self._warmup, session.timeline)
         try:
             with session:
                 if runner.plan.before_launch is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 # A run on it measures nothing of this host, and so holds a lock of its test's own: these tests run side by side.
 DRIVER = """
 import os
+from dataclasses import replace
 from pathlib import Path
 from lab.run.lock import host_lock
 from lab.testing import FakeDriver
@@ -29,6 +30,9 @@ class Driver(FakeDriver):
         if Driver.ones and "MAIN_S_OF_LATER" in os.environ:
             self.engine.main_s = float(os.environ["MAIN_S_OF_LATER"])
         Driver.ones += 1
+    def info(self):
+        told = super().info()
+        return replace(told, qualifiers={"named": os.environ["QUALIFIER"]}) if "QUALIFIER" in os.environ else told
 class Broken(FakeDriver):
     def __init__(self, variant, context):
         super().__init__(variant, context)
@@ -43,8 +47,8 @@ class Broken(FakeDriver):
 Lab = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def make_lab(folder: Path) -> Lab:
-    """Runs the command with its state in `folder`; keywords are environment variables."""
+def make_environment(folder: Path) -> dict[str, str]:
+    """What a command needs to have those drivers, and its state in `folder`."""
     site = folder / "site"
     (site / "cli_fake-1.0.dist-info").mkdir(parents=True)
     (site / "cli_fake.py").write_text(DRIVER)
@@ -52,7 +56,12 @@ def make_lab(folder: Path) -> Lab:
     (site / "cli_fake-1.0.dist-info" / "entry_points.txt").write_text(
         "[lab.drivers]\nfake = cli_fake:Driver\nbroken = cli_fake:Broken\n"
     )
-    state = {"XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": str(site), "COLUMNS": "120"}
+    return {"XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": str(site), "COLUMNS": "120"}
+
+
+def make_lab(folder: Path) -> Lab:
+    """Runs the command with its state in `folder`; keywords are environment variables."""
+    state = make_environment(folder)
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
