@@ -67,23 +67,23 @@ def played(tmp_path: Path) -> Played:
 
 
 def test_the_environment_is_made_once_and_installs_what_the_engines_need(played: Played) -> None:
-    assert played.run()[0] == ["venv made", "-m pip install -q --no-compile -e .[docker,libvirt]"]
+    assert played.run()[0] == ["venv made", "-m pip install -q --no-compile -e .[serve,docker,libvirt]"]
     assert played.run()[0] == []
     assert played.run(engines="process,docker")[0] == [], "a smaller set is there already"
-    assert played.run("dev")[0] == ["-m pip install -q --no-compile -e .[dev,docker,libvirt]"]
+    assert played.run("dev")[0] == ["-m pip install -q --no-compile -e .[dev,serve,docker,libvirt]"]
     assert played.run("dev")[0] == []
 
 
-def test_no_engine_needs_no_extra(played: Played) -> None:
-    assert played.run(engines="process")[0] == ["venv made", "-m pip install -q --no-compile -e ."]
+def test_without_engines_there_is_only_the_page(played: Played) -> None:
+    assert played.run(engines="process")[0] == ["venv made", "-m pip install -q --no-compile -e .[serve]"]
     assert played.run(engines="process")[0] == []
-    assert played.run(engines="process,docker")[0] == ["-m pip install -q --no-compile -e .[docker]"]
+    assert played.run(engines="process,docker")[0] == ["-m pip install -q --no-compile -e .[serve,docker]"]
 
 
 def test_it_installs_again_when_pyproject_changes(played: Played) -> None:
     played.run()
     (played.checkout / "pyproject.toml").write_text("second")
-    assert played.run()[0] == ["-m pip install -q --no-compile -e .[docker,libvirt]"]
+    assert played.run()[0] == ["-m pip install -q --no-compile -e .[serve,docker,libvirt]"]
 
 
 def test_it_is_made_again_for_another_python_and_in_another_place(played: Played) -> None:
@@ -104,13 +104,13 @@ def test_a_failed_installation_is_tried_again(played: Played) -> None:
     played.play(played.checkout / ".venv/bin/python", "#!/bin/sh\n[ $1 = --version ] && echo Python 3.11.2\n")
     played.run(expect=1)
     played.play(played.checkout / ".venv/bin/python", PYTHON)
-    assert played.run()[0] == ["-m pip install -q --no-compile -e .[docker,libvirt]"]
+    assert played.run()[0] == ["-m pip install -q --no-compile -e .[serve,docker,libvirt]"]
 
 
 def test_without_libvirts_headers_the_rest_is_installed(played: Played) -> None:
     played.play(played.headers, "#!/bin/sh\nexit 1\n")
     done, said = played.run()
-    assert done[-1] == "-m pip install -q --no-compile -e .[docker]"
+    assert done[-1] == "-m pip install -q --no-compile -e .[serve,docker]"
     assert "without the libvirt targets" in said
 
 
