@@ -17,7 +17,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 APT=(apt-get -qq -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300)
 PATH=$PATH:$SYSROOT/usr/local/sbin:$SYSROOT/usr/sbin:$SYSROOT/sbin # where daemons are, and a user's PATH may not go
-declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='' [tests]='')
+declare -A PACKAGES=([base]='' [docker]='' [libvirt]='' [kubernetes]='' [browser]='' [tests]='')
 
 main() {
   local plan_only='' for_tests='' install_only='' word
@@ -48,7 +48,7 @@ main() {
     return 0
   fi
   local group
-  for group in base docker libvirt kubernetes tests; do
+  for group in base docker libvirt kubernetes browser tests; do
     # shellcheck disable=SC2086  # a list of names
     [ -z "${PACKAGES[$group]// /}" ] || install_packages "$group" ${PACKAGES[$group]}
   done
@@ -132,6 +132,10 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
 choose_tools() { # what the tests compare the lab's findings with, whatever the engines
   have strace || need tests strace
   have capsh || need tests libcap2-bin
+  # The live page is looked at as people see it: by the browser alone, without its window. Ubuntu's is a snap.
+  if [ "$DISTRIBUTION" = debian ]; then
+    have chromium || have chromium-headless-shell || need browser chromium-headless-shell
+  fi
   # Other builders of images, whose archives are compared.
   have umoci || need tests umoci
   have skopeo || need tests skopeo

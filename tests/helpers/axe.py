@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import tarfile
+import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,24 @@ from browser import Tab
 
 from lab.store.place import cache_dir
 
-VERSION = "4.14.1"
+_CARRIER, _VERSION = "axe-playwright-python", "0.1.8"
+"""The small wheel that it is taken from, without what that would need: axe-core itself is published for npm only."""
 _TIMEOUT_S = 120
 
 
 def script() -> str:
-    """Its script, fetched once by npm, which checks it; empty where that cannot be had."""
-    kept = cache_dir() / "tests" / f"axe-core-{VERSION}.js"
+    """Its script, fetched once; empty where that cannot be had."""
+    kept = cache_dir() / "tests" / f"axe-of-{_CARRIER}-{_VERSION}.js"
     if not kept.exists():
-        if shutil.which("npm") is None:
-            return ""
         kept.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            command = ["npm", "pack", "--silent", f"axe-core@{VERSION}", "--pack-destination", folder]
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"{_CARRIER}=={_VERSION}"]
             ran = subprocess.run(command, cwd=folder, capture_output=True, timeout=_TIMEOUT_S, check=False)
-            packed = Path(folder) / f"axe-core-{VERSION}.tgz"
-            if ran.returncode or not packed.exists():
+            wheels = list(Path(folder).glob("*.whl"))
+            if ran.returncode or not wheels:
                 return ""
-            with tarfile.open(packed) as archive:
-                found = archive.extractfile("package/axe.min.js")
-                assert found is not None
-                (Path(folder) / "axe.js").write_bytes(found.read())
+            with zipfile.ZipFile(wheels[0]) as archive:
+                (Path(folder) / "axe.js").write_bytes(archive.read("axe_playwright_python/axe.min.js"))
             (Path(folder) / "axe.js").rename(kept)
     return kept.read_text()
 

@@ -84,6 +84,7 @@ class Tab:
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """Write what is seen, or the whole page, as PNG."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.call("Page.bringToFront")  # one behind another is not painted, and would be waited for
         found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(found["data"]))
 

@@ -39,13 +39,13 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def raced(server: PageServer, chromium: Browser) -> str:
     """A run's id, after two people have watched it from its plan to its podium."""
-    with chromium.tab() as tab, chromium.tab() as other:
+    with chromium.tab() as other, chromium.tab() as tab:
         other.open(server.address)
         tab.look(*WALL)
         tab.open(server.address)
         tab.wait("document.querySelector('#status').textContent.startsWith('Nothing runs yet')")
         tab.picture(PICTURES / "wall-light-idle.png")
-        tab.eval("document.querySelector('details').open = true")
+        tab.eval("document.querySelector('#ask details').open = true")
         tab.eval("for (const box of document.querySelectorAll('[name=target]')) box.checked = box.value === 'fake'")
         tab.eval("document.querySelector('[name=rounds]').value = 6; document.querySelector('#ask button').focus()")
         tab.key("Enter", "\r")
@@ -76,7 +76,8 @@ def _unharmed(tab: Tab, server: PageServer) -> None:
     assert not foreign and tab.eval("document.cookie") == ""
 
 
-VIEWS = ("", "runs", "run?id={run}", "compare?a={run}&b={run}", "history?scenario=boot", "doctor")
+VIEWS = ("", "runs", "compare?a={run}&b={run}", "history", "doctor")
+LOOKS = ((WALL, "dark"), (PHONE, "light"))
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.partition("?")[0] or "race")
@@ -84,10 +85,11 @@ def test_every_view_can_be_read_by_everybody(chromium: Browser, server: PageServ
     script = axe.script()
     name = view.partition("?")[0] or "race"
     with chromium.tab() as tab:
+        tab.look(*WALL)
         tab.open(server.address + view.format(run=raced))
         if not view:
             tab.wait("document.querySelectorAll('#lanes li').length === 1")
-        for size, scheme in ((WALL, "light"), (WALL, "dark"), (PHONE, "light")):
+        for size, scheme in LOOKS:
             tab.look(*size, scheme=scheme, mobile=size is PHONE, motion="reduce" if scheme == "dark" else "")
             tab.picture(PICTURES / f"{'phone' if size is PHONE else 'wall'}-{scheme}-{name}.png", whole=size is PHONE)
             wide = tab.eval("document.documentElement.scrollWidth")
@@ -99,29 +101,42 @@ def test_every_view_can_be_read_by_everybody(chromium: Browser, server: PageServ
         assert tab.eval("document.activeElement.className") == "skip"
         _unharmed(tab, server)
     if not script:
-        pytest.skip("axe-core cannot be had by npm here: all else was looked at")
+        pytest.skip("axe-core cannot be had here: all else was looked at")
+
+
+def test_what_axe_looks_for_is_found(chromium: Browser, server: PageServer, raced: str) -> None:
+    if not (script := axe.script()):
+        pytest.skip("axe-core cannot be had here")
+    with chromium.tab() as tab:
+        tab.open(server.address)
+        tab.eval(
+            "document.querySelector('[name=rounds]').parentElement.replaceWith(document.querySelector('[name=rounds]'))"
+        )
+        assert [one["rule"] for one in axe.grave(tab, script)] == ["label"]
 
 
 def test_a_report_draws_its_charts_and_reaches_nothing_of_the_page(
     chromium: Browser, server: PageServer, raced: str
 ) -> None:
     with chromium.tab() as tab:
+        tab.look(*WALL)
         tab.open(f"{server.address}run?id={raced}")
+        tab.picture(PICTURES / "wall-light-run.png")
         address = tab.eval("document.querySelector('iframe').src")
-        token = server.address.split("/")[3]
-        assert token not in address
+        assert server.address.split("/")[3] not in address
+        _unharmed(tab, server)
         tab.open(address)
         tab.wait("document.querySelectorAll('.js-plotly-plot').length > 0")
-        tab.picture(PICTURES / "wall-light-report.png")
         assert tab.eval("origin") == "null"
-        refused = "fetch('{}').then(() => 'had', () => 'refused')"
-        assert tab.eval(refused.format(server.address)) == "refused"
+        assert tab.eval(f"fetch('{server.address}').then(() => 'had', () => 'refused')") == "refused"
         assert tab.eval("typeof hacked") == "undefined"
 
 
-def test_the_page_says_so_when_its_server_has_gone(chromium: Browser, tmp_path: Path) -> None:
-    with page_server(lab_command.make_environment(tmp_path)) as other, chromium.tab() as tab:
-        tab.open(other.address)
-        tab.wait("document.querySelector('#status').textContent.startsWith('Nothing runs yet')")
-        other.end()
+def test_the_page_says_so_when_its_server_has_gone(chromium: Browser, server: PageServer, raced: str) -> None:
+    """The last of these tests: it ends what they share."""
+    with chromium.tab() as tab:
+        tab.open(server.address)
+        tab.wait("document.querySelector('#status').textContent.startsWith('The run is over')")
+        code, said = server.end()
+        assert code == 0 and "Traceback" not in said
         tab.wait("document.querySelector('#status').textContent.startsWith('The lab does not answer')")
