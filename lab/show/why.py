@@ -1,7 +1,7 @@
 """What happens until each phase of a launch, and why it takes its time: for those who watch one for the first time.
 
-What a phase is, is defined in docs/method.md, rule 1, and told in the words of docs/glossary.md, whose lines a test holds
-to be these; why is said here, and nowhere else.
+What a phase is, is defined in docs/method.md, rule 1, and told in the words of docs/glossary.md, which a test holds to
+be these; why is said here, and nowhere else.
 """
 
 from __future__ import annotations

@@ -81,7 +81,10 @@ class Page:
             raise HTTPException(404)
         return Response(self._static[name], media_type=_TYPES[Path(name).suffix])
 
-    async def _events(self, request: Request) -> Response:  # noqa: ARG002
+    async def _events(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+
         async def told() -> AsyncIterator[bytes]:
             yield b"retry: 1000\n\n"
             async for one in self.running.follow():

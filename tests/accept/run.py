@@ -3,7 +3,7 @@
     python tests/accept/run.py [--only PART,PART] [--pairs N] [--seed N] [--full] [--earlier LAB]
 
 The parts: waiting, readiness, docker, qemu, guest, overhead, memory, neighbour, hostkernel, functions, talk,
-trees, figures, class, nights, alarms.
+serve, trees, figures, class, nights, alarms.
 
 It takes some twenty minutes (with --full, the whole grid of `readiness`, hours), of an otherwise quiet machine if the
 figures are to mean anything. A part whose engine is missing says so and is not run. Exit code 1 where a goal was missed
@@ -44,6 +44,8 @@ from programs import ProgramFailed
 from qemu_pairs import qemu_pairs
 from readiness import FULL_GRID, GRID, readiness
 from readiness import PAIRS as READINESS_PAIRS
+from serve_accept import PAIRS as SERVE_PAIRS
+from serve_accept import serve
 from talk_accept import ROUNDS as TALK_ROUNDS
 from talk_accept import talk
 from trees import IMAGES, trees
@@ -71,6 +73,7 @@ TITLES = {
     "hostkernel": "The host's kernel: the same functions by each repeat, and every call of a known mix",
     "functions": "A function's cold and warm calls against a separate program (plain HTTP, the docker command)",
     "talk": "Calls between instances against wrk and sockperf, over the same paths",
+    "serve": "The live page: the same run without it, by it, and with a browser that watches; the server's CPU",
     "figures": "Figures from many values: time and memory against pyperf, and against an earlier lab (--earlier)",
     "class": "The page of a class of 200, from files and from a store",
     "nights": "The verdict of nights: five made-up years, steps that are sought, this machine's own launches again",
@@ -107,6 +110,7 @@ def main() -> int:
         "hostkernel": lambda: hostkernel(options.pairs or HOSTKERNEL_ROUNDS),
         "functions": lambda: functions(options.pairs or FUNCTION_PAIRS, chance),
         "talk": lambda: talk(options.pairs or TALK_ROUNDS, chance),
+        "serve": lambda: serve(options.pairs or SERVE_PAIRS, chance),
         "figures": lambda: figures(options.earlier),
         "class": lambda: class_page(options.pairs or CLASS_TURNS, options.seed),
         "nights": lambda: nights(options.pairs or YEARS),

@@ -6,7 +6,9 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -105,14 +107,19 @@ def browser(path: str) -> Iterator[Browser]:
         command = [path, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
         command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"]
         command += ["--hide-scrollbars", "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        # In a session of its own: what Debian starts is a script, whose end would not be the browser's.
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as child:
             try:
-                assert child.stderr is not None
-                port = _port(Path(profile) / "DevToolsActivePort")
-                yield Browser(port)
+                yield Browser(_port(Path(profile) / "DevToolsActivePort"))
             finally:
-                child.terminate()
-                child.communicate()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
 
 
 class Browser:

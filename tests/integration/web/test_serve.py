@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from page_server import PageServer, page_server
 
 from lab.store.database import Store
 from lab.store.record import RunStatus
+from lab.web.running import LEAST_BETWEEN_S
 
 BAD_REQUESTS = 10_000
 
@@ -91,9 +93,18 @@ def test_a_run_of_the_page_is_an_ordinary_one_that_all_see_alike(
         assert unknown.status_code == 502 and "no run" in unknown.text
 
 
-def test_the_page_stops_its_run_as_ctrl_c_does(server: PageServer) -> None:
+def test_a_viewer_is_told_ten_times_a_second_at_most_and_the_page_stops_its_run_as_ctrl_c_does(
+    server: PageServer,
+) -> None:
     begin(server, rounds=1000)
     first = states(server, until="measuring")[-1]
+    with server.client() as client, client.stream("GET", "events") as told:
+        begun, count = time.monotonic(), 0
+        for line in told.iter_lines():
+            count += line.startswith("data: ")
+            if count == 12:
+                break
+        assert (time.monotonic() - begun) > 11 * LEAST_BETWEEN_S
     with server.client() as client:
         assert client.post("stop", json={}).status_code == 200
     last = states(server, until="stopped")[-1]
