@@ -50,9 +50,10 @@ def serve(pairs: int, chance: random.Random) -> list[Verdict]:
     """Measure and print. Raises LabError."""
     found: dict[str, list[Medians]] = {}
     shares: dict[str, list[float]] = {}
+    browsers: list[float] = []
     with tempfile.TemporaryDirectory(prefix="lab-accept-") as folder:
         environment = _environment(Path(folder))
-        with page_server(environment) as server, _viewer(server) as viewed:
+        with page_server(environment) as server, _viewer(server, browsers) as viewed:
             ways: dict[str, Callable[[], Medians]] = {
                 "plain": lambda: _plain(environment),
                 "served": lambda: _served(environment, server, shares.setdefault("served", [])),
@@ -67,6 +68,7 @@ def serve(pairs: int, chance: random.Random) -> list[Verdict]:
     verdicts = []
     for way, values in shares.items():
         verdicts.append(report(f"the server's CPU while a run measures, {way}", values[1:], "%", UNDER_2_PERCENT))
+    report("the browser's own CPU while it shows the run", browsers[1:], "%")
     for over, under in (("served", "plain"), ("watched", "served"), ("watched", "plain")):
         for target in TARGETS if over in found else ():
             pairs_of = zip(found[over], found[under], strict=True)
@@ -86,8 +88,9 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _viewer(server: PageServer) -> Iterator[Callable[[Callable[[], Medians]], Medians] | None]:
-    """What has a browser show the page while something is measured; None where there is none."""
+def _viewer(server: PageServer, browsers: list[float]) -> Iterator[Callable[[Callable[[], Medians]], Medians] | None]:
+    """What has a browser show the page while something is measured, and how much of a CPU it took meanwhile, in per
+    cent; None where there is none."""
     path = program()
     if path is None:
         yield None
@@ -99,7 +102,9 @@ def _viewer(server: PageServer) -> Iterator[Callable[[Callable[[], Medians]], Me
             tab.open(server.address)
             tab.wait("!document.querySelector('#status').textContent.startsWith('Connecting')")
             time.sleep(2)  # it has begun, and is as calm as it gets
+            begun, before_s = time.monotonic(), chromium.cpu_s()
             medians = measure()
+            browsers.append(100 * (chromium.cpu_s() - before_s) / (time.monotonic() - begun))
             tab.wait("document.querySelector('#status').textContent.startsWith('The run is over')")
             return medians
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import websocket
 
 PROGRAMS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
@@ -116,7 +117,7 @@ def browser(path: str) -> Iterator[Browser]:
             start_new_session=True,
         ) as child:
             try:
-                yield Browser(_port(Path(profile) / "DevToolsActivePort"))
+                yield Browser(child.pid, _port(Path(profile) / "DevToolsActivePort"))
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
@@ -125,8 +126,17 @@ def browser(path: str) -> Iterator[Browser]:
 class Browser:
     """Its tabs share nothing but the machine."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, pid: int, port: int) -> None:
+        self._pid = pid
         self._port = port
+
+    def cpu_s(self) -> float:
+        """What all its processes that live have taken so far."""
+        taken = 0.0
+        for one in psutil.Process(self._pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                taken += sum(one.cpu_times()[:2])
+        return taken
 
     @contextlib.contextmanager
     def tab(self) -> Iterator[Tab]:

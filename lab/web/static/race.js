@@ -189,11 +189,13 @@ function podium(told) {
   place.replaceChildren(
     ...told.places.map((one) => {
       const card = make("li", `place place-${one.place}`);
+      const between = make("span", "place-between", "95 % interval ");
+      between.append(make("span", "", `${one.interval},`), ` n ${one.n}`);
       card.append(
         make("span", "place-number", one.shared ? `${one.place}=` : `${one.place}`),
         make("span", "place-name", one.label),
         make("span", "place-median", one.median),
-        make("span", "place-between", `95 % interval ${one.interval}, n ${one.n}`),
+        between,
       );
       return card;
     }),
