@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ class Running:
         self._number = 0
         self._shown = b""
         self._changed = asyncio.Event()
+        self._stops = False
         self._closed = False
 
     @property
@@ -50,6 +52,7 @@ class Running:
         """Begin it. Raises LabError where one goes on."""
         if self.busy or self._closed:
             raise LabError("a run goes on: it holds this machine until it ends")
+        self._process, self._stops = None, False
         race = self.race = Race(typed(words))
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ending = asyncio.create_task(self._run(words, race, begun))
@@ -57,11 +60,14 @@ class Running:
 
     def stop(self) -> None:
         """Ask it to end, as Ctrl-C does: what was measured is kept, and what was made is removed."""
-        if self._process is not None and self._process.returncode is None and self.race is not None:
-            self.race.stopping()
+        if not self.busy or self.race is None:
+            return
+        self._stops = True  # it may not have begun yet
+        self.race.stopping()
+        if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGINT)
-            self._tell()
+        self._tell()
 
     async def close(self) -> None:
         """End it, and wait until it has cleaned up; then everybody who watches is let go."""
@@ -107,6 +113,9 @@ class Running:
             with tempfile.TemporaryDirectory(prefix="lab-serve-") as folder:
                 path = Path(folder) / "told"
                 try:
+                    if self._stops:
+                        os.close(writes)
+                        raise InterruptedError(errno.EINTR, "it was stopped before")
                     await self._begin([*words, "--events", str(writes)], path, writes)
                     begun.set_result(None)
                     self._tell()
@@ -114,7 +123,7 @@ class Running:
                     code = await self._ended()
                     race.ended(code if code >= 0 else 128 - code, _last(path))
                 except OSError as error:
-                    race.ended(1, f"the run could not be started: {error.strerror}")
+                    race.ended(130 if self._stops else 1, f"the run could not be started: {error.strerror}")
                     begun.set_exception(LabError(race.told))
                 finally:
                     os.close(reads)
@@ -152,7 +161,7 @@ class Running:
             if len(rest) > _LONGEST_LINE:
                 rest = b""
             for line in lines:
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # of another version's, or cut
+                with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # of another version's
                     race.hear(json.loads(line))
             self._tell()
             await asyncio.sleep(LEAST_BETWEEN_S)

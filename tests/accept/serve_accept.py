@@ -41,7 +41,7 @@ from lab.run.lock import host_lock
 host_lock.__wrapped__.__kwdefaults__["directories"] = (Path({folder!r}),)
 """
 _LOOK_EVERY_S = 0.5
-_LONGEST_S = 300.0
+_LONGEST_S = 900.0
 
 Medians = Mapping[str, float]
 
