@@ -1,6 +1,6 @@
 """The run that was started from the page: an ordinary `lab run` in a process of its own, heard by its events.
 
-Nothing of this wakes the server more than ten times a second, and while it measures nothing else of the lab's is run
+Nothing of this wakes the server more than four times a second, and while it measures nothing else of the lab's is run
 from the page.
 """
 
@@ -21,8 +21,8 @@ from lab.errors import LabError
 from lab.web.commands import Commands, typed
 from lab.web.race import Race
 
-LEAST_BETWEEN_S = 0.1
-"""Between two updates of the page."""
+LEAST_BETWEEN_S = 0.25
+"""Between two updates of the page: each has a browser paint, perhaps on the very machine that is measured."""
 
 _PIECE = 256 << 10
 _LONGEST_LINE = 4 << 20

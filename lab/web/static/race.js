@@ -1,5 +1,5 @@
 // The race: draws what the server tells, and computes no figure. It paints when something has changed and at no other
-// time, since the browser may run on the machine that is measured: no animation, and at most ten updates a second.
+// time, since the browser may run on the machine that is measured: no animation, and at most four updates a second.
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";

@@ -93,7 +93,7 @@ def test_a_run_of_the_page_is_an_ordinary_one_that_all_see_alike(
         assert unknown.status_code == 502 and "no run" in unknown.text
 
 
-def test_a_viewer_is_told_ten_times_a_second_at_most_and_the_page_stops_its_run_as_ctrl_c_does(
+def test_a_viewer_is_told_a_few_times_a_second_at_most_and_the_page_stops_its_run_as_ctrl_c_does(
     server: PageServer,
 ) -> None:
     begin(server, rounds=1000)
@@ -102,9 +102,9 @@ def test_a_viewer_is_told_ten_times_a_second_at_most_and_the_page_stops_its_run_
         begun, count = time.monotonic(), 0
         for line in told.iter_lines():
             count += line.startswith("data: ")
-            if count == 12:
+            if count == 6:
                 break
-        assert (time.monotonic() - begun) > 11 * LEAST_BETWEEN_S
+        assert (time.monotonic() - begun) > 5 * LEAST_BETWEEN_S
     with server.client() as client:
         assert client.post("stop", json={}).status_code == 200
     last = states(server, until="stopped")[-1]
