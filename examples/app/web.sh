@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # nginx takes no address from the environment: its configuration is written at the start.
 set -eu
 to="http://$WORKER_HOST:$WORKER_PORT"
