@@ -32,5 +32,6 @@ def test_tests_of_a_real_kubernetes_are_marked_kind() -> None:
 def test_an_unknown_name_in_lab_require_ends_the_session() -> None:
     refused = collect("kind,dokcer")
     assert refused.returncode == 4
-    assert "LAB_REQUIRE names dokcer, which is no driver; there are: docker, " in refused.stderr
+    assert "LAB_REQUIRE names dokcer, which is no driver; there are: " in refused.stderr
+    assert " docker, " in refused.stderr.partition("there are:")[2]
     assert "Traceback" not in refused.stderr
