@@ -1,5 +1,6 @@
 """Hosts to be reached by SSH, made of namespaces on this machine: each has its own processes, name, machine's identity,
-home, lock and sshd, which listens on 127.0.0.1 only. They share the kernel, the disk and the network."""
+home, lock, /run with what engines keep there, and sshd, which listens on 127.0.0.1 only. They share the kernel, the
+disk and the network: of one that is killed, others find no instance that might live."""
 
 from __future__ import annotations
 
@@ -28,10 +29,11 @@ _INIT = """set -e
 mount --make-rprivate /
 hostname "$NAME"
 mount --bind "$PLACE/machine-id" /etc/machine-id
-mount -t tmpfs -o mode=1777 none /run/lock
+mount -t tmpfs -o mode=755 none /run
+mkdir -m 1777 /run/lock
+mkdir -m 755 /run/sshd
 [ -e /tmp/stratalab.lock ] || { umask 0; touch /tmp/stratalab.lock; umask 022; }
 mount --bind "$PLACE/lock" /tmp/stratalab.lock
-mkdir -p -m 755 /run/sshd
 exec env -i PATH="$PATH" LD_LIBRARY_PATH="$LIBRARIES" "$SSHD" -D -e -f "$PLACE/sshd_config"
 """
 
