@@ -390,12 +390,15 @@ class _Log:
         with contextlib.suppress(OSError):  # it was deleted meanwhile
             while self.more(0):
                 pass
-        with self._reading:
-            text = self.text
-        if found := _ENDED.search(text):
+        if found := _ENDED.search(self.read()):
             number = int(found[2])
             return Ending(signal=number) if found[1] == b"signal" else Ending(status=number)
         return ending
+
+    def read(self) -> bytes:
+        """All that was read so far, by whomever."""
+        with self._reading:
+            return self.text
 
     def close(self) -> None:
         """Idempotent."""
@@ -409,16 +412,17 @@ def _await_started(log: _Log, child: Child, mark: Mark) -> int:
     where it ends, or takes too long."""
     deadline = time.monotonic() + boxed.START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if not log.more(0.1):
-            if not child.process.alive():
-                while log.more(0):
-                    pass
-                said = log.text.decode(errors="replace")
-                raise LaunchError(f"LXC started no container: {_first_error(said)}", details=said)
-            time.sleep(0.002)  # a FIFO without a writer is at its end, and readable
-        elif found := _STARTED.search(log.text):
+        alive = child.process.alive()
+        more = log.more(0.1)
+        if found := _STARTED.search(log.read()):  # also where who is told of the end has read it
             mark(Phase.STARTED, source=Source.EVENT)
             return int(found[1])
+        if more:
+            continue
+        if not alive:
+            said = log.read().decode(errors="replace")
+            raise LaunchError(f"LXC started no container: {_first_error(said)}", details=said)
+        time.sleep(0.002)  # a FIFO without a writer is at its end, and readable
     raise LaunchError(f"{PROGRAM} did not say within {boxed.START_TIMEOUT_S:g} s that the container runs")
 
 

@@ -63,7 +63,7 @@ def test_a_burst_is_done_within_beside_and_by_functions_that_come_for_it(
             assert len(found(record, "late_share", *case, window=window)) == 1
         assert len(found(record, "late_share", *case, window="during")) == 2
         (looks,) = found(record, "looks", *case)
-        assert looks > 2 and found(record, "look_share", *case)[0] <= 0.5
+        assert looks > 2 and 0 < found(record, "look_share", *case)[0] < 1
     (steps,) = {one.value for one in record.samples if one.metric == "job_steps"}
     assert steps > 0, "the same work for all"
 
