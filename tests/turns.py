@@ -3,7 +3,7 @@ others, then what must be the only one that runs.
 
     python tests/turns.py [what pytest takes]
 
-Both turns get the same arguments. Where no more than four tests of a turn failed, they run once more with nobody beside
+Both turns get the same arguments. Where no more than two tests of a turn failed, they run once more with nobody beside
 them, and only what fails again counts: real engines on a loaded machine now and then answer late. What passed then is
 named at the end, since it may be a race of ours: look at it, do not wave it through. pytest's closing lines, one of
 each turn, come last; the exit code is that of the first turn that failed.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 _WORKERS_PER_CORE, _MORE_WORKERS = 2, 1  # most tests wait, for a process, an engine or a clock, more than they compute
 _MOST_WORKERS = 16
-_MOST_AGAIN = 4
+_MOST_AGAIN = 2
 _FAILED = re.compile(r"(\d+) (?:failed|errors?)\b")
 
 _OK, _TESTS_FAILED, _NOTHING_COLLECTED = 0, 1, 5

@@ -4,10 +4,12 @@ and what it refuses."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +33,7 @@ from scenarios import tandem
 from scenarios.tandem import Tandem, arrangement, steady
 from scenarios.tandem.arrangement import Function, Name, Plain, Woken
 from scenarios.tandem.burst import Burst, Done, Job, burst, joined
-from scenarios.tandem.holding import Holding, Look
+from scenarios.tandem.holding import BUSY_SHARE, IDLE_SHARE, Holding, Look
 from scenarios.tandem.steady import Window
 
 SPEC = Spec(labels={"lab.run": "r", "lab.target": "docker"}).for_launch()
@@ -530,3 +532,23 @@ def test_a_plain_arrangement_holds_what_is_beside_the_service() -> None:
     one = session_of(instance=None)
     assert Plain(one, FakeClock(), beside=True).parts == [one]
     assert Plain(one, FakeClock(), beside=False).parts == []
+
+
+@pytest.mark.parametrize(("busy", "share"), [(True, BUSY_SHARE), (False, IDLE_SHARE)])
+def test_looks_take_no_more_of_the_time_than_their_share(
+    monkeypatch: pytest.MonkeyPatch, busy: bool, share: float
+) -> None:
+    def dear(_: object) -> dict[int, object]:
+        time.sleep(0.02)
+        return {1: SimpleNamespace(pss_bytes=1)}
+
+    monkeypatch.setattr("scenarios.tandem.holding.standing", dear)
+    holding = Holding([], SystemClock())
+    holding.busy = busy
+    with holding:
+        deadline = time.monotonic() + 30
+        while len(holding.looks) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(holding.looks) >= 3
+    for look, later in itertools.pairwise(holding.looks):
+        assert (later.at_ns - look.at_ns) / 1e9 >= look.took_s / share * 0.99
