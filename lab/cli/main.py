@@ -13,7 +13,25 @@ import typer
 
 from lab import __version__
 from lab.cli import applications, classroom, fleet, guests, lesson, serve, store_commands
-from lab.cli.words import ForwardOption, JsonOption, RunArgument, StoreOption, WholeSummaries, load, open_store
+from lab.cli.words import (
+    DriverOptions,
+    DryRunOption,
+    ForwardOption,
+    JsonOption,
+    ParamOption,
+    ReadyPathOption,
+    RoundsOption,
+    RunArgument,
+    RunReportOption,
+    SeedOption,
+    StoreOption,
+    TimeoutOption,
+    WaitOption,
+    WarmupOption,
+    WholeSummaries,
+    load,
+    open_store,
+)
 from lab.cli.words import show as show_result
 from lab.errors import BadInput, IncomparableRuns, LabError
 from lab.run.interrupts import Interrupts
@@ -68,16 +86,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-OptionsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--driver-option",
-        "-o",
-        metavar="KEY=VALUE",
-        help="For drivers: docker-host, libvirt-uri, accel, guest-kernel, …",
-    ),
-]
-
 
 def main() -> NoReturn:
     """The entry point: runs the command and turns the lab's errors into one line and an exit code."""
@@ -118,7 +126,7 @@ def doctor(
         bool, typer.Option("--verbose", "-v", help="Also every fact about each engine and this machine.")
     ] = False,
     as_json: JsonOption = False,
-    option: OptionsOption = None,
+    option: DriverOptions = None,
 ) -> None:
     """What works on this machine: each engine, why not, and the one command that mends it."""
     from lab.cli.doctor import examine, render
@@ -165,18 +173,13 @@ def run(
         list[str] | None,
         typer.Option(metavar="TARGETS", help="Exit 1 where one of these is skipped, fails, or has lost KVM."),
     ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(help="Measured rounds; with --until-ci, the most. Default: the scenario's, mostly 10, or 160."),
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: mostly 1.")
-    ] = None,
+    rounds: RoundsOption = None,
+    warmup: WarmupOption = None,
     until_ci: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Stop once every median's interval is within ± this: 5%.")
     ] = None,
     max_time: Annotated[str | None, typer.Option(metavar="TIME", help="Begin no round after this: 10m.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")] = None,
+    seed: SeedOption = None,
     cold: Annotated[bool | None, typer.Option("--cold", help="Drop the page cache before each launch (root).")] = None,
     image: Annotated[str | None, typer.Option(help="Another image than the lab's: a reference, or an archive.")] = None,
     port: Annotated[
@@ -185,9 +188,7 @@ def run(
     ready: Annotated[
         str | None, typer.Option(metavar="http|tcp", help="Ready by an HTTP answer, or by a connection that stands.")
     ] = None,
-    ready_path: Annotated[
-        str | None, typer.Option(help="What to request of it until it answers 200. Default: /.")
-    ] = None,
+    ready_path: ReadyPathOption = None,
     ready_status: Annotated[
         str | None, typer.Option(metavar="STATUSES", help="Which answers count: 200-399, or 200,204. Default: 200.")
     ] = None,
@@ -216,16 +217,11 @@ def run(
         list[str] | None,
         typer.Option("--copy", metavar="SRC:DST", help="A file or folder that the unit needs, and where in the guest."),
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s; 10m for whole guests.")
-    ] = None,
+    timeout: TimeoutOption = None,
     host_port: Annotated[
         int | None, typer.Option(help="Always this port on 127.0.0.1; by default, a free one.")
     ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
-    ] = None,
+    param: ParamOption = None,
     kernel: Annotated[Path | None, typer.Option(help="The guests' kernel, instead of a found or fetched one.")] = None,
     guest_image: Annotated[
         str | None, typer.Option(metavar="FILE|URL", help="A disk image for guests that boot one: libvirt:disk, …")
@@ -236,13 +232,13 @@ def run(
     context: Annotated[
         str | None, typer.Option(help="A context of your kubeconfig, instead of kind's cluster.")
     ] = None,
-    option: OptionsOption = None,
+    option: DriverOptions = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options.")] = None,
     store: StoreOption = None,
     forward: ForwardOption = None,
-    html: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait while another run holds this machine.")] = True,
+    html: RunReportOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = True,
     events: Annotated[
         str | None, typer.Option(metavar="FILE|FD", help="Tell plan, launches, marks and samples there, as JSON lines.")
     ] = None,
@@ -312,7 +308,7 @@ def nightly(
     ] = None,
     store: StoreOption = None,
     forward: ForwardOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """A night of a job: waits for a calm machine, measures, judges, confirms before it alarms, writes, exits."""
@@ -485,7 +481,7 @@ def clean(
     owner: Annotated[
         str | None, typer.Option(metavar="ID", help="Remove what this run or owner made, which cannot be seen to live.")
     ] = None,
-    option: OptionsOption = None,
+    option: DriverOptions = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find by label what dead runs left on every engine, show it, and remove it; what may be a living run's stays."""
@@ -516,7 +512,7 @@ def cluster_up(
     kind_image: Annotated[str | None, typer.Option(help="The node image, instead of kind's own.")] = None,
     kind_config: Annotated[Path | None, typer.Option(help="kind's configuration, instead of the lab's.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=32, help="So many nodes beside the control plane.")] = None,
-    option: OptionsOption = None,
+    option: DriverOptions = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the cluster, unless it is there."""
@@ -529,7 +525,7 @@ def cluster_up(
 
 
 @cluster.command("down")
-def cluster_down(option: OptionsOption = None, as_json: JsonOption = False) -> None:
+def cluster_down(option: DriverOptions = None, as_json: JsonOption = False) -> None:
     """Remove it."""
     from lab.cli.command_cluster import cluster_down as down
     from lab.cli.options import driver_options
@@ -538,7 +534,7 @@ def cluster_down(option: OptionsOption = None, as_json: JsonOption = False) -> N
 
 
 @cluster.command("status")
-def cluster_status(option: OptionsOption = None, as_json: JsonOption = False) -> None:
+def cluster_status(option: DriverOptions = None, as_json: JsonOption = False) -> None:
     """What it is, or how to get one."""
     from lab.cli.command_cluster import cluster_status as status
     from lab.cli.options import driver_options

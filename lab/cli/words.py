@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: Typer would evaluate every annotation three times at each start.
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,36 @@ ForwardOption = Annotated[
     str | None,
     typer.Option(
         "--forward", envvar="LAB_FORWARD", metavar="URL", help="Also send the ended run there: postgresql://…"
+    ),
+]
+
+# What `lab run` and those that run a scenario under another name take alike.
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(help="Measured rounds; with --until-ci, the most. Default: the scenario's, mostly 10, or 160."),
+]
+WarmupOption = Annotated[
+    int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: mostly 1.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")]
+ReadyPathOption = Annotated[str | None, typer.Option(help="What to request of it until it answers 200. Default: /.")]
+TimeoutOption = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s; 10m for whole guests.")
+]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
+]
+RunReportOption = Annotated[Path | None, typer.Option(help="Also write the report to this file.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait while another run holds this machine.")]
+DriverOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--driver-option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="For drivers: docker-host, libvirt-uri, accel, guest-kernel, …",
     ),
 ]
 

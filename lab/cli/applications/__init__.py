@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from lab.cli.words import ForwardOption, JsonOption, StoreOption
+from lab.cli.words import (
+    DriverOptions,
+    DryRunOption,
+    ForwardOption,
+    JsonOption,
+    ParamOption,
+    ReadyPathOption,
+    RoundsOption,
+    RunReportOption,
+    SeedOption,
+    StoreOption,
+    TimeoutOption,
+    WaitOption,
+    WarmupOption,
+)
 from lab.errors import BadInput
 
 QUESTIONS = ("boot", "memory", "recover")
@@ -27,44 +41,24 @@ def application(
     entry: Annotated[
         str | None, typer.Option(help="Of a Compose file: the service that is asked. Default: the one with ports.")
     ] = None,
-    ready_path: Annotated[
-        str | None, typer.Option(help="What to request of it until it answers 200. Default: /.")
-    ] = None,
+    ready_path: ReadyPathOption = None,
     image: Annotated[
         list[str] | None, typer.Option(metavar="SERVICE=IMAGE", help="Another image for one of the services.")
     ] = None,
     targets: Annotated[
         list[str] | None, typer.Option("--targets", "-t", help="Comma-separated. Default: docker,libvirt:q35.")
     ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(help="Measured rounds; with --until-ci, the most. Default: the scenario's, mostly 10, or 160."),
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Rounds before, kept and left out of figures. Default: mostly 1.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the shuffled order; drawn and stored without it.")] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Wait this long for ready. Default: 60s; 10m for whole guests.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="KEY=VALUE", help="Of the scenario: replicas, parallel, rate, …"),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--driver-option",
-            "-o",
-            metavar="KEY=VALUE",
-            help="For drivers: docker-host, libvirt-uri, accel, guest-kernel, …",
-        ),
-    ] = None,
+    rounds: RoundsOption = None,
+    warmup: WarmupOption = None,
+    seed: SeedOption = None,
+    timeout: TimeoutOption = None,
+    param: ParamOption = None,
+    option: DriverOptions = None,
     store: StoreOption = None,
     forward: ForwardOption = None,
-    html: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and end.")] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait while another run holds this machine.")] = True,
+    html: RunReportOption = None,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """A whole application of several services: `lab app boot -c app.toml -t docker,swarm,libvirt:q35`."""
