@@ -17,6 +17,7 @@ from drivers.dockerapi.errors import translated
 from drivers.dockerapi.ports import Ports
 from drivers.dockerapi.streams import Output
 from drivers.dockerapi.surroundings import Tmp
+from drivers.dockerapi.undo import undo
 from drivers.ociruntimes import gvisor
 from lab.driver import Context, Info, Instance, Leftover, Mark, bears
 from lab.errors import DriverError, DriverUnavailable, LaunchError, Unsupported
@@ -167,7 +168,7 @@ class DockerDriver:
             mark(Phase.STARTED, source=Source.RETURN)
         except BaseException as error:
             events.forget(launch)
-            problems = self._undo(made, output, spec)
+            problems = undo(output, lambda: self._made(made, spec))
             if isinstance(error, DriverError):
                 error.details = "\n".join([error.details, *problems])
             raise
@@ -297,24 +298,13 @@ class DockerDriver:
                 self._instance(made, own.labels, None).delete()
         self._ports = Ports.HERE
 
-    def _undo(self, made: str | None, output: Output | None, spec: Spec) -> list[str]:
-        """Remove what a failed launch made; returns its log and what could not be removed. A request without an
-        answer may have been carried out, so that the label is asked as well."""
-        told: list[str] = []
-        if output is not None:
-            output.close()
-        try:
-            if made is not None:
-                found: Sequence[Instance] = [self._instance(made, spec.labels, None)]
-            else:
-                launch = spec.labels.get("lab.launch")
-                found = self.list_instances({"lab.launch": launch}) if launch else []
-            for instance in found:
-                told.append(instance.logs().decode(errors="replace"))
-                instance.delete()
-        except DriverError as error:
-            told.append(f"not cleaned up: {error}")
-        return [text for text in told if text]
+    def _made(self, made: str | None, spec: Spec) -> Sequence[Instance]:
+        """What a failed launch made. A request without an answer may have been carried out, so that the label is asked
+        as well."""
+        if made is not None:
+            return [self._instance(made, spec.labels, None)]
+        launch = spec.labels.get("lab.launch")
+        return self.list_instances({"lab.launch": launch}) if launch else []
 
     def _instance(
         self, container: str, labels: Mapping[str, str], endpoint: Endpoint | None, *, output: Output | None = None

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from drivers import ociruntimes
 from drivers.dockerapi.streams import Output
 from drivers.dockerapi.surroundings import Tmp
+from drivers.dockerapi.undo import undo
 from drivers.ociruntimes import gvisor
 from drivers.podman import images, processes, request
 from drivers.podman.api import Api, run_label
@@ -139,7 +140,7 @@ class PodmanDriver:
                 self._api.start(made)
             mark(Phase.STARTED, source=Source.RETURN)
         except BaseException as error:
-            problems = self._undo(made, output, spec)
+            problems = undo(output, lambda: self._made(made, spec))
             if isinstance(error, DriverError):
                 error.details = "\n".join([error.details, *problems])
             raise
@@ -227,24 +228,13 @@ class PodmanDriver:
         self._watches.add(watch)
         return watch
 
-    def _undo(self, made: str | None, output: Output | None, spec: Spec) -> list[str]:
-        """Remove what a failed launch made; returns its log and what could not be removed. A request without an
-        answer may have been carried out, so that the label is asked as well."""
-        told: list[str] = []
-        if output is not None:
-            output.close()
-        try:
-            if made is not None:
-                found: Sequence[Instance] = [self._instance(made, spec.labels, None)]
-            else:
-                launch = spec.labels.get("lab.launch")
-                found = self.list_instances({"lab.launch": launch}) if launch else []
-            for instance in found:
-                told.append(instance.logs().decode(errors="replace"))
-                instance.delete()
-        except DriverError as error:
-            told.append(f"not cleaned up: {error}")
-        return [text for text in told if text]
+    def _made(self, made: str | None, spec: Spec) -> Sequence[Instance]:
+        """What a failed launch made. A request without an answer may have been carried out, so that the label is asked
+        as well."""
+        if made is not None:
+            return [self._instance(made, spec.labels, None)]
+        launch = spec.labels.get("lab.launch")
+        return self.list_instances({"lab.launch": launch}) if launch else []
 
     def _instance(
         self,
